@@ -1,0 +1,73 @@
+//! An alert: what a person should see. It folds matches that share a dedup key.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::rule::Severity;
+use crate::text::Untrusted;
+
+/// How many event ids an alert lists; the count goes on beyond it.
+pub const MAX_ALERT_EVENT_IDS: usize = 100;
+/// From this age of the event on, an alert says that it is late.
+pub const LATE_AFTER_SECONDS: i64 = 3600;
+
+/// What a person should see.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Alert {
+    /// `BLAKE3(rule id, group key, first event id, window start)`, 32 lower-case hex digits: computed, so a repeated
+    /// evaluation gives the same id.
+    pub alert_id: String,
+    /// The rule that fired.
+    pub rule: AlertRule,
+    /// Name of the source in the configuration.
+    pub source: String,
+    /// Account that the event belongs to, if it says so.
+    pub account_id: Option<Untrusted>,
+    /// Title, rendered from the event.
+    pub title: Untrusted,
+    /// Event time of the first match.
+    pub first_at: DateTime<Utc>,
+    /// Event time of the last match.
+    pub last_at: DateTime<Utc>,
+    /// How many matches it holds.
+    pub count: u64,
+    /// Seconds between the event and its evaluation, when more than [`LATE_AFTER_SECONDS`].
+    pub late: Option<i64>,
+    /// The dedup key: field path and value. Empty when each match is an alert of its own.
+    pub key: Vec<(String, Untrusted)>,
+    /// Why it fired: each operand that held, with the value that it saw.
+    pub reason: Vec<Reason>,
+    /// The event as it came.
+    pub event: Box<RawValue>,
+    /// Ids of the events in it, at most [`MAX_ALERT_EVENT_IDS`].
+    pub events: Vec<String>,
+}
+
+/// The part of a rule that an alert shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertRule {
+    /// Rule id.
+    pub id: String,
+    /// Rule title.
+    pub title: String,
+    /// Severity.
+    pub severity: Severity,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// What to do now.
+    pub response: String,
+}
+
+/// One operand that held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Field path.
+    pub field: String,
+    /// Modifiers as written, or `equals`; a negated block is `not ...`.
+    pub operator: String,
+    /// What the rule asks for, shortened.
+    pub expected: String,
+    /// What the event had; absent when the field was missing.
+    pub actual: Option<Untrusted>,
+}

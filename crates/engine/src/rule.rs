@@ -1,0 +1,109 @@
+//! Rules as meant: what the YAML says after it was read, checked and its lists were put in.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Condition;
+use crate::diagnostic::Span;
+
+/// Severity, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth keeping.
+    Info,
+    /// Look at it this week.
+    Low,
+    /// Look at it today.
+    Medium,
+    /// Look at it now.
+    High,
+    /// Wake somebody.
+    Critical,
+}
+
+/// How long after the last match an alert still takes up further matches, unless the rule says otherwise.
+pub const DEFAULT_QUIET: Duration = Duration::from_secs(3600);
+
+/// One rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Kebab-case identity; stable over edits.
+    pub id: String,
+    /// One line for people.
+    pub title: String,
+    /// How urgent.
+    pub severity: Severity,
+    /// Who did it, why it matters, what else it can be.
+    pub description: String,
+    /// Free tags, such as `attack.t1078.004`.
+    pub tags: Vec<String>,
+    /// Known harmless causes.
+    pub false_positives: Vec<String>,
+    /// What to do now.
+    pub response: String,
+    /// What it asks of an event.
+    pub when: Condition,
+    /// Exceptions, each with an owner, a reason and perhaps an end.
+    pub unless: Vec<Exception>,
+    /// How a match becomes an alert.
+    pub alert: AlertSpec,
+    /// Firing and non-firing examples.
+    pub tests: Vec<RuleTest>,
+    /// Event types that `when` names (patterns as written, upper case), for the check against what an account shows.
+    pub event_types: Vec<String>,
+    /// A rule may be switched off: it is loaded and checked, never evaluated.
+    pub enabled: bool,
+    /// Where the rule starts.
+    pub span: Span,
+}
+
+/// A known harmless case.
+#[derive(Debug, Clone)]
+pub struct Exception {
+    /// Which events.
+    pub when: Condition,
+    /// End, exclusive, in event time.
+    pub until: Option<DateTime<Utc>>,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How matches become alerts.
+#[derive(Debug, Clone)]
+pub struct AlertSpec {
+    /// Title template; the rule's title when absent.
+    pub title: Option<crate::template::Template>,
+    /// Dotted field paths (`actor` allowed). Empty: each match is an alert of its own.
+    pub dedup: Vec<String>,
+    /// See [`DEFAULT_QUIET`].
+    pub quiet: Duration,
+}
+
+/// An example inside a rule.
+#[derive(Debug, Clone)]
+pub struct RuleTest {
+    /// What it shows.
+    pub name: String,
+    /// Events in order, as JSON objects.
+    pub events: Vec<serde_json::Value>,
+    /// How many alerts they must raise; `None` is "at least one".
+    pub expect: Expect,
+    /// Where the test starts.
+    pub span: Span,
+}
+
+/// What a rule test expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// `alert`: at least one.
+    Alert,
+    /// `nothing`: none.
+    Nothing,
+    /// `{alerts: N}`: exactly this many.
+    Alerts(usize),
+}

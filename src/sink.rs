@@ -1,0 +1,123 @@
+//! Sinks: where alerts go. A sink renders an alert once and makes one attempt at a time.
+//!
+//! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use vigie_engine::alert::Alert;
+
+use crate::pipeline::BoxFuture;
+
+/// What one attempt gave. The classes and what follows from each are in docs (delivery policy).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination has it and says so.
+    Delivered,
+    /// Taken, not proven shown (202, syslog over TCP).
+    Accepted,
+    /// Network, TLS, time-out, 408, 425, 5xx: back off, then try the same bytes again.
+    Retry,
+    /// The destination asked for a pause (429 or a hint); `None` when it gave no time.
+    Wait(Option<Duration>),
+    /// The rendered body was refused (400, 413, 422): once more as built-in plain text, then dead.
+    Degrade,
+    /// 401, 403, 404: the whole lane is paused, the backlog kept, the operator told.
+    Misconfigured,
+    /// It can never succeed (410, other 4xx): dead letter.
+    Dead,
+}
+
+/// One attempt's outcome with what the ledger keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// Class.
+    pub outcome: Outcome,
+    /// Status as the protocol gives it (`HTTP 503`, `SMTP 451`), or the kind of failure (`connect timed out`).
+    pub status: String,
+    /// At most [`MAX_EXCERPT_CHARS`] of the answer, on one line, secrets redacted.
+    pub excerpt: String,
+}
+
+/// What the ledger keeps of an answer.
+pub const MAX_EXCERPT_CHARS: usize = 300;
+
+/// Which rendering is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The sink's own.
+    Full,
+    /// Built-in plain text in the least demanding shape that the destination takes, after `Full` was refused.
+    Plain,
+}
+
+/// What rendering may use besides the alert.
+#[derive(Debug, Clone, Copy)]
+pub struct RenderContext<'a> {
+    /// Id of the delivery, the receiver's key to drop a duplicate.
+    pub delivery_id: &'a str,
+    /// Wall time of rendering.
+    pub now: DateTime<Utc>,
+    /// Which rendering.
+    pub form: Form,
+}
+
+/// One attempt's input: the bytes that were rendered at ingest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// `BLAKE3(alert_id, sink name)`, 32 lower-case hex digits; the same for every copy.
+    pub delivery_id: String,
+    /// The alert it carries.
+    pub alert_id: String,
+    /// Sink name from the configuration.
+    pub sink: String,
+    /// Body as rendered; what it means is the sink's business.
+    pub body: Vec<u8>,
+    /// Attempts made before this one.
+    pub attempts: u32,
+    /// When the row was committed.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Why an alert could not be rendered; the lane then asks for `Form::Plain`.
+#[derive(Debug, thiserror::Error)]
+#[error("alert cannot be rendered: {0}")]
+pub struct RenderError(pub String);
+
+/// How a destination is retried: its steps and its end. See delivery policy 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryProfile {
+    /// Webhook and SIEM: 1 s .. 4 h, given up after 72 h.
+    Machine,
+    /// Chat, pager, mail: 1 s .. 15 min, given up after 24 h, late ones labelled.
+    Person,
+}
+
+/// A destination.
+pub trait Sink: Send + Sync {
+    /// Kind as in the configuration (`slack`).
+    fn kind(&self) -> &'static str;
+
+    /// How it wants to be retried.
+    fn retry_profile(&self) -> RetryProfile;
+
+    /// The bytes for one alert; pure, so that they can be stored before the first attempt.
+    ///
+    /// # Errors
+    /// When the alert cannot be expressed within the destination's limits.
+    fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError>;
+
+    /// One attempt, bounded in time by the sink itself.
+    fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport>;
+}
+
+/// `BLAKE3(alert_id, sink name)` as 32 hex digits.
+#[must_use]
+pub fn delivery_id(alert_id: &str, sink: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in [alert_id, sink] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().chars().take(32).collect()
+}

@@ -1,0 +1,141 @@
+//! Sources: where events come from. A source may repeat an event and never skips one.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use vigie_engine::event::Event;
+
+use crate::pipeline::BoxFuture;
+
+/// Where a source stands: JSON that only the source itself understands. It is committed with the events it accounts for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// A row that could not be read as an event. It is kept whole and reported; the page around it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poison {
+    /// The row's id if it has one, else computed from its bytes.
+    pub id: String,
+    /// When it happened, if that much could be read.
+    pub created_at: Option<DateTime<Utc>>,
+    /// The row as it came (cut at `MAX_EVENT_BYTES`).
+    pub raw: String,
+    /// Why it is no event.
+    pub error: String,
+}
+
+/// Something the operator must know about a source. It becomes an event of the built-in source `vigie`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What happened.
+    pub kind: NoticeKind,
+    /// One sentence for people, without secrets.
+    pub message: String,
+}
+
+/// Kinds of notices; each has a built-in rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoticeKind {
+    /// 401 or 403: the key may have been revoked by an intruder.
+    PollingRefused,
+    /// Polling has failed for longer than a few minutes.
+    PollingFailing,
+    /// An answer lacked an event that must be in it.
+    AnchorMissing,
+    /// The API's totals were below what it had already shown.
+    TotalsUntrusted,
+    /// A row could not be read.
+    PoisonEvent,
+    /// Events became visible later than half the look-back.
+    EventsLate,
+    /// A row is dated in the future.
+    FutureEvent,
+    /// The answer ignores what was asked (filter, page size).
+    FilterIgnored,
+}
+
+impl NoticeKind {
+    /// The event type under which the built-in rules see it.
+    #[must_use]
+    pub fn event_type(self) -> &'static str {
+        match self {
+            Self::PollingRefused => "VIGIE_POLLING_REFUSED",
+            Self::PollingFailing => "VIGIE_POLLING_FAILING",
+            Self::AnchorMissing => "VIGIE_ANCHOR_MISSING",
+            Self::TotalsUntrusted => "VIGIE_TOTALS_UNTRUSTED",
+            Self::PoisonEvent => "VIGIE_POISON_EVENT",
+            Self::EventsLate => "VIGIE_EVENTS_LATE",
+            Self::FutureEvent => "VIGIE_FUTURE_EVENT",
+            Self::FilterIgnored => "VIGIE_FILTER_IGNORED",
+        }
+    }
+}
+
+/// What came of one request, to be committed as one batch.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Events in the order of the source; some may have been seen before.
+    pub events: Vec<Event>,
+    /// Rows that are no events.
+    pub poison: Vec<Poison>,
+    /// The cursor once all of the above is stored.
+    pub cursor: Cursor,
+    /// What the operator must know.
+    pub notices: Vec<Notice>,
+    /// How long to wait before the next `fetch`; zero while something is owed.
+    pub next_in: Duration,
+    /// Windows that are not yet proven complete.
+    pub windows_owed: u64,
+    /// A finite source has given everything.
+    pub finished: bool,
+    /// Everything that was visible when this fetch began is now accounted for (`run --once` may stop).
+    pub caught_up: bool,
+}
+
+/// A request that failed. Nothing changed: the same `fetch` may be called again.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// What to do now.
+    pub fault: Fault,
+    /// What happened, for people; without secrets.
+    pub message: String,
+    /// For the operator, if this is worth an alert by itself.
+    pub notice: Option<Notice>,
+}
+
+/// What follows from a failed request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Ask again after this long.
+    RetryAfter(Duration),
+    /// Refused (401, 403): probe again after this long; exit code 5 where the run is finite.
+    Refused(Duration),
+    /// It cannot go on (a file that cannot be read).
+    Stop,
+}
+
+/// What a source may ask about events that are already stored.
+pub trait Seen: Send + Sync {
+    /// For each id, whether the store has it for this source.
+    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, crate::store::Result<Vec<bool>>>;
+
+    /// How many stored rows of this source have `from <= created_at < to`.
+    fn count<'a>(
+        &'a self,
+        source: &'a str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> BoxFuture<'a, crate::store::Result<u64>>;
+}
+
+/// A place that events come from.
+pub trait Source: Send {
+    /// Makes one request (and the look-ups it needs) and returns what it gave. `cursor` is what the last commit stored,
+    /// `None` at the very first start. The caller commits the result or calls again with the same cursor.
+    fn fetch<'a>(
+        &'a mut self,
+        cursor: Option<&'a Cursor>,
+        seen: &'a dyn Seen,
+    ) -> BoxFuture<'a, Result<Fetched, SourceError>>;
+}

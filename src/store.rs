@@ -1,0 +1,188 @@
+//! The store: everything that must survive a crash, in three kinds of transactions (ingest, claim, settle).
+//!
+//! A commit is all or nothing; once it returned, a crash loses nothing. The trait has two implementations under one
+//! contract suite: `sqlite` for real use, `memory` for simulations.
+
+use chrono::{DateTime, Utc};
+use vigie_engine::alert::Alert;
+use vigie_engine::engine::Fold;
+use vigie_engine::state::{StateChange, StateKey};
+
+use crate::pipeline::BoxFuture;
+use crate::sink::Delivery;
+use crate::source::Cursor;
+
+/// A storage failure, by what must follow from it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No space: the transaction was rolled back; pause and try again.
+    #[error("no space left for the store")]
+    Full(#[source] BoxError),
+    /// fsync or I/O failed, the file is corrupt, the writer is gone: stop, exit 74, never retry the fsync.
+    #[error("the store failed")]
+    Fatal(#[source] BoxError),
+}
+
+/// A cause of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// What a store call gives.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// An event or poison row to be stored.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// Identity within the source.
+    pub id: String,
+    /// By the source's stamp (the time of receipt for a poison row without one).
+    pub created_at: DateTime<Utc>,
+    /// JSON text as it came.
+    pub raw: std::sync::Arc<str>,
+    /// Why it is no event, for a poison row.
+    pub poison: Option<String>,
+}
+
+/// A delivery row to be stored with its alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// Identity; see [`Delivery::delivery_id`].
+    pub delivery_id: String,
+    /// The alert.
+    pub alert_id: String,
+    /// Sink name.
+    pub sink: String,
+    /// Rendered body.
+    pub body: Vec<u8>,
+}
+
+/// A new alert; `muted_by` says who kept it from being delivered ("dry run", later: silences).
+#[derive(Debug, Clone)]
+pub struct NewAlert {
+    /// The alert.
+    pub alert: Alert,
+    /// Why it has no deliveries, if that is on purpose.
+    pub muted_by: Option<String>,
+}
+
+/// Everything that one response changes: the ingest transaction.
+#[derive(Debug, Default)]
+pub struct IngestBatch {
+    /// Source name.
+    pub source: String,
+    /// Where the source stands afterwards.
+    pub cursor: Option<Cursor>,
+    /// Events not stored before, in order. An id that the source already has is an error of the caller.
+    pub events: Vec<StoredEvent>,
+    /// Rule state.
+    pub state: Vec<StateChange>,
+    /// New alerts.
+    pub alerts: Vec<NewAlert>,
+    /// Alerts that took up more matches.
+    pub folds: Vec<Fold>,
+    /// One row per alert and sink.
+    pub deliveries: Vec<NewDelivery>,
+    /// Wall time of the commit.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// What a start needs.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Cursor of each source that has one.
+    pub cursors: Vec<(String, Cursor)>,
+    /// Rule state.
+    pub state: Vec<(StateKey, String)>,
+    /// Lanes that were not healthy when the process ended.
+    pub lanes: Vec<(String, LaneState)>,
+}
+
+/// How a destination stands, durable so that a restart does not hammer it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LaneState {
+    /// Failures in a row; 0 is healthy.
+    pub step: u32,
+    /// No attempt before this time.
+    pub paused_until: Option<DateTime<Utc>>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// How a delivery stands after an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// Done; `unconfirmed` when the destination took it without proof.
+    Delivered {
+        /// Taken, not proven shown.
+        unconfirmed: bool,
+    },
+    /// Due again at this time.
+    RetryAt(DateTime<Utc>),
+    /// As `RetryAt`, with another body from now on (plain text after a refusal).
+    Degraded(DateTime<Utc>, Vec<u8>),
+    /// Never again by itself; kept, listed, replayable.
+    Dead,
+    /// The claim is given back; no attempt was made.
+    Released,
+}
+
+/// One settled attempt: the resolution and its line in the ledger.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// Which delivery.
+    pub delivery_id: String,
+    /// How it stands.
+    pub resolution: Resolution,
+    /// When the attempt began.
+    pub started_at: DateTime<Utc>,
+    /// How long it took.
+    pub latency_ms: u64,
+    /// Protocol status.
+    pub status: String,
+    /// Bounded, redacted excerpt of the answer.
+    pub excerpt: String,
+}
+
+/// Largest batch of claims and settlements.
+pub const MAX_CLAIM: usize = 64;
+
+/// The durable truth. Every method is one transaction.
+pub trait Store: crate::source::Seen {
+    /// What a start needs.
+    fn load(&self) -> BoxFuture<'_, Result<Loaded>>;
+
+    /// Ingest: all of the batch or nothing.
+    fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>>;
+
+    /// Claim up to `limit` deliveries of a sink that are due at `now`: attempts + 1 and not due again before `lease_until`.
+    /// Rows with the fewest attempts come first, then the oldest.
+    fn claim<'a>(
+        &'a self,
+        sink: &'a str,
+        now: DateTime<Utc>,
+        lease_until: DateTime<Utc>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Delivery>>>;
+
+    /// Settle attempts, and how the lane stands now if that changed.
+    fn settle<'a>(
+        &'a self,
+        sink: &'a str,
+        settlements: Vec<Settlement>,
+        lane: Option<LaneState>,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// The due rows' summary of one sink: what a lane sleeps by and what the metrics show.
+    fn queue<'a>(&'a self, sink: &'a str) -> BoxFuture<'a, Result<Queue>>;
+}
+
+/// One sink's backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Queue {
+    /// Rows that are neither delivered nor dead.
+    pub depth: u64,
+    /// Earliest time at which one of them is due.
+    pub next_due_at: Option<DateTime<Utc>>,
+    /// When the oldest of them was committed.
+    pub oldest_created_at: Option<DateTime<Utc>>,
+    /// Dead letters kept.
+    pub dead: u64,
+}
