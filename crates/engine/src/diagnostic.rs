@@ -3,6 +3,8 @@
 //! Loading never stops at the first mistake: every loader returns a value plus all diagnostics. This module never prints;
 //! `render` gives the text that a terminal shows.
 
+pub mod code;
+
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -67,7 +69,9 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// Makes a file's lines available to findings that point into it.
     pub fn add_file(&mut self, file: SourceFile) {
-        self.files.push(file);
+        if !self.files.contains(&file) {
+            self.files.push(file);
+        }
     }
 
     /// Adds an error.
