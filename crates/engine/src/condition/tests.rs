@@ -1,0 +1,1 @@
+//! Edge cases of the rule language, one by one.
