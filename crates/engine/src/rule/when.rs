@@ -146,12 +146,6 @@ impl<'a> WhenReader<'a> {
     /// The values of a test, lists put in. `None` when something was reported.
     fn values(&self, key: &Key, node: &Node, diagnostics: &mut Diagnostics) -> Option<Values> {
         let items = node.items().unwrap_or(std::slice::from_ref(node));
-        if items.is_empty() {
-            let message = format!("`{}` has an empty list of values", key.text);
-            let hint = "an empty list never matches; `null` means that the field is missing";
-            diagnostics.error(code::NO_VALUE, &node.span, message, Some(hint.into()));
-            return None;
-        }
         let what = format!("the value of `{}`", key.text);
         let (mut values, mut spans) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         let mut is_whole = true;
@@ -244,16 +238,6 @@ fn during(node: &Node, diagnostics: &mut Diagnostics) -> Option<During> {
     const KEYS: [&str; 3] = ["days", "hours", "tz"];
     let fields = Fields::of(node, "`during`", &KEYS, diagnostics)?;
     let [days, hours, tz] = KEYS.map(|name| fields.text(name, diagnostics));
-    if days.is_none() && hours.is_none() {
-        let hint = "write `{days: mon-fri, hours: \"08:00-18:00\", tz: Europe/London}`, or one of `days` and `hours`";
-        diagnostics.error(
-            code::EMPTY_CONDITION,
-            &node.span,
-            "`during` has no `days` and no `hours`",
-            Some(hint.into()),
-        );
-        return None;
-    }
     match During::build(days, hours, tz) {
         Ok(during) => Some(during),
         Err(error) => {
