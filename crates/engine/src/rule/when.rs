@@ -111,7 +111,15 @@ impl<'a> WhenReader<'a> {
 
     fn test(&mut self, key: &Key, node: &Node, facts: &mut Vec<Fact>, diagnostics: &mut Diagnostics) -> Option<Test> {
         let is_known = self.check_field(key, diagnostics);
-        let (values, spans) = self.values(key, node, diagnostics)?;
+        let Some((values, spans)) = self.values(key, node, diagnostics) else {
+            // Without values only the key can be judged; any value does for that.
+            if let Err(error) = Test::build(&key.text, vec![Literal::Bool(true)])
+                && error.part == Part::Key
+            {
+                report_build_error(&error, &key.span, |_| None, diagnostics);
+            }
+            return None;
+        };
         self.note_event_types(key, &values, &spans, diagnostics);
         let fact = Fact::of(&key.text, &key.span, &values);
         match Test::build(&key.text, values) {
@@ -238,6 +246,9 @@ fn during(node: &Node, diagnostics: &mut Diagnostics) -> Option<During> {
     const KEYS: [&str; 3] = ["days", "hours", "tz"];
     let fields = Fields::of(node, "`during`", &KEYS, diagnostics)?;
     let [days, hours, tz] = KEYS.map(|name| fields.text(name, diagnostics));
+    if fields.entries().iter().any(|(key, _)| !KEYS.contains(&key.text.as_str())) {
+        return None;
+    }
     match During::build(days, hours, tz) {
         Ok(during) => Some(during),
         Err(error) => {
