@@ -82,6 +82,18 @@ impl Matcher {
         (holds, found)
     }
 
+    /// See `Test::cost`.
+    pub(super) fn cost(&self) -> u32 {
+        match self {
+            Self::Exists(_) => 2,
+            Self::Equal(_) => 4,
+            Self::Networks(_) | Self::Scopes(_) | Self::Ranges { .. } | Self::Compare(..) => 6,
+            Self::SameAs { .. } => 10,
+            Self::HostIn(_) | Self::HostOutside(_) => 100,
+            Self::Regexes(regexes) => 40_u32.saturating_mul(u32::try_from(regexes.len()).unwrap_or(u32::MAX)),
+        }
+    }
+
     fn takes_null(&self) -> bool {
         matches!(self, Self::Equal(equal) if equal.null)
     }
