@@ -13,18 +13,22 @@ mod explain;
 mod ip;
 mod matcher;
 mod modifier;
-mod number;
+pub(crate) mod number;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod url;
 
 pub use build::MAX_REGEX_BYTES;
 pub use during::During;
 pub use explain::{Explanation, MAX_ACTUAL_CHARS};
 
-use crate::event::{Event, View};
-use matcher::{Matcher, Target};
+pub(crate) use ip::other_spelling;
+
+use crate::event::{Event, FieldPath, View};
+use matcher::{Equal, Matcher, Target};
+use number::Number;
+use text::TextSet;
 
 /// A tree of tests. An empty `All` holds, an empty `Any` does not.
 #[derive(Debug, Clone)]
@@ -53,6 +57,14 @@ pub struct Test {
     operator: String,
     expected: String,
     fingerprint: [u8; 32],
+}
+
+/// What a test wants of a field's text, when that is all it wants; for tables over many tests.
+#[derive(Debug)]
+pub(crate) struct WantedTexts<'t> {
+    pub(crate) field: &'t FieldPath,
+    pub(crate) texts: &'t TextSet,
+    pub(crate) numbers: &'t [Number],
 }
 
 /// A value as the rule file gives it, lists already expanded.
@@ -124,9 +136,42 @@ impl Test {
         self.target.field.as_str()
     }
 
+    pub(crate) fn is_negated(&self) -> bool {
+        self.negated
+    }
+
+    /// Tests that ask the same, apart from negation, have the same fingerprint.
+    pub(crate) fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    /// The texts that make it true before negation, if nothing else can: no `all`, no case, no null, no stamp.
+    pub(crate) fn wanted_texts(&self) -> Option<WantedTexts<'_>> {
+        match self.matchers.as_slice() {
+            [Matcher::Equal(Equal { texts, numbers, null: false })]
+                if self.target.stamp.is_none() && !texts.is_cased() =>
+            {
+                Some(WantedTexts { field: &self.target.field, texts, numbers })
+            }
+            _ => None,
+        }
+    }
+
+    /// How dear the test is, in arbitrary units: what is cheap is asked first.
+    pub(crate) fn cost(&self) -> u32 {
+        let wide = if self.target.field.as_str().ends_with('*') { 8 } else { 1 };
+        let each = self.matchers.iter().map(Matcher::cost);
+        each.fold(1_u32, u32::saturating_add).saturating_mul(wide)
+    }
+
+    /// Whether the event fits before negation.
+    pub(crate) fn fits(&self, event: &Event, unusable: &mut u64) -> bool {
+        self.matchers.iter().all(|matcher| matcher.find(&self.target, event, unusable).0)
+    }
+
     /// Whether the event fits, the negation included; adds up values that could not be used.
     pub(crate) fn holds_counting(&self, event: &Event, unusable: &mut u64) -> bool {
-        self.find(event, unusable).0
+        self.fits(event, unusable) != self.negated
     }
 
     /// Whether it holds, and the last value that a matcher took.

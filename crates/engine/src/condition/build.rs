@@ -47,9 +47,18 @@ pub(super) fn test(key: &str, values: &[Literal]) -> Result<Test, BuildError> {
         negated: chain.negated(),
         operator: chain.shown.clone(),
         expected: single_line(&written.join(", "), MAX_EXPECTED_CHARS),
-        fingerprint: *blake3::hash(format!("{key}\u{0}{values:?}").as_bytes()).as_bytes(),
+        fingerprint: fingerprint(&chain, values),
         target: Target { field: chain.field, stamp: chain.stamp },
     })
+}
+
+/// Over everything but `neq`: a test and its negation ask the same question.
+fn fingerprint(chain: &Chain, values: &[Literal]) -> [u8; 32] {
+    let mut modifiers: Vec<&str> = chain.shown.split('|').filter(|name| *name != "neq").collect();
+    if modifiers.is_empty() {
+        modifiers.push("equals");
+    }
+    *blake3::hash(format!("{:?}{modifiers:?}{values:?}", chain.field.as_str()).as_bytes()).as_bytes()
 }
 
 fn check_value(chain: &Chain, index: usize, value: &Literal) -> Result<(), BuildError> {

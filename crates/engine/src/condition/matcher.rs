@@ -82,6 +82,18 @@ impl Matcher {
         (holds, found)
     }
 
+    /// See `Test::cost`.
+    pub(super) fn cost(&self) -> u32 {
+        match self {
+            Self::Exists(_) => 2,
+            Self::Equal(_) => 4,
+            Self::Networks(_) | Self::Scopes(_) | Self::Ranges { .. } | Self::Compare(..) => 6,
+            Self::SameAs { .. } => 10,
+            Self::HostIn(_) | Self::HostOutside(_) => 100,
+            Self::Regexes(regexes) => 40_u32.saturating_mul(u32::try_from(regexes.len()).unwrap_or(u32::MAX)),
+        }
+    }
+
     fn takes_null(&self) -> bool {
         matches!(self, Self::Equal(equal) if equal.null)
     }
@@ -119,10 +131,10 @@ impl Matcher {
                     *unusable += 1;
                 }
                 address.is_some_and(|(set, address)| set.contains(address))
-                    || number.is_some_and(|number| in_ranges(&number, numbers))
+                    || number.is_some_and(|number| in_ranges(number, numbers))
             }
             Self::Compare(comparison, bounds) => usable(Number::parse(text), unusable)
-                .is_some_and(|number| bounds.iter().any(|bound| comparison.holds(number.compare(bound)))),
+                .is_some_and(|number| bounds.iter().any(|bound| comparison.holds(number.compare(*bound)))),
             Self::Exists(_) | Self::SameAs { .. } | Self::HostIn(_) | Self::HostOutside(_) => false,
         }
     }
@@ -139,9 +151,9 @@ impl Matcher {
         };
         let number = part.of(stamp);
         match self {
-            Self::Equal(equal) => equal.numbers.iter().any(|expected| number.compare(expected).is_eq()),
-            Self::Compare(comparison, bounds) => bounds.iter().any(|bound| comparison.holds(number.compare(bound))),
-            Self::Ranges { numbers, .. } => in_ranges(&number, numbers),
+            Self::Equal(equal) => equal.numbers.iter().any(|expected| number.compare(*expected).is_eq()),
+            Self::Compare(comparison, bounds) => bounds.iter().any(|bound| comparison.holds(number.compare(*bound))),
+            Self::Ranges { numbers, .. } => in_ranges(number, numbers),
             _ => false,
         }
     }
@@ -155,12 +167,12 @@ impl Equal {
         is_number
             && !self.numbers.is_empty()
             && Number::parse(text)
-                .is_some_and(|number| self.numbers.iter().any(|expected| number.compare(expected).is_eq()))
+                .is_some_and(|number| self.numbers.iter().any(|expected| number.compare(*expected).is_eq()))
     }
 }
 
-fn in_ranges(number: &Number, ranges: &[(Number, Number)]) -> bool {
-    ranges.iter().any(|(low, high)| number.compare(low).is_ge() && number.compare(high).is_le())
+fn in_ranges(number: Number, ranges: &[(Number, Number)]) -> bool {
+    ranges.iter().any(|(low, high)| number.compare(*low).is_ge() && number.compare(*high).is_le())
 }
 
 fn usable<T>(value: Option<T>, unusable: &mut u64) -> Option<T> {

@@ -9,34 +9,55 @@ use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 
 use super::ip::parse_address;
 
-/// A number with the text that it was written as.
-#[derive(Debug, Clone)]
-pub(crate) struct Number {
-    value: f64,
-    text: Box<str>,
+/// A number. What is whole is held exactly, however it was spelt (`10`, `10.0`, `1e1`), so that equality is one thing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Number {
+    Whole(i128),
+    /// Not whole, or beyond [`MAX_EXACT`].
+    Float(f64),
 }
+
+/// Whole numbers from here on are floats: above it, the two kinds would overlap.
+const MAX_EXACT: i128 = 1 << 100;
 
 impl Number {
     /// Reads a decimal number; no spaces, no `NaN`, no infinity.
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        if let Ok(whole) = text.parse::<i128>()
+            && (-MAX_EXACT..=MAX_EXACT).contains(&whole)
+        {
+            return Some(Self::Whole(whole));
+        }
         let starts_well = text.trim_start_matches(['-', '+']).starts_with(|c: char| c.is_ascii_digit() || c == '.');
         let value: f64 = if starts_well { text.parse().ok()? } else { return None };
-        value.is_finite().then(|| Self { value, text: text.trim_start_matches('+').into() })
-    }
-
-    fn is_whole(&self) -> bool {
-        self.text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit())
+        if !value.is_finite() {
+            return None;
+        }
+        let exact = value.fract() == 0.0 && value.abs() < MAX_EXACT as f64;
+        Some(if exact { Self::Whole(value as i128) } else { Self::Float(value) })
     }
 
     /// How it stands to another.
-    pub(crate) fn compare(&self, other: &Self) -> Ordering {
-        if self.is_whole()
-            && other.is_whole()
-            && let (Ok(this), Ok(that)) = (self.text.parse::<i128>(), other.text.parse::<i128>())
-        {
-            return this.cmp(&that);
+    pub(crate) fn compare(self, other: Self) -> Ordering {
+        match (self, other) {
+            (Self::Whole(this), Self::Whole(that)) => this.cmp(&that),
+            _ => self.approximate().total_cmp(&other.approximate()),
         }
-        self.value.partial_cmp(&other.value).unwrap_or(Ordering::Equal)
+    }
+
+    /// Equal numbers and only they have the same key.
+    pub(crate) fn key(self) -> (bool, u128) {
+        match self {
+            Self::Whole(whole) => (true, whole as u128),
+            Self::Float(float) => (false, u128::from(float.to_bits())),
+        }
+    }
+
+    fn approximate(self) -> f64 {
+        match self {
+            Self::Whole(whole) => whole as f64,
+            Self::Float(float) => float,
+        }
     }
 }
 
@@ -82,7 +103,7 @@ impl Range {
         });
         let Some(range) = ends.into_iter().next() else { return Err(format!("`{text}` is not a range")) };
         let upside_down = match &range {
-            Self::Numbers(low, high) => low.compare(high).is_gt(),
+            Self::Numbers(low, high) => low.compare(*high).is_gt(),
             Self::Addresses(low, high) if low.is_ipv4() != high.is_ipv4() => {
                 return Err(format!("`{text}` goes from one kind of address to the other"));
             }
@@ -114,7 +135,7 @@ impl StampPart {
             Self::Month => i64::from(stamp.month()),
             Self::Year => i64::from(stamp.year()),
         };
-        Number { value: part as f64, text: part.to_string().into() }
+        Number::Whole(part.into())
     }
 }
 
@@ -133,7 +154,7 @@ mod tests {
     use super::*;
 
     fn compare(one: &str, other: &str) -> Ordering {
-        Number::parse(one).expect("a number").compare(&Number::parse(other).expect("a number"))
+        Number::parse(one).expect("a number").compare(Number::parse(other).expect("a number"))
     }
 
     #[test]
@@ -142,6 +163,10 @@ mod tests {
         assert_eq!(compare("10", "10.0"), Ordering::Equal);
         assert_eq!(compare("-3", "2"), Ordering::Less);
         assert_eq!(compare("1e3", "1000"), Ordering::Equal);
+        assert_eq!(compare("9007199254740993", "9007199254740992.0"), Ordering::Greater);
+        assert_eq!(compare("0.1", "0.10"), Ordering::Equal);
+        assert_eq!(compare("1e40", "9"), Ordering::Greater);
+        assert_eq!(compare("-0.0", "0"), Ordering::Equal);
         for bad in ["", "x", "NaN", "inf", "1e999", " 1", "1 ", "-", "0x10"] {
             assert!(Number::parse(bad).is_none(), "{bad}");
         }
@@ -160,12 +185,12 @@ mod tests {
 
     #[test]
     fn stamps_with_and_without_a_zone() {
-        let hour = |text: &str| parse_stamp(text).map(|stamp| StampPart::Hour.of(stamp).value);
-        assert_eq!(hour("2018-08-13T10:15:31"), Some(10.0));
-        assert_eq!(hour("2025-10-15T13:51:56.249Z"), Some(13.0));
-        assert_eq!(hour("2025-10-15T01:51:56+02:00"), Some(23.0));
+        let hour = |text: &str| parse_stamp(text).map(|stamp| StampPart::Hour.of(stamp));
+        assert_eq!(hour("2018-08-13T10:15:31"), Some(Number::Whole(10)));
+        assert_eq!(hour("2025-10-15T13:51:56.249Z"), Some(Number::Whole(13)));
+        assert_eq!(hour("2025-10-15T01:51:56+02:00"), Some(Number::Whole(23)));
         assert_eq!(hour("yesterday"), None);
-        let week = |text: &str| parse_stamp(text).map(|stamp| StampPart::Week.of(stamp).value);
-        assert_eq!(week("2027-01-01T00:00:00Z"), Some(53.0), "by ISO 8601");
+        let week = |text: &str| parse_stamp(text).map(|stamp| StampPart::Week.of(stamp));
+        assert_eq!(week("2027-01-01T00:00:00Z"), Some(Number::Whole(53)), "by ISO 8601");
     }
 }

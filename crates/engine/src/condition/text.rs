@@ -34,7 +34,7 @@ pub(crate) enum Token {
 
 /// A compiled value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Pattern {
+pub(crate) enum Pattern {
     Anything,
     Within(Box<str>),
     Start(Box<str>),
@@ -159,6 +159,19 @@ impl TextSet {
         }
     }
 
+    pub(crate) fn is_cased(&self) -> bool {
+        self.cased
+    }
+
+    /// The whole texts, folded unless the set is cased.
+    pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
+        self.exact.iter().map(|text| &**text)
+    }
+
+    pub(crate) fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
     pub(crate) fn matches(&self, text: &str) -> bool {
         if self.cased { self.matches_folded(text) } else { self.matches_folded(&fold(text)) }
     }
@@ -170,7 +183,26 @@ impl TextSet {
 }
 
 impl Pattern {
-    fn matches(&self, text: &str) -> bool {
+    /// The literal that must stand somewhere in the text, if that and its place decide.
+    pub(crate) fn literal(&self) -> Option<&str> {
+        match self {
+            Self::Within(text) | Self::Start(text) | Self::End(text) => Some(text),
+            Self::Anything | Self::Glob(_) => None,
+        }
+    }
+
+    /// Whether a literal that was found at the text's start or end, or between, is where the pattern wants it.
+    pub(crate) fn accepts_at(&self, at_start: bool, at_end: bool) -> bool {
+        match self {
+            Self::Within(_) => true,
+            Self::Start(_) => at_start,
+            Self::End(_) => at_end,
+            Self::Anything | Self::Glob(_) => false,
+        }
+    }
+
+    /// For a text that was folded before, unless the pattern belongs to a cased set.
+    pub(crate) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Anything => true,
             Self::Within(inner) => text.contains(&**inner),

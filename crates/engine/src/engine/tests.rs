@@ -1,0 +1,1 @@
+//! Folding, exceptions and state, edge by edge.
