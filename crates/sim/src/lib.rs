@@ -13,8 +13,8 @@ pub mod world;
 
 pub use api::{DEFAULT_SECRET, Sim, SimRequest, SimResponse, Transport};
 pub use event::SimEvent;
-pub use faults::{Fault, FaultPlan};
+pub use faults::{Fault, FaultChance, FaultPlan};
 pub use live::{LiveWorld, ReleasePlan, SharedClock};
-pub use quirks::Quirks;
+pub use quirks::{Lateness, Quirks};
 pub use serve::serve;
-pub use world::{PlantedAttack, World, WorldConfig};
+pub use world::{PlantedAttack, StressConfig, World, WorldConfig};

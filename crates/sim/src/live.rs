@@ -2,6 +2,7 @@
 //! It never looks at a clock; the caller asks what is due at a time. History moves by whole weeks only, so that working days
 //! and hours stay what they were.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub struct LiveWorld {
     account_id: String,
     routine: Vec<SimEvent>,
     /// Ordered by time; what was handed out is gone.
-    releases: std::collections::VecDeque<Release>,
+    releases: VecDeque<Release>,
     attacks: Vec<PlantedAttack>,
 }
 
@@ -66,13 +67,12 @@ impl LiveWorld {
         }
         let mut attacks = world.attacks().to_vec();
         attacks.sort_by_key(|attack| attack.name != "account_takeover");
-        let by_id: std::collections::HashMap<&str, &SimEvent> =
-            world.events().iter().map(|event| (event.id.as_str(), event)).collect();
-        let mut releases = std::collections::VecDeque::new();
+        let by_id: HashMap<&str, &SimEvent> = world.events().iter().map(|event| (event.id.as_str(), event)).collect();
+        let mut releases = VecDeque::new();
         let mut at = start + span(plan.first_after);
         for attack in &mut attacks {
             attack.started_at = at;
-            attack.needs_state |= attack.hour_is_the_clue && in_working_hours(at);
+            attack.needs_state |= attack.hour_is_the_clue && may_be_working_hours(at);
             let acts = attack.event_ids.iter().filter_map(|id| by_id.get(id.as_str()));
             for event in acts {
                 releases.push_back(Release { at, event: (*event).clone() });
@@ -96,7 +96,7 @@ impl LiveWorld {
     }
 
     /// The attacks in order of release, with the time of release. An attack that only its hour gives away needs state when
-    /// it is released inside working hours.
+    /// it is released inside working hours, or near them, where rules in other zones may differ.
     #[must_use]
     pub fn attacks(&self) -> &[PlantedAttack] {
         &self.attacks
@@ -134,6 +134,11 @@ pub fn faster_clock(clock: SharedClock, from: DateTime<Utc>, speed: f64) -> Shar
         let passed = TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
         from.checked_add_signed(passed).unwrap_or(DateTime::<Utc>::MAX_UTC)
     })
+}
+
+/// Whether somebody may take this for working hours: a rule may count them in the time of London, Paris or Madrid.
+fn may_be_working_hours(at: DateTime<Utc>) -> bool {
+    (-1..=2).any(|hours| in_working_hours(at + TimeDelta::hours(hours)))
 }
 
 fn span(duration: Duration) -> TimeDelta {
@@ -206,6 +211,7 @@ mod tests {
             live.attacks().iter().find(|attack| attack.name == "secret_swap").unwrap().needs_state
         };
         assert!(needs("2026-11-24T14:30:00Z"));
+        assert!(needs("2026-11-24T06:30:00Z"));
         assert!(!needs("2026-11-24T03:00:00Z"));
         assert!(!needs("2026-11-22T14:30:00Z"));
     }

@@ -65,6 +65,10 @@ pub async fn serve(
 /// Answers the requests of one connection, until either side ends it. Trouble on the connection is the client's to see: it
 /// ends this connection and nothing else.
 async fn attend(stream: TcpStream, sim: Arc<Mutex<Sim>>, clock: SharedClock) {
+    // Head and body are written one after the other; without this the body would wait for the client's delayed ACK.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
     let mut wire = Wire::new(stream);
     loop {
         let Ok(Ok(received)) = timeout(IDLE_MAX, wire.receive()).await else { return };
