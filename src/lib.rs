@@ -2,6 +2,7 @@
 //! drivers (`source`, `store`, `sink`), leaves (`clock`, `secret`, `metrics`, `backoff`).
 
 pub mod clock;
+pub mod options;
 pub mod pipeline;
 pub mod secret;
 pub mod sink;
