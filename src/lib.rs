@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod options;
 pub mod pipeline;
 pub mod secret;
 pub mod sink;
