@@ -1,6 +1,7 @@
 //! Vigie, as a library for its own binary and tests. Layers, from the top: `cli`, `console`, `pipeline`, `config`,
 //! drivers (`source`, `store`, `sink`), leaves (`clock`, `secret`, `metrics`, `backoff`).
 
+pub mod backoff;
 pub mod clock;
 pub mod options;
 pub mod pipeline;

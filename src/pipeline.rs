@@ -1,6 +1,8 @@
 //! The pipeline: events from sources through the engine into the store (`ingest`), and from the store to the sinks
 //! (`deliver`). It knows the traits only and names no driver.
 
+pub mod deliver;
+
 use std::future::Future;
 use std::pin::Pin;
 

@@ -93,6 +93,9 @@ pub enum Outcome {
     Retry,
     /// The destination asked for a pause (429 or a hint); `None` when it gave no time.
     Wait(Option<Duration>),
+    /// Part of the destination has it and the rest not yet (some recipients of a mail): this delivery alone is tried again
+    /// after this long, the lane goes on.
+    Later(Duration),
     /// The rendered body was refused (400, 413, 422): once more as built-in plain text, then dead.
     Degrade,
     /// 401, 403, 404: the whole lane is paused, the backlog kept, the operator told.

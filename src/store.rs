@@ -174,6 +174,12 @@ pub trait Store: crate::source::Seen {
     fn queue<'a>(&'a self, sink: &'a str) -> BoxFuture<'a, Result<Queue>>;
 }
 
+/// What a lane may ask about alerts that are already stored.
+pub trait Alerts: Send + Sync {
+    /// The alert as it stands now, `None` when retention has removed it.
+    fn alert<'a>(&'a self, alert_id: &'a str) -> BoxFuture<'a, Result<Option<Alert>>>;
+}
+
 /// One sink's backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Queue {
