@@ -54,8 +54,9 @@ impl<'c> Statements<'c> {
                  ON CONFLICT DO UPDATE SET first_at = excluded.first_at WHERE excluded.first_at < first_at",
             )?,
             set_state: prepare(
-                "INSERT INTO state (rule_id, kind, key, value, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+                "INSERT INTO state (rule_id, kind, key, value, expires_at, set_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at,
+                                           set_at = excluded.set_at",
             )?,
             remove_state: prepare("DELETE FROM state WHERE rule_id = ?1 AND kind = ?2 AND key = ?3")?,
             add_alert: prepare(
@@ -93,7 +94,7 @@ impl<'c> Statements<'c> {
             self.add_event_type.execute(params![source, event_type, Stamp(*first_at), MAX_EVENT_TYPES])?;
         }
         for change in &batch.state {
-            self.change_state(change)?;
+            self.change_state(change, *at)?;
         }
         for alert in &batch.alerts {
             let event = stored.iter().find(|(event, _)| is_first_event(&alert.alert, &batch.source, event));
@@ -123,10 +124,12 @@ impl<'c> Statements<'c> {
         Ok(self.add_event.insert(params![source, id, Stamp(*created_at), Stamp(at), &**raw, poison])?)
     }
 
-    fn change_state(&mut self, change: &StateChange) -> Result<(), Fault> {
+    fn change_state(&mut self, change: &StateChange, at: DateTime<Utc>) -> Result<(), Fault> {
         let StateChange { key, value, expires_at_us } = change;
         match value {
-            Some(value) => self.set_state.execute(params![key.rule_id, key.kind, key.key, value, expires_at_us])?,
+            Some(value) => {
+                self.set_state.execute(params![key.rule_id, key.kind, key.key, value, expires_at_us, Stamp(at)])?
+            }
             None => self.remove_state.execute(params![key.rule_id, key.kind, key.key])?,
         };
         Ok(())

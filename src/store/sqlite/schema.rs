@@ -44,6 +44,7 @@ CREATE TABLE state (
     key        TEXT NOT NULL,
     value      TEXT NOT NULL,
     expires_at INTEGER,
+    set_at     INTEGER NOT NULL,
     PRIMARY KEY (rule_id, kind, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX state_expiry ON state (expires_at) WHERE expires_at IS NOT NULL;
@@ -96,6 +97,11 @@ CREATE TABLE attempts (
     PRIMARY KEY (delivery_no, number)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE marks (
+    name     TEXT PRIMARY KEY,
+    event_no INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE lanes (
     sink         TEXT PRIMARY KEY,
     step         INTEGER NOT NULL,
@@ -144,9 +150,8 @@ pub(super) fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Brings the file to [`known_version`].
-pub(super) fn migrate(connection: &Connection) -> Result<(), SchemaError> {
-    let found = checked_version(connection)?;
+/// Brings the file from version `found` to [`known_version`].
+pub(super) fn migrate(connection: &Connection, found: i64) -> Result<(), SchemaError> {
     let done = usize::try_from(found).unwrap_or(0);
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
         let version = index + 1;
@@ -172,7 +177,8 @@ pub(super) fn require_current(connection: &Connection) -> Result<(), SchemaError
     Ok(())
 }
 
-fn checked_version(connection: &Connection) -> Result<i64, SchemaError> {
+/// The file's version, if it is ours (or new) and not of a later release.
+pub(super) fn checked_version(connection: &Connection) -> Result<i64, SchemaError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let application_id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
