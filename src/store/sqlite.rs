@@ -9,6 +9,7 @@ mod directory;
 mod fault;
 mod ingest;
 mod reader;
+mod recover;
 mod retention;
 mod schema;
 mod settle;
@@ -29,6 +30,7 @@ use crate::source::Seen;
 use directory::{Ballast, Directory, DirectoryError};
 use fault::{Class, Fault};
 use reader::Reader;
+pub use recover::{Recovered, RecoveredTable, recover};
 use schema::SchemaError;
 use writer::{Need, Writer};
 

@@ -65,13 +65,13 @@ impl<'c> Statements<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
                  ON CONFLICT (alert_id) DO NOTHING",
             )?,
-            find_alert: prepare("SELECT alert_no FROM alerts WHERE alert_id = ?1")?,
+            find_alert: prepare("SELECT 1 FROM alerts WHERE alert_id = ?1")?,
             find_event_ids: prepare("SELECT event_ids FROM alerts WHERE alert_id = ?1")?,
             fold_alert: prepare(
                 "UPDATE alerts SET count = ?2, first_at = ?3, last_at = ?4, event_ids = ?5 WHERE alert_id = ?1",
             )?,
             add_delivery: prepare(
-                "INSERT INTO deliveries (delivery_id, alert_no, sink, body, status, attempts, degraded,
+                "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded,
                                          created_at, owed_since, next_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?6, ?6)
                  ON CONFLICT (delivery_id) DO NOTHING",
@@ -176,9 +176,10 @@ impl<'c> Statements<'c> {
 
     fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>) -> Result<(), Fault> {
         let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
-        let alert_no: Option<i64> = self.find_alert.query_row([alert_id], |row| row.get(0)).optional()?;
-        let alert_no = alert_no.ok_or_else(|| Fault::refused(format!("delivery of an unknown alert {alert_id}")))?;
-        self.add_delivery.execute(params![delivery_id, alert_no, sink, body, status::PENDING, Stamp(at)])?;
+        if !self.find_alert.exists([alert_id])? {
+            return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
+        }
+        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status::PENDING, Stamp(at)])?;
         Ok(())
     }
 }

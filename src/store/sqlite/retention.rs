@@ -118,29 +118,31 @@ fn sweep(connection: &Connection, step: Step, bounds: Bounds) -> std::result::Re
 fn sweep_alerts(connection: &Connection, after: (i64, i64), bounds: Bounds) -> std::result::Result<Chunk, Fault> {
     let kept_from = Stamp(bounds.kept_from);
     let mut old = connection.prepare(
-        "SELECT a.created_at, a.alert_no, a.last_at >= ?1 OR EXISTS
+        "SELECT a.created_at, a.alert_no, a.alert_id, a.last_at >= ?1 OR EXISTS
                 (SELECT 1 FROM deliveries AS d
-                 WHERE d.alert_no = a.alert_no AND (d.status IN (0, 3) OR d.settled_at >= ?1))
+                 WHERE d.alert_id = a.alert_id AND (d.status IN (0, 3) OR d.settled_at >= ?1))
          FROM alerts AS a WHERE a.created_at < ?1 AND (a.created_at, a.alert_no) > (?2, ?3)
          ORDER BY a.created_at, a.alert_no LIMIT ?4",
     )?;
-    let rows: Vec<(i64, i64, bool)> = old
-        .query_map(params![kept_from, after.0, after.1, CHUNK_ROWS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+    let rows: Vec<(i64, i64, String, bool)> = old
+        .query_map(params![kept_from, after.0, after.1, CHUNK_ROWS], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let mut remove_attempts = connection.prepare(
-        "DELETE FROM attempts WHERE delivery_no IN (SELECT delivery_no FROM deliveries WHERE alert_no = ?1)",
+        "DELETE FROM attempts WHERE delivery_no IN (SELECT delivery_no FROM deliveries WHERE alert_id = ?1)",
     )?;
-    let mut remove_deliveries = connection.prepare("DELETE FROM deliveries WHERE alert_no = ?1")?;
+    let mut remove_deliveries = connection.prepare("DELETE FROM deliveries WHERE alert_id = ?1")?;
     let mut remove_alert = connection.prepare("DELETE FROM alerts WHERE alert_no = ?1")?;
     let mut chunk = Chunk::default();
-    for (_, alert_no, _) in rows.iter().filter(|(_, _, is_kept)| !is_kept) {
-        remove_attempts.execute([alert_no])?;
-        chunk.removed.deliveries += remove_deliveries.execute([alert_no])? as u64;
+    for (_, alert_no, alert_id, _) in rows.iter().filter(|(.., is_kept)| !is_kept) {
+        remove_attempts.execute([alert_id])?;
+        chunk.removed.deliveries += remove_deliveries.execute([alert_id])? as u64;
         chunk.removed.alerts += remove_alert.execute([alert_no])? as u64;
     }
     let full = i64::try_from(rows.len()).is_ok_and(|found| found == CHUNK_ROWS);
     chunk.next = match rows.last() {
-        Some(&(after_us, after_no, _)) if full => Some(Step::Alerts { after_us, after_no }),
+        Some(&(after_us, after_no, ..)) if full => Some(Step::Alerts { after_us, after_no }),
         _ => Some(Step::Raw),
     };
     Ok(chunk)

@@ -1,7 +1,8 @@
 //! Tables and their versions. Migrations go forward only, one transaction each, counted by `user_version`.
 //!
 //! It never reads rows. The raw event is stored once, in `events`; that table is also the memory of seen ids, so retention
-//! empties `raw` first and removes the row much later. Times are microseconds since 1970 in UTC.
+//! empties `raw` first and removes the row much later. A delivery stands by itself (body and ids), so that it can be sent
+//! although its alert was lost with a damaged page. Times are microseconds since 1970 in UTC.
 
 use rusqlite::Connection;
 
@@ -71,7 +72,7 @@ CREATE INDEX alerts_time ON alerts (created_at);
 CREATE TABLE deliveries (
     delivery_no INTEGER PRIMARY KEY,
     delivery_id TEXT NOT NULL UNIQUE,
-    alert_no    INTEGER NOT NULL REFERENCES alerts,
+    alert_id    TEXT NOT NULL,
     sink        TEXT NOT NULL,
     body        BLOB NOT NULL,
     status      INTEGER NOT NULL,
@@ -82,7 +83,7 @@ CREATE TABLE deliveries (
     next_at     INTEGER NOT NULL,
     settled_at  INTEGER
 ) STRICT;
-CREATE INDEX deliveries_alert ON deliveries (alert_no);
+CREATE INDEX deliveries_alert ON deliveries (alert_id);
 CREATE INDEX deliveries_claim ON deliveries (sink, attempts, delivery_no, next_at, owed_since) WHERE status = 0;
 CREATE INDEX deliveries_dead ON deliveries (sink, settled_at) WHERE status = 3;
 

@@ -342,3 +342,60 @@ async fn retention_works_through_many_rows_and_gives_space_back() {
     assert!(after_bytes * 4 < before_bytes, "{before_bytes} -> {after_bytes}");
     assert_eq!(store.contains(SOURCE, &["now".into()]).await.expect("readable"), [true]);
 }
+
+#[tokio::test]
+async fn recovery_saves_what_can_be_read() {
+    let (store, dir) = opened();
+    for index in 0..300 {
+        store.commit(batch(&format!("e{index}"), index, &["chat"])).await.expect("committed");
+    }
+    let running = recover(dir.path(), "now").expect_err("a daemon runs on it");
+    assert!(matches!(running, OpenError::Locked { .. }), "{running:?}");
+    drop(store);
+    let path = dir.path().join(directory::DATABASE);
+    let whole = recover(dir.path(), "whole").expect("recovered");
+    assert!(whole.tables.iter().all(|table| table.complete), "{whole:?}");
+    let rows = |recovered: &Recovered, name: &str| {
+        recovered.tables.iter().find(|table| table.name == name).map(|table| (table.rows, table.complete))
+    };
+    assert_eq!(rows(&whole, "deliveries"), Some((300, true)));
+    assert_eq!(rows(&whole, "events"), Some((300, true)));
+    let store = reopened(&dir);
+    assert_eq!(store.queue("chat").await.expect("readable").depth, 300);
+    assert_eq!(
+        store.alert("e7").await.expect("readable").expect("saved").row.alert.event.get(),
+        &*event("e7", at(7)).raw
+    );
+    drop(store);
+
+    // One page in the middle of the deliveries is overwritten.
+    let root: u32 = Connection::open(&path)
+        .and_then(|file| {
+            let sql = "SELECT pageno FROM dbstat WHERE name = 'deliveries' AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 3";
+            file.query_row(sql, [], |row| row.get(0))
+        })
+        .expect("a page");
+    let mut bytes = fs::read(&path).expect("readable");
+    let start = (root as usize - 1) * 4096;
+    bytes[start..start + 4096].fill(0xA5);
+    fs::write(&path, &bytes).expect("written");
+    let refused = SqliteStore::open(dir.path(), &small()).expect_err("damaged");
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
+    let taken = recover(dir.path(), "whole").expect_err("that name is taken");
+    assert!(chain(&taken).contains("exists already"), "{}", chain(&taken));
+    assert!(recover(dir.path(), "../x").is_err());
+    let partly = recover(dir.path(), "2026-03-01").expect("recovered");
+    assert!(fs::read(&partly.damaged).expect("kept") == bytes);
+    let (saved, complete) = rows(&partly, "deliveries").expect("told");
+    assert!(!complete && saved > 200 && saved < 300, "{saved}");
+    assert_eq!(rows(&partly, "sources"), Some((1, true)));
+    let store = reopened(&dir);
+    assert_eq!(store.queue("chat").await.expect("readable").depth, saved);
+    assert_eq!(store.load().await.expect("readable").cursors, [(SOURCE.to_owned(), Cursor("after e299".into()))]);
+    drop(store);
+
+    fs::write(&path, "no database at all, by any means").expect("written");
+    let nothing = recover(dir.path(), "nothing").expect("recovered");
+    assert!(nothing.tables.iter().all(|table| table.rows == 0 && !table.complete), "{nothing:?}");
+    assert_eq!(reopened(&dir).load().await.expect("readable").cursors, []);
+}
