@@ -267,6 +267,7 @@ async fn the_archive_answers() {
     assert_eq!(rest.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["later"]);
 }
 
+const DONE: Resolution = Resolution::Delivered { unconfirmed: false };
 const DAY: i64 = 86_400;
 
 async fn maintained(store: &SqliteStore, day: i64) -> crate::store::archive::Maintained {
@@ -398,4 +399,90 @@ async fn recovery_saves_what_can_be_read() {
     let nothing = recover(dir.path(), "nothing").expect("recovered");
     assert!(nothing.tables.iter().all(|table| table.rows == 0 && !table.complete), "{nothing:?}");
     assert_eq!(reopened(&dir).load().await.expect("readable").cursors, []);
+}
+
+/// A file system of its own, unmounted at the end.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn mount(bytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let size = format!("size={bytes}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(dir))
+    }
+
+    /// Leaves no space at all.
+    fn fill(&self) -> PathBuf {
+        use std::io::Write;
+        let path = self.0.path().join("filler");
+        let mut file = fs::File::create(&path).expect("created");
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![1_u8; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "unmounted");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_still_lets_deliveries_be_settled() {
+    let Some(disk) = SmallDisk::mount(24 << 20) else {
+        println!("skipped: this process may not mount a small tmpfs");
+        return;
+    };
+    let dir = disk.0.path().join("state");
+    let store = SqliteStore::open(&dir, &SqliteOptions::daemon()).expect("opened");
+    for index in 0..100 {
+        store.commit(batch(&format!("e{index}"), 0, &["chat"])).await.expect("committed");
+    }
+    let first = store.claim("chat", at(1), at(61), 64).await.expect("claimed");
+    let filler = disk.fill();
+    let mut refused = None;
+    for index in 0..64 {
+        let mut large = batch(&format!("large{index}"), 2, &["chat"]);
+        large.deliveries[0].body = vec![b'x'; 200_000];
+        if let Err(error) = store.commit(large).await {
+            refused = Some((index, error));
+            break;
+        }
+    }
+    let (index, error) = refused.expect("the disk is full");
+    assert!(matches!(error, StoreError::Full(_)), "{}", chain(&error));
+    let missing = format!("large{index}");
+    assert_eq!(store.contains(SOURCE, &[missing]).await.expect("readable"), [false]);
+    assert!(dir.join("ballast").exists(), "ingest may not use it up");
+
+    let settlements = first.iter().map(|delivery| settlement(delivery, DONE, at(3))).collect();
+    store.settle("chat", settlements, None).await.expect("settled on a full disk");
+    assert!(!dir.join("ballast").exists());
+    let claim = store.claim("chat", at(200), at(260), 64).await;
+    assert!(matches!(claim, Err(StoreError::Full(_))), "no new attempt on a full disk: {claim:?}");
+    fs::remove_file(filler).expect("removed");
+    store.commit(batch("later", 4, &["chat"])).await.expect("there is space again");
+    assert!(dir.join("ballast").exists(), "set aside again");
+    drop(store);
+
+    let filler = disk.fill();
+    let store = SqliteStore::open(&dir, &SqliteOptions::daemon()).expect("a daemon starts on a full disk");
+    assert_eq!(store.queue("chat").await.expect("readable").depth, 37 + index);
+    let refused = store.commit(batch("after", 5, &["chat"])).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    let lane = LaneState { step: 1, paused_until: None, reason: "HTTP 503".into() };
+    store.settle("chat", Vec::new(), Some(lane)).await.expect("settled on a full disk");
+    fs::remove_file(filler).expect("removed");
+    store.commit(batch("after", 5, &["chat"])).await.expect("there is space again");
+    assert!(dir.join("ballast").exists(), "set aside again");
+    assert_eq!(store.claim("chat", at(200), at(260), 64).await.expect("claimed").len() as u64, (38 + index).min(64));
 }
