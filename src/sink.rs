@@ -2,9 +2,11 @@
 //!
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
+pub mod email;
 pub mod file;
 pub mod format;
 pub mod http;
+pub mod slack;
 pub mod stdout;
 pub mod text;
 pub mod webhook;
@@ -30,6 +32,8 @@ pub const KINDS: &[SinkKind] = &[
     SinkKind { kind: stdout::KIND, options: stdout::OPTIONS, build: stdout::build },
     SinkKind { kind: file::KIND, options: file::OPTIONS, build: file::build },
     SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
+    SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
+    SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
 ];
 
 /// One kind of sink.
@@ -40,8 +44,11 @@ pub struct SinkKind {
     /// Its options.
     pub options: &'static [OptionSpec],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
-    pub build: fn(&Options, &str, &BuildContext, &mut Diagnostics) -> Option<Box<dyn Sink>>,
+    pub build: Build,
 }
+
+/// Makes a sink from its options and its name in the configuration.
+pub type Build = fn(&Options, &str, &BuildContext, &mut Diagnostics) -> Option<Box<dyn Sink>>;
 
 /// A writer that several may share, such as the process's standard output.
 pub type SharedWriter = Arc<Mutex<dyn Write + Send>>;
@@ -191,4 +198,38 @@ pub fn delivery_id(alert_id: &str, sink: &str) -> String {
         hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once_and_says_what_its_options_do() {
+        for (index, known) in KINDS.iter().enumerate() {
+            assert!(KINDS.iter().skip(index + 1).all(|other| other.kind != known.kind), "{}", known.kind);
+            for option in known.options {
+                assert!(option.help.len() > 10, "{}: {}", known.kind, option.name);
+            }
+            let schema = crate::options::json_schema(known.options);
+            let count = schema["properties"].as_object().map(serde_json::Map::len);
+            assert_eq!(count, Some(known.options.len()), "{}: an option twice", known.kind);
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_told_with_the_nearest() {
+        let (context, _) = contract::context();
+        let told = contract::build("slak", vec![], &context).err().expect("refused");
+        assert!(told.contains("E0420") && told.contains("did you mean `slack`?"), "{told}");
+    }
+
+    #[test]
+    fn a_delivery_id_depends_on_both_parts_and_their_border() {
+        let id = delivery_id("ab", "c");
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        assert_ne!(id, delivery_id("a", "bc"));
+        assert_ne!(id, delivery_id("ab", "d"));
+        assert_eq!(id, delivery_id("ab", "c"));
+    }
 }

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod guard;
 pub mod redact;
 mod resolve;
+mod tls;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,8 +21,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use vigie_engine::diagnostic::Diagnostics;
 
 use self::answer::Answer;
@@ -130,7 +129,7 @@ impl Endpoint {
     pub fn build(spec: EndpointSpec) -> Result<Self, BuildError> {
         spec.policy.vet_url(spec.url.expose()).map_err(BuildError::Refused)?;
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(spec.ca_pem.as_deref())?)
+            .tls_backend_preconfigured(tls::config(spec.ca_pem.as_deref())?)
             .dns_resolver(resolve::Vetting::new(spec.policy, spec.lookup))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -184,10 +183,7 @@ impl Endpoint {
         if let Some(refused) = chain(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
             return self.failure(Outcome::Misconfigured, "refused by the address guard", refused);
         }
-        let tls = chain(error).any(|cause| cause.is::<rustls::Error>())
-            || chain(error)
-                .filter_map(|cause| cause.downcast_ref::<io::Error>())
-                .any(|io| io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()));
+        let tls = chain(error).any(|cause| cause.is::<rustls::Error>());
         let status = match (error.is_timeout(), error.is_connect()) {
             (true, true) => "connect timed out",
             (true, false) => "timed out",
@@ -249,24 +245,6 @@ pub fn endpoint(
     }
 }
 
-fn tls(ca_pem: Option<&[u8]>) -> Result<rustls::ClientConfig, BuildError> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(pem) = ca_pem {
-        let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|_| BuildError::Authorities)?;
-            roots.add(certificate).map_err(|_| BuildError::Authorities)?;
-        }
-        if roots.len() == before {
-            return Err(BuildError::Authorities);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let versions = versions.map_err(|error| BuildError::Client(Box::new(error)))?;
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
-}
-
 /// The body up to [`MAX_ANSWER_BYTES`], and whether that is all of it. The status stands even when the body is cut.
 async fn read_bounded(response: &mut reqwest::Response) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
@@ -286,10 +264,101 @@ async fn read_bounded(response: &mut reqwest::Response) -> (Vec<u8>, bool) {
     }
 }
 
+/// An error and its causes. An `io::Error` passes over what it wraps when asked for its source, so it is asked otherwise.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        let error: &'a (dyn StdError + 'static) = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
+            None => error.source(),
+        }
+    })
 }
 
 fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     chain(error).last().unwrap_or(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use url::Url;
+
+    use super::*;
+    use crate::sink::contract::{CANARY, Loopback, Reply, StoppedClock, TEST_LIMITS};
+
+    fn spec(url: &str) -> EndpointSpec {
+        let url = SinkUrl::new(Url::parse(url).expect("valid"));
+        EndpointSpec { limits: TEST_LIMITS, ..EndpointSpec::new(url, Arc::new(StoppedClock)) }
+    }
+
+    fn resolving_to(addresses: &'static [&'static str]) -> Lookup {
+        Arc::new(move |_| {
+            let parsed = addresses.iter().map(|text| text.parse::<SocketAddr>().expect("an address")).collect();
+            Box::pin(async move { Ok(parsed) })
+        })
+    }
+
+    async fn post(spec: EndpointSpec) -> Result<Answer, AttemptReport> {
+        let endpoint = Endpoint::build(spec).expect("builds");
+        let shown = format!("{endpoint:?}");
+        assert!(!shown.contains(CANARY), "{shown}");
+        let sent = endpoint.send(Method::POST, HeaderMap::new(), Bytes::from_static(b"{}")).await;
+        if let Err(report) = &sent {
+            let shown = format!("{report:?}");
+            assert!(!shown.contains(CANARY) && !shown.contains("rebind.example"), "{shown}");
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn every_resolved_address_is_vetted() {
+        let cases: [(&[&str], bool); 5] = [
+            (&["169.254.169.254:0"], true),
+            (&["[::ffff:169.254.169.254]:0"], true),
+            (&["[fd00:ec2::254]:0"], true),
+            (&["8.8.8.8:0", "169.254.169.254:0"], true),
+            (&["127.0.0.1:0"], false),
+        ];
+        for (addresses, allow_private) in cases {
+            let mut spec = spec(&format!("http://rebind.example/{CANARY}"));
+            (spec.lookup, spec.policy) = (resolving_to(addresses), Policy { allow_private });
+            let report = post(spec).await.err().expect("refused");
+            assert_eq!(report.outcome, Outcome::Misconfigured, "{addresses:?}: {report:?}");
+            assert_eq!(report.status, "refused by the address guard", "{addresses:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vetted_name_is_reached_at_the_vetted_address() {
+        let server = Loopback::start(Reply::Http("200 OK", vec![], b"ok".to_vec())).await;
+        let mut spec = spec(&format!("http://hooks.example:{}/{CANARY}", server.address.port()));
+        spec.lookup = resolving_to(&["127.0.0.1:0"]);
+        let answer = post(spec).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.body.as_slice(), answer.complete), (200, b"ok".as_slice(), true));
+        let host = format!("hooks.example:{}", server.address.port());
+        assert_eq!(server.received()[0].header("host"), Some(host.as_str()));
+        assert_eq!(server.received()[0].header("accept-encoding"), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_found_is_retried() {
+        let mut spec = spec(&format!("http://rebind.example/{CANARY}"));
+        spec.lookup = Arc::new(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
+        let report = post(spec).await.err().expect("fails");
+        assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "connect failed"));
+    }
+
+    #[tokio::test]
+    async fn at_most_the_limit_is_read_of_an_answer() {
+        for (length, complete) in [(MAX_ANSWER_BYTES - 1, true), (MAX_ANSWER_BYTES + 1, false)] {
+            let server = Loopback::start(Reply::Http("200 OK", vec![], vec![b'a'; length])).await;
+            let answer = post(spec(server.url("/").as_str())).await.expect("answered");
+            assert_eq!((answer.body.len(), answer.complete), (length.min(MAX_ANSWER_BYTES), complete));
+        }
+        let server = Loopback::start(Reply::Endless).await;
+        let answer = post(spec(server.url("/").as_str())).await.expect("answered");
+        assert_eq!((answer.body.len(), answer.complete), (MAX_ANSWER_BYTES, false));
+    }
 }
