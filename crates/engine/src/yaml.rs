@@ -3,12 +3,17 @@
 //! This is the only module that knows the YAML library. YAML is read as 1.2: `NO` is text. It never resolves scalars to
 //! types by itself: who reads a node says what it expects.
 
+mod build;
+mod syntax;
+
 use crate::diagnostic::{Diagnostics, SourceFile, Span};
 
 /// Largest number of nodes in a file: a bound on alias bombs and on mistakes, far above any real rule file.
 pub const MAX_YAML_NODES: usize = 20_000;
-/// Largest file in bytes.
+/// Largest file in bytes; also how much text aliases may repeat.
 pub const MAX_YAML_BYTES: usize = 2 * 1024 * 1024;
+/// Deepest nesting of lists and maps. Who walks the tree may recurse: this is what bounds it.
+pub const MAX_YAML_DEPTH: usize = 64;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +54,12 @@ pub struct Scalar {
 }
 
 /// Reads one file. Reports what is wrong and returns the tree when there is one (an empty file has none).
-pub fn parse(_file: &SourceFile, _diagnostics: &mut Diagnostics) -> Option<Node> {
-    None
+///
+/// The file is made known to `diagnostics`, so that every later finding can show its line. A tree is returned in spite of
+/// duplicate keys and the like, so that the rest can be checked too; after a syntax error there is none.
+pub fn parse(file: &SourceFile, diagnostics: &mut Diagnostics) -> Option<Node> {
+    diagnostics.add_file(file.clone());
+    build::tree(file, diagnostics)
 }
 
 impl Node {
@@ -132,3 +141,6 @@ impl Scalar {
         self.text.parse().ok().filter(|number: &f64| number.is_finite())
     }
 }
+
+#[cfg(test)]
+mod tests;
