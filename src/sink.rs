@@ -6,6 +6,7 @@ pub mod email;
 pub mod file;
 pub mod format;
 pub mod http;
+pub mod slack;
 pub mod stdout;
 pub mod text;
 pub mod webhook;
@@ -32,6 +33,7 @@ pub const KINDS: &[SinkKind] = &[
     SinkKind { kind: file::KIND, options: file::OPTIONS, build: file::build },
     SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
     SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
+    SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
 ];
 
 /// One kind of sink.
@@ -42,8 +44,11 @@ pub struct SinkKind {
     /// Its options.
     pub options: &'static [OptionSpec],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
-    pub build: fn(&Options, &str, &BuildContext, &mut Diagnostics) -> Option<Box<dyn Sink>>,
+    pub build: Build,
 }
+
+/// Makes a sink from its options and its name in the configuration.
+pub type Build = fn(&Options, &str, &BuildContext, &mut Diagnostics) -> Option<Box<dyn Sink>>;
 
 /// A writer that several may share, such as the process's standard output.
 pub type SharedWriter = Arc<Mutex<dyn Write + Send>>;

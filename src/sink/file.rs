@@ -202,3 +202,93 @@ fn directory_of(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::Outcome;
+    use crate::sink::contract::{self, HOSTILE, alert_titled, delivery, text_node};
+
+    async fn put(sink: &FileSink, title: &str) -> AttemptReport {
+        sink.send(&delivery(sink, &alert_titled(title), Form::Full)).await
+    }
+
+    fn titles(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).expect("readable");
+        assert!(text.ends_with('\n'), "{text}");
+        let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
+        text.lines().map(|line| read(line)["title"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn lines_are_appended_to_a_private_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("alerts.jsonl");
+        let (context, _) = contract::context();
+        let sink =
+            contract::build("file", vec![("path", text_node(&path.to_string_lossy()))], &context).expect("builds");
+        assert!(!path.exists(), "nothing is made before the first alert");
+        for title in [HOSTILE, "two"] {
+            let sent = sink.send(&delivery(&*sink, &alert_titled(title), Form::Full)).await;
+            assert_eq!(sent.outcome, Outcome::Delivered);
+        }
+        assert_eq!(titles(&path), [HOSTILE, "two"]);
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_of_a_line_is_ended() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("alerts.jsonl");
+        fs::write(&path, "{\"title\":\"old\"}\n{\"tit").expect("written");
+        for title in ["new", "newer"] {
+            put(&FileSink::new(path.clone(), 1 << 20, 1), title).await;
+        }
+        let text = fs::read_to_string(&path).expect("readable");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[1]), (4, "{\"title\":\"old\"}", "{\"tit"));
+        assert!(lines[2].contains("\"title\":\"new\"") && lines[3].contains("\"title\":\"newer\""), "{text}");
+    }
+
+    #[tokio::test]
+    async fn rotation_keeps_as_many_files_as_asked_and_loses_no_line_of_them() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("alerts.jsonl");
+        let line_bytes =
+            delivery(&FileSink::new(path.clone(), 0, 1), &alert_titled("t1"), Form::Full).body.len() as u64;
+        let sink = FileSink::new(path.clone(), line_bytes * 2, 2);
+        for number in 1..=7 {
+            assert_eq!(put(&sink, &format!("t{number}")).await.outcome, Outcome::Delivered);
+        }
+        assert_eq!(titles(&path), ["t7"]);
+        assert_eq!(titles(&numbered(&path, 1)), ["t5", "t6"]);
+        assert_eq!(titles(&numbered(&path, 2)), ["t3", "t4"]);
+        assert!(!numbered(&path, 3).exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_rotated_by_somebody_else_is_opened_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, moved) = (directory.path().join("alerts.jsonl"), directory.path().join("moved"));
+        let sink = FileSink::new(path.clone(), 1 << 20, 1);
+        put(&sink, "one").await;
+        fs::rename(&path, &moved).expect("moved");
+        put(&sink, "two").await;
+        assert_eq!((titles(&moved), titles(&path)), (vec!["one".to_owned()], vec!["two".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_retried_and_a_wrong_path_pauses_the_lane() {
+        let full = put(&FileSink::new("/dev/full".into(), 1 << 20, 1), "t").await;
+        assert_eq!(full.outcome, Outcome::Retry, "{full:?}");
+        let directory = tempfile::tempdir().expect("a directory");
+        for path in [directory.path().join("missing/alerts.jsonl"), directory.path().to_owned()] {
+            let report = put(&FileSink::new(path, 1 << 20, 1), "t").await;
+            assert_eq!(report.outcome, Outcome::Misconfigured, "{report:?}");
+        }
+        let (context, _) = contract::context();
+        let path = directory.path().to_string_lossy().into_owned();
+        let told = contract::build("file", vec![("path", text_node(&path))], &context).err().expect("refused");
+        assert!(told.contains("E0424"), "{told}");
+    }
+}

@@ -200,3 +200,49 @@ fn compact(json: &str) -> Result<Box<RawValue>, RenderError> {
     }
     RawValue::from_string(compacted).map_err(|error| RenderError(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::contract::{HOSTILE, alert_titled};
+
+    fn text(json: Vec<u8>) -> String {
+        String::from_utf8(json).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_shape_is_that_of_the_contract() {
+        let shown = text(alert_json(&alert_titled("t"), "d1").expect("encodes"));
+        let expected = concat!(
+            r#"{"schema":"vigie/alert/v1","alert_id":"0123456789abcdef0123456789abcdef","delivery_id":"d1","#,
+            r#""rule":{"id":"change-from-unexpected-country","title":"Change from an unexpected country","#,
+            r#""severity":"high","tags":["attack.t1078.004"],"#,
+            r#""response":"Call the user.\nIf it was not them, revoke the key."},"#,
+            r#""source":"main","account_id":"abcd1234","title":"t","first_at":"2026-03-04T05:00:00Z","#,
+            r#""last_at":"2026-03-04T05:01:01Z","count":3,"late":7260,"key":{"actor":"bob@example.org"},"#,
+            r#""reason":[{"field":"source_country","operator":"not in","expected":"GB, IE","actual":"KP"},"#,
+            r#"{"field":"user_email","operator":"exists","expected":"false","actual":null}],"#,
+            r#""event":{"id":"e-1","n":12345678901234567890123,"f":1.10,"s":"a  b\" c"},"events":["e-1","e-2"]}"#,
+        );
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn hostile_text_survives_as_json_and_is_inert_as_bytes() {
+        let mut alert = alert_titled(HOSTILE);
+        let raw = format!("{{\"u\":\"\u{7f}\u{9b}2J\u{202e}\u{e0041}\", \"v\": {}}}", serde_json::json!(HOSTILE));
+        alert.event = RawValue::from_string(raw).expect("valid");
+        let shown = text(alert_json(&alert, "d1").expect("encodes"));
+        assert!(!shown.chars().any(is_unsafe), "{shown}");
+        let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read["title"], HOSTILE);
+        assert_eq!(read["event"]["v"], HOSTILE);
+        assert_eq!(read["event"]["u"], "\u{7f}\u{9b}2J\u{202e}\u{e0041}");
+    }
+
+    #[test]
+    fn white_space_goes_only_between_tokens() {
+        let spaced = "\r\n{ \"a b\" :\t[ 1 , \"\\\\\", \"\\\" \" ] }\n";
+        assert_eq!(compact(spaced).expect("valid").get(), r#"{"a b":[1,"\\","\" "]}"#);
+    }
+}

@@ -293,3 +293,96 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     chain(error).last().unwrap_or(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use url::Url;
+
+    use super::*;
+    use crate::sink::contract::{CANARY, Loopback, Reply, StoppedClock, TEST_LIMITS};
+
+    fn spec(url: &str) -> EndpointSpec {
+        let url = SinkUrl::new(Url::parse(url).expect("valid"));
+        EndpointSpec { limits: TEST_LIMITS, ..EndpointSpec::new(url, Arc::new(StoppedClock)) }
+    }
+
+    fn resolving_to(addresses: &'static [&'static str]) -> Lookup {
+        Arc::new(move |_| {
+            let parsed = addresses.iter().map(|text| text.parse::<SocketAddr>().expect("an address")).collect();
+            Box::pin(async move { Ok(parsed) })
+        })
+    }
+
+    async fn post(spec: EndpointSpec) -> Result<Answer, AttemptReport> {
+        let endpoint = Endpoint::build(spec).expect("builds");
+        let shown = format!("{endpoint:?}");
+        assert!(!shown.contains(CANARY), "{shown}");
+        let sent = endpoint.send(Method::POST, HeaderMap::new(), Bytes::from_static(b"{}")).await;
+        if let Err(report) = &sent {
+            let shown = format!("{report:?}");
+            assert!(!shown.contains(CANARY) && !shown.contains("rebind.example"), "{shown}");
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn every_resolved_address_is_vetted() {
+        let cases: [(&[&str], bool); 5] = [
+            (&["169.254.169.254:0"], true),
+            (&["[::ffff:169.254.169.254]:0"], true),
+            (&["[fd00:ec2::254]:0"], true),
+            (&["8.8.8.8:0", "169.254.169.254:0"], true),
+            (&["127.0.0.1:0"], false),
+        ];
+        for (addresses, allow_private) in cases {
+            let mut spec = spec(&format!("http://rebind.example/{CANARY}"));
+            (spec.lookup, spec.policy) = (resolving_to(addresses), Policy { allow_private });
+            let report = post(spec).await.err().expect("refused");
+            assert_eq!(report.outcome, Outcome::Misconfigured, "{addresses:?}: {report:?}");
+            assert_eq!(report.status, "refused by the address guard", "{addresses:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vetted_name_is_reached_at_the_vetted_address() {
+        let server = Loopback::start(Reply::Http("200 OK", vec![], b"ok".to_vec())).await;
+        let mut spec = spec(&format!("http://hooks.example:{}/{CANARY}", server.address.port()));
+        spec.lookup = resolving_to(&["127.0.0.1:0"]);
+        let answer = post(spec).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.body.as_slice(), answer.complete), (200, b"ok".as_slice(), true));
+        let host = format!("hooks.example:{}", server.address.port());
+        assert_eq!(server.received()[0].header("host"), Some(host.as_str()));
+        assert_eq!(server.received()[0].header("accept-encoding"), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_found_is_retried() {
+        let mut spec = spec(&format!("http://rebind.example/{CANARY}"));
+        spec.lookup = Arc::new(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
+        let report = post(spec).await.err().expect("fails");
+        assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "connect failed"));
+    }
+
+    #[tokio::test]
+    async fn at_most_the_limit_is_read_of_an_answer() {
+        for (length, complete) in [(MAX_ANSWER_BYTES - 1, true), (MAX_ANSWER_BYTES + 1, false)] {
+            let server = Loopback::start(Reply::Http("200 OK", vec![], vec![b'a'; length])).await;
+            let answer = post(spec(server.url("/").as_str())).await.expect("answered");
+            assert_eq!((answer.body.len(), answer.complete), (length.min(MAX_ANSWER_BYTES), complete));
+        }
+        let server = Loopback::start(Reply::Endless).await;
+        let answer = post(spec(server.url("/").as_str())).await.expect("answered");
+        assert_eq!((answer.body.len(), answer.complete), (MAX_ANSWER_BYTES, false));
+    }
+
+    #[test]
+    fn authorities_must_be_certificates() {
+        let body = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for pem in ["", "no PEM", body] {
+            let spec = EndpointSpec { ca_pem: Some(pem.into()), ..spec("https://hooks.example.org/") };
+            assert!(matches!(Endpoint::build(spec), Err(BuildError::Authorities)), "{pem}");
+        }
+    }
+}

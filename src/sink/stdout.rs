@@ -105,3 +105,65 @@ fn tinted(body: &[u8]) -> Vec<u8> {
     };
     [b"\x1b[", color, b"m", word, b"\x1b[0m", rest].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::sink::Outcome;
+    use crate::sink::contract::{self, HOSTILE, alert_titled, delivery, text_node};
+
+    #[tokio::test]
+    async fn json_is_one_line_an_alert() {
+        let (context, written) = contract::context();
+        let sink = contract::build("stdout", vec![("format", text_node("json"))], &context).expect("builds");
+        for form in [Form::Full, Form::Plain] {
+            let report = sink.send(&delivery(&*sink, &alert_titled(HOSTILE), form)).await;
+            assert_eq!((report.outcome, report.status.as_str()), (Outcome::Delivered, "written"));
+        }
+        let written = String::from_utf8(written.lock().expect("not poisoned").clone()).expect("UTF-8");
+        let lines: Vec<serde_json::Value> =
+            written.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!((&lines[0]["title"], &lines[0]["event"]["id"]), (&HOSTILE.into(), &"e-1".into()));
+        assert!(lines[1]["event"].is_null());
+    }
+
+    #[tokio::test]
+    async fn colour_is_put_on_when_sending_and_never_stored() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = StdoutSink::new(Format::Text, true, written.clone());
+        let rendered = delivery(&sink, &alert_titled("t"), Form::Full);
+        assert!(rendered.body.starts_with(b"HIGH     t\n") && !rendered.body.contains(&0x1b));
+        sink.send(&rendered).await;
+        assert!(written.lock().expect("not poisoned").starts_with(b"\x1b[1;31mHIGH\x1b[0m     t\n"));
+        assert_eq!(tinted(b"other"), b"other");
+    }
+
+    struct Failing(io::ErrorKind);
+
+    impl io::Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_reader_pauses_the_lane_and_a_full_disk_is_retried() {
+        for (kind, outcome) in [
+            (io::ErrorKind::BrokenPipe, Outcome::Misconfigured),
+            (io::ErrorKind::StorageFull, Outcome::Retry),
+            (io::ErrorKind::Other, Outcome::Retry),
+        ] {
+            let sink = StdoutSink::new(Format::Text, false, Arc::new(Mutex::new(Failing(kind))));
+            let report = sink.send(&delivery(&sink, &alert_titled("t"), Form::Full)).await;
+            assert_eq!(report.outcome, outcome, "{report:?}");
+        }
+    }
+}

@@ -122,6 +122,23 @@ pub fn facts(event: &RawValue) -> Vec<(String, Untrusted)> {
     shown.filter_map(|(field, value)| Some((field, scalar(value.get())?))).take(MAX_FACTS).collect()
 }
 
+/// URLs made harmless for readers and for programs that turn them into links: `hxxps[:]//evil[.]example/x`. Only words that
+/// hold `://` or begin with `www.` change, so that field paths stay as they are.
+#[must_use]
+pub fn defang(text: &str) -> String {
+    let mut defanged = String::with_capacity(text.len());
+    for word in text.split_inclusive(char::is_whitespace) {
+        let lower = word.to_ascii_lowercase();
+        if lower.contains("://") || lower.contains("www.") || lower.contains("mailto:") {
+            let dotless = word.replace('.', "[.]").replace("://", "[:]//");
+            defanged.push_str(&dotless.replace("http", "hxxp").replace("HTTP", "HXXP"));
+        } else {
+            defanged.push_str(word);
+        }
+    }
+    defanged
+}
+
 fn scalar(json: &str) -> Option<Untrusted> {
     match json.as_bytes().first()? {
         b'{' | b'[' => None,
@@ -154,4 +171,74 @@ fn event_ids(alert: &Alert) -> String {
 
 fn minute(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::contract::{HOSTILE, alert_titled};
+
+    #[test]
+    fn a_person_finds_what_why_and_what_to_do() {
+        let expected = "\
+HIGH     Number forwarded elsewhere
+  when     2026-03-04 05:00:00 UTC to 2026-03-04 05:01:01 UTC, 3 matches (late: seen 2h1m after the event)
+  where    main, account abcd1234
+  key      actor = bob@example.org
+  what     f = 1.10
+           n = 12345678901234567890123
+           s = a  b\" c
+  why      source_country not in GB, IE: was KP
+           user_email exists false: was missing
+  do       Call the user.
+           If it was not them, revoke the key.
+  rule     change-from-unexpected-country (attack.t1078.004)
+  event    e-1 and 1 more
+  alert    0123456789abcdef0123456789abcdef
+  delivery d1
+";
+        assert_eq!(alert_text(&alert_titled("Number forwarded elsewhere"), "d1"), expected);
+    }
+
+    #[test]
+    fn hostile_text_adds_no_line_and_no_escape() {
+        let lines = |alert: &Alert| alert_text(alert, "d1").lines().count();
+        let plain = lines(&alert_titled("t"));
+        let mut alert = alert_titled(HOSTILE);
+        alert.account_id = Some(Untrusted::new(HOSTILE));
+        alert.key = vec![(HOSTILE.into(), Untrusted::new(HOSTILE))];
+        alert.reason[0].actual = Some(Untrusted::new(HOSTILE));
+        alert.events = vec![HOSTILE.into()];
+        alert.event =
+            RawValue::from_string(serde_json::json!({HOSTILE: HOSTILE, "b": 1, "c": 2}).to_string()).expect("valid");
+        assert_eq!(lines(&alert), plain);
+        let unsafe_left: Vec<_> =
+            alert_text(&alert, "d1").chars().filter(|c| *c != '\n' && vigie_engine::text::is_unsafe(*c)).collect();
+        assert!(unsafe_left.is_empty(), "{unsafe_left:?}");
+    }
+
+    #[test]
+    fn links_are_made_harmless_and_field_paths_stay() {
+        let cases = [
+            ("see https://evil.example/p?q=1.", "see hxxps[:]//evil[.]example/p?q=1[.]"),
+            ("(HTTP://1.2.3.4) www.evil.example", "(HXXP[:]//1[.]2[.]3[.]4) www[.]evil[.]example"),
+            ("HtTp://a.b", "HtTp[:]//a[.]b"),
+            ("context.answer_url.url = x  y", "context.answer_url.url = x  y"),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(defang(given), expected);
+        }
+    }
+
+    #[test]
+    fn an_alert_without_parts_has_no_empty_lines() {
+        let mut alert = alert_titled(" ");
+        (alert.key, alert.reason, alert.events, alert.account_id, alert.late) = (vec![], vec![], vec![], None, None);
+        (alert.count, alert.rule.response, alert.rule.tags) = (1, String::new(), vec![]);
+        alert.event = RawValue::from_string("[1]".into()).expect("valid");
+        let shown = alert_text(&alert, "d1");
+        assert!(shown.starts_with("HIGH     Change from an unexpected country\n"), "{shown}");
+        assert!(shown.contains("rule     change-from-unexpected-country\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 7, "{shown}");
+    }
 }

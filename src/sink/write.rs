@@ -82,3 +82,37 @@ fn outcome_of(kind: io::ErrorKind) -> Outcome {
 fn report(outcome: Outcome, status: &str, excerpt: String) -> AttemptReport {
     AttemptReport { outcome, status: status.into(), excerpt }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_write_that_blocks_is_never_started_twice() {
+        let (release, gate) = mpsc::sync_channel::<()>(1);
+        let count = Arc::new(AtomicUsize::new(0));
+        let writing = Writing::default();
+        let counted = Arc::clone(&count);
+        let first = writing.attempt("d1", SHORT, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            gate.recv().map_err(io::Error::other)
+        });
+        assert_eq!(first.await.status, "timed out");
+        let counted = Arc::clone(&count);
+        let again = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        assert_eq!(writing.attempt("d1", SHORT, again.clone()).await.outcome, Outcome::Retry);
+        release.send(()).expect("the write waits");
+        assert_eq!(writing.attempt("d1", MAX_WRITE, again.clone()).await.outcome, Outcome::Delivered);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        assert_eq!(writing.attempt("d2", MAX_WRITE, again).await.outcome, Outcome::Delivered);
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+}

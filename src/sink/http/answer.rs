@@ -81,3 +81,37 @@ fn is_digits(text: &str) -> bool {
 fn is_number(text: &str) -> bool {
     text.split_once('.').map_or(is_digits(text), |(whole, part)| is_digits(whole) && is_digits(part))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeZone as _;
+
+    use super::*;
+
+    fn pause(retry_after: &str, date: Option<&str>) -> Option<u64> {
+        let now = Utc.with_ymd_and_hms(2026, 3, 4, 5, 0, 0).single().expect("valid");
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, retry_after.parse().expect("valid"));
+        if let Some(date) = date {
+            headers.insert(DATE, date.parse().expect("valid"));
+        }
+        super::retry_after(&headers, now).map(|pause| pause.as_secs())
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_bounded() {
+        assert_eq!(pause("0", None), Some(0));
+        assert_eq!(pause(" 30 ", None), Some(30));
+        assert_eq!(pause("1.2", None), Some(2));
+        assert_eq!(pause("21601", None), Some(21_600));
+        assert_eq!(pause("Wed, 04 Mar 2026 05:00:30 GMT", None), Some(30));
+        assert_eq!(pause("Wed, 04 Mar 2026 05:00:30 GMT", Some("Wed, 04 Mar 2026 05:00:10 GMT")), Some(20));
+        assert_eq!(pause("Wed, 04 Mar 2026 05:00:30 GMT", Some("never")), Some(30));
+        assert_eq!(pause("Wednesday, 04-Mar-26 05:00:30 GMT", None), Some(30));
+        assert_eq!(pause("Wed, 04 Mar 2026 04:00:00 GMT", None), Some(0));
+        assert_eq!(pause("Wed, 04 Mar 2099 04:00:00 GMT", None), Some(21_600));
+        for bad in ["", "-1", "1s", "1.", ".5", "1.x", "soon"] {
+            assert_eq!(pause(bad, None), None, "{bad}");
+        }
+    }
+}

@@ -102,14 +102,12 @@ impl Policy {
 
     fn vet_name(self, name: &str) -> Result<(), Refused> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let is_or_under = |known: &&str| {
-            name.strip_suffix(*known)
-                .is_some_and(|head| head.is_empty() || (known.contains('.') && head.ends_with('.')))
-        };
-        if METADATA_NAMES.iter().any(|known| is_or_under(&known)) {
+        let is_or_under =
+            |known: &str| name.strip_suffix(known).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+        if METADATA_NAMES.iter().any(|known| is_or_under(known)) {
             return Err(Refused { what: "a cloud metadata name" });
         }
-        if !self.allow_private && ["localhost", ".localhost"].iter().any(|known| is_or_under(&known)) {
+        if !self.allow_private && is_or_under("localhost") {
             return Err(Refused { what: "a loopback name" });
         }
         Ok(())
@@ -203,3 +201,171 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Policy = Policy { allow_private: true };
+    const STRICT: Policy = Policy { allow_private: false };
+
+    const NEVER: &[&str] = &[
+        // 169.254.169.254: dotted, trailing dot, decimal, hex, octal, mixed, short forms, full-width and circled digits.
+        "169.254.169.254",
+        "169.254.169.254.",
+        "2852039166",
+        "2852039166.",
+        "0xa9fea9fe",
+        "0XA9FEA9FE",
+        "025177524776",
+        "0251.0376.0251.0376",
+        "0xa9.0xfe.0xa9.0xfe",
+        "0xa9.254.0251.254",
+        "169.254.43518",
+        "169.16689662",
+        "0xa9.0xfea9fe",
+        "%31%36%39.254.169.254",
+        "\u{ff11}\u{ff16}\u{ff19}.254.169.254",
+        "\u{2460}\u{2465}\u{2468}.254.169.254",
+        "169\u{3002}254\u{3002}169\u{3002}254",
+        // The rest of the link-local range.
+        "169.254.0.1",
+        "169.254.255.255",
+        "169.254.170.2",
+        // Carried in IPv6: mapped, compatible, translated, NAT64, 6to4, Teredo, ISATAP.
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[0:0:0:0:0:ffff:a9fe:a9fe]",
+        "[::169.254.169.254]",
+        "[::a9fe:a9fe]",
+        "[::ffff:0:a9fe:a9fe]",
+        "[64:ff9b::169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[64:ff9b:1:a9fe:a9:fe00::]",
+        "[2002:a9fe:a9fe::1]",
+        "[2001:0:a9fe:a9fe::1]",
+        "[2001:0:808:808::5601:5601]",
+        "[2001:db8::5efe:a9fe:a9fe]",
+        "[2001:db8::200:5efe:a9fe:a9fe]",
+        // Link-local and metadata of IPv6.
+        "[fe80::1]",
+        "[FE80::A9FE:A9FE]",
+        "[febf:ffff::1]",
+        "[fd00:ec2::254]",
+        "[fd00:0ec2:0000:0000:0000:0000:0000:0254]",
+        "[fd20:ce::254]",
+        // Metadata of other clouds.
+        "100.100.100.200",
+        "0x646464c8",
+        "[::ffff:100.100.100.200]",
+        "192.0.0.192",
+        "3221225664",
+        "[::ffff:c000:c0]",
+        "168.63.129.16",
+        // Names.
+        "metadata.google.internal",
+        "METADATA.google.internal",
+        "metadata.google.internal.",
+        "x.metadata.google.internal",
+        "metadata",
+        "metadata.goog",
+        "instance-data.ec2.internal",
+        // Unspecified, multicast, broadcast, reserved.
+        "0.0.0.0",
+        "0",
+        "0x0",
+        "0.1.2.3",
+        "[::]",
+        "[::ffff:0.0.0.0]",
+        "224.0.0.1",
+        "239.255.255.250",
+        "255.255.255.255",
+        "4294967295",
+        "240.0.0.1",
+        "[ff02::1]",
+        "[::ffff:224.0.0.1]",
+    ];
+
+    /// As a URL where it is one, and as a bare host.
+    fn both(policy: Policy, host: &str) -> (Option<bool>, bool) {
+        let as_url = Url::parse(&format!("http://{host}/latest/meta-data")).ok();
+        (as_url.map(|url| policy.vet_url(&url).is_ok()), policy.vet_host(host).is_ok())
+    }
+
+    #[test]
+    fn metadata_and_link_local_are_refused_in_every_spelling() {
+        for host in NEVER {
+            let (as_url, as_host) = both(OPEN, host);
+            assert!(as_url != Some(true) && !as_host, "{host}: {as_url:?} {as_host}");
+        }
+    }
+
+    #[test]
+    fn zone_ids_and_bare_ipv6_are_understood_outside_urls() {
+        for host in ["fe80::1%eth0", "[fe80::1%25eth0]", "fe80::1", "::ffff:169.254.169.254", "::", " 169.254.169.254 "]
+        {
+            assert!(OPEN.vet_host(host).is_err(), "{host}");
+        }
+        for host in ["", "a b", "1.2.3.4.5.6", "[::1", "999.1.1.1"] {
+            assert!(STRICT.vet_host(host).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn private_ranges_are_the_operators_choice() {
+        let private = [
+            "127.0.0.1",
+            "2130706433",
+            "0x7f000001",
+            "017700000001",
+            "127.1",
+            "0x7f.1",
+            "127.0.0.1.",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "198.18.0.1",
+            "192.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::10.0.0.1]",
+            "[2002:c0a8:101::1]",
+            "[fc00::1]",
+            "[fd12:3456::1]",
+            "[fec0::1]",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+        ];
+        for host in private {
+            assert_eq!(both(OPEN, host), (Some(true), true), "{host}");
+            assert_eq!(both(STRICT, host), (Some(false), false), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_public_internet_is_reachable() {
+        let public = [
+            "hooks.slack.com",
+            "metadata.example.org",
+            "notmetadata.google.internal.example.org",
+            "mymetadata",
+            "notlocalhost",
+            "8.8.8.8",
+            "172.32.0.1",
+            "169.253.0.1",
+            "100.128.0.1",
+            "192.0.1.1",
+            "[2606:4700::1111]",
+            "[64:ff9b::8.8.8.8]",
+            "[2002:808:808::1]",
+        ];
+        for host in public {
+            assert_eq!(both(STRICT, host), (Some(true), true), "{host}");
+        }
+    }
+}

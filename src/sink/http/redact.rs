@@ -98,3 +98,42 @@ fn has_token(word: &str) -> bool {
             && part.bytes().any(|byte| byte.is_ascii_alphabetic())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redactor() -> Redactor {
+        let url =
+            Url::parse("https://user:pass9word@hooks.example.org/services/T0/B0/xyzzyplugh?sig=qqq").expect("valid");
+        Redactor::new(&url, &[Secret::new("whsec_c2VjcmV0"), Secret::new("Bearer abc.def")])
+    }
+
+    #[test]
+    fn own_secrets_are_taken_out_whole_and_in_part() {
+        let parts =
+            ["pass9word", "xyzzyplugh", "/services/T0/B0/xyzzyplugh", "qqq", "whsec_c2VjcmV0", "c2VjcmV0", "abc.def"];
+        for part in parts {
+            let shown = redactor().redact(&format!("bad ({part}), sorry"));
+            assert_eq!(shown, format!("bad ({MARK}), sorry"), "{part}");
+        }
+    }
+
+    #[test]
+    fn urls_and_tokens_of_others_are_taken_out() {
+        let shown =
+            redactor().redact(r#"{"next":"https://a.example/x?y=1","id":"9f8e7d6c5b4a39281706f5e4d3c2b1a0", "n": 12}"#);
+        assert_eq!(shown, r#"{"next":"[url]","id":"[redacted]", "n": 12}"#);
+        assert_eq!(
+            redactor().redact("invalid_payload: no_text at 2026-03-04"),
+            "invalid_payload: no_text at 2026-03-04"
+        );
+    }
+
+    #[test]
+    fn an_excerpt_is_one_short_inert_line() {
+        let shown = redactor().excerpt(format!("\r\n a\u{1b}[2J\r\nb {}", "word ".repeat(10_000)).as_bytes());
+        assert!(shown.starts_with("a\\u{1b}[2J  b word") && shown.chars().count() == MAX_EXCERPT_CHARS, "{shown}");
+        assert_eq!(redactor().excerpt(&[0xff, 0xfe]), "\u{fffd}\u{fffd}");
+    }
+}
