@@ -9,7 +9,7 @@ async fn a_dead_sink_with_500_rows_gets_one_probe_per_step() {
     let dead = Scripted::always(Outcome::Retry);
     bench.lane("dead", &dead).run_for(2 * HOUR).await;
 
-    let lane = bench.store.book().lanes.get("dead").cloned().expect("the lane is paused");
+    let lane = bench.store.lane("dead");
     let attempts = dead.attempts();
     let first = attempts.iter().filter(|seen| seen.at == attempts[0].at).count();
     assert_eq!(first, MACHINE_IN_FLIGHT, "only what was in flight at the first failure");
@@ -21,7 +21,7 @@ async fn a_dead_sink_with_500_rows_gets_one_probe_per_step() {
         let limit = crate::backoff::MACHINE.step(failures) + Duration::from_millis(50);
         assert!(gap <= limit && gap >= crate::backoff::MIN_DELAY, "step {failures} took {gap:?}");
     }
-    let made: u32 = bench.store.book().rows.iter().map(|row| row.delivery.attempts).sum();
+    let made: u32 = bench.store.rows("dead").iter().map(|row| row.attempts).sum();
     assert_eq!(made as usize, attempts.len(), "released rows keep their attempts");
     let probed: std::collections::HashSet<_> = attempts.iter().map(|seen| &seen.delivery.delivery_id).collect();
     assert_eq!(probed.len(), attempts.len(), "a probe takes the row with the fewest attempts");
@@ -42,7 +42,7 @@ async fn the_backlog_leaves_at_once_when_the_destination_is_back() {
     let good: Vec<_> = attempts.iter().filter(|seen| seen.at >= back_at).collect();
     assert_eq!(good.len(), 500, "each once");
     assert!(good[499].at - good[0].at < Duration::from_secs(3), "one success opens the lane");
-    assert_eq!(bench.store.book().lanes["back"], LaneState::default());
+    assert_eq!(bench.store.lane("back"), LaneState::default());
     assert_eq!(bench.notices(), [LaneNoticeKind::Failing, LaneNoticeKind::Recovered]);
 }
 
