@@ -81,7 +81,7 @@ async fn a_full_disk_loses_no_result_and_repeats_no_send() {
     bench.store.book().failures.extend(["full"; 12]);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(!bench.store.book().failures.is_empty(), "it waits longer and longer");
-    assert!(sink.attempts().len() <= MAX_CLAIM, "no new claims while results cannot be written");
+    assert_eq!(sink.attempts().len(), MACHINE_IN_FLIGHT, "nothing new is sent while results cannot be written");
     tokio::time::sleep(Duration::from_secs(120)).await;
     bench.stop.cancel();
     running.await.expect("no panic").expect("a full disk is no failure");
@@ -90,14 +90,32 @@ async fn a_full_disk_loses_no_result_and_repeats_no_send() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_kill_would_repeat_is_never_more_than_what_may_be_in_flight() {
+    let mut bench = Bench::new();
+    bench.store.add("it", 300, start());
+    let store = Arc::clone(&bench.store);
+    let most = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&most);
+    let sink = Scripted::machine(move |_, number| {
+        let unsettled = number + 1 - store.settled("it").len();
+        let mut most = seen.lock().expect("not poisoned");
+        *most = unsettled.max(*most);
+        Act::Slow(Duration::from_millis(1 + number as u64 * 7 % 40), Outcome::Delivered)
+    });
+    bench.lane("it", &sink).run_for(HOUR).await;
+    assert_eq!(bench.store.delivered("it"), 300);
+    assert_eq!(*most.lock().expect("not poisoned"), MACHINE_IN_FLIGHT, "begun and not settled");
+}
+
+#[tokio::test(start_paused = true)]
 async fn results_that_cannot_be_written_before_the_end_are_an_error() {
     let mut bench = Bench::new();
     bench.store.add("it", 1, start());
     let sink = Scripted::always(Outcome::Delivered);
     bench.lane("it", &sink);
-    let running = bench.spawn();
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    bench.store.book().failures.push_back("none");
     bench.store.book().failures.extend(["full"; 1000]);
+    let running = bench.spawn();
     tokio::time::sleep(Duration::from_secs(1)).await;
     bench.stop.cancel();
     let ended = running.await.expect("no panic");
