@@ -105,7 +105,8 @@ async fn nothing_is_said_to_a_relay_of_an_unknown_authority() {
             "{scheme}: {}",
             report.excerpt
         );
-        let heard = thread.join().expect("no panic").expect("loopback");
+        // The relay sees its handshake fail; that is an error there.
+        let heard = thread.join().expect("no panic").unwrap_or_default();
         assert!(heard.is_empty(), "{heard:?}");
     }
 }
