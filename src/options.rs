@@ -189,10 +189,16 @@ fn parse(node: &Node, spec: &OptionSpec, expand: Expand<'_>) -> Result<Value, Re
 }
 
 fn texts(node: &Node, expand: Expand<'_>) -> Result<Vec<String>, Refusal> {
-    match node.items() {
-        Some([]) => Err(("is an empty list".into(), None)),
-        Some(items) => items.iter().map(|item| text(item, expand)).collect(),
-        None => Ok(vec![text(node, expand)?]),
+    let texts: Vec<String> = match node.items() {
+        Some([]) => return Err(("is an empty list".into(), None)),
+        Some(items) => items.iter().map(|item| text(item, expand)).collect::<Result<_, _>>()?,
+        None => vec![text(node, expand)?],
+    };
+    // A variable that is set to nothing is a mistake, not a recipient or a key.
+    match texts.iter().position(|text| text.trim().is_empty()) {
+        Some(_) if texts.len() == 1 => Err(("is empty".into(), None)),
+        Some(index) => Err((format!("is empty at item {}", index + 1), None)),
+        None => Ok(texts),
     }
 }
 
@@ -395,7 +401,11 @@ pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
             if let Some(members) = schema.as_object_mut() {
                 members.insert("description".into(), spec.help.into());
                 if let Presence::Default(text) = spec.presence {
-                    members.insert("default".into(), text.into());
+                    let typed = match spec.kind {
+                        OptionKind::Integer(..) | OptionKind::Flag => serde_json::from_str(text).ok(),
+                        _ => None,
+                    };
+                    members.insert("default".into(), typed.unwrap_or_else(|| text.into()));
                 }
             }
             (spec.name.to_owned(), schema)
@@ -408,4 +418,138 @@ pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
         members.insert("required".into(), required.into());
     }
     schema
+}
+
+#[cfg(test)]
+mod tests {
+    use vigie_engine::diagnostic::SourceFile;
+
+    use super::*;
+
+    const SPECS: &[OptionSpec] = &[
+        spec("text", OptionKind::Text, Presence::Required),
+        spec("secret", OptionKind::Secret, Presence::Optional),
+        spec("url", OptionKind::Url(&["https", "http"]), Presence::Optional),
+        spec("integer", OptionKind::Integer(1, 10), Presence::Default("5")),
+        spec("flag", OptionKind::Flag, Presence::Default("true")),
+        spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
+        spec("size", OptionKind::Size(1_024, 1 << 20), Presence::Default("64KiB")),
+        spec("choice", OptionKind::Choice(&["text", "json"]), Presence::Default("text")),
+        spec("texts", OptionKind::Texts, Presence::Optional),
+        spec("secrets", OptionKind::Secrets, Presence::Optional),
+        spec("map", OptionKind::Map, Presence::Optional),
+    ];
+
+    const fn spec(name: &'static str, kind: OptionKind, presence: Presence) -> OptionSpec {
+        OptionSpec { name, kind, presence, help: "what it is for" }
+    }
+
+    /// Options, and each finding as `line:column code message`.
+    fn read_yaml(yaml: &str) -> (Option<Options>, Vec<String>) {
+        let file = SourceFile { path: "vigie.yaml".into(), text: yaml.into() };
+        let mut diagnostics = Diagnostics::default();
+        let node = vigie_engine::yaml::parse(&file, &mut diagnostics).expect("YAML");
+        let expand = |text: &str| match text {
+            "${SET}" => Ok("canary".to_owned()),
+            "${EMPTY}" => Ok(String::new()),
+            "${UNSET}" => Err("variable UNSET is not set".to_owned()),
+            text => Ok(text.to_owned()),
+        };
+        let options = read(&node, "sink `x`", SPECS, &expand, &mut diagnostics);
+        let shown = diagnostics.sorted().into_iter().map(|finding| {
+            format!("{}:{} {} {}", finding.span.line, finding.span.column, finding.code, finding.message)
+        });
+        (options, shown.collect())
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
+                    duration: 1m\nsize: 1MiB\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
+        let (options, findings) = read_yaml(yaml);
+        let options = options.expect("no mistake");
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(options.text("text"), Some("0123"));
+        assert_eq!(options.secret("secret").map(Secret::expose), Some("canary"));
+        assert_eq!(options.url("url").and_then(Url::host_str), Some("h.example"));
+        assert_eq!((options.integer("integer"), options.integer("size")), (Some(10), Some(1 << 20)));
+        assert_eq!((options.flag("flag"), options.text("choice")), (false, Some("json")));
+        assert_eq!(options.duration("duration"), Some(Duration::from_secs(60)));
+        assert_eq!(options.texts("texts"), ["a", "NO"]);
+        assert_eq!(options.secrets("secrets").iter().map(Secret::expose).collect::<Vec<_>>(), ["one"]);
+        assert_eq!(options.map("map")[0].0, "X-A");
+        assert_eq!((options.span_of("flag").line, options.span().line), (5, 1));
+    }
+
+    #[test]
+    fn what_is_missing_takes_its_default() {
+        let options = read_yaml("text: a").0.expect("no mistake");
+        assert_eq!((options.integer("integer"), options.flag("flag")), (Some(5), true));
+        assert_eq!(options.duration("duration"), Some(Duration::from_secs(15)));
+        assert_eq!((options.integer("size"), options.text("choice")), (Some(65_536), Some("text")));
+        assert!(
+            options.secret("secret").is_none() && options.texts("texts").is_empty() && options.map("map").is_empty()
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place() {
+        let yaml = "txt: a\nsecret: ${UNSET}\nurl: ftp://h/canary\ninteger: 11\nflag: yes\nduration: 15\nsize: 10\n\
+                    choice: jsn\ntexts: [a, \"\"]\nsecrets: ${EMPTY}\nmap: [a]\n";
+        let (options, findings) = read_yaml(yaml);
+        assert!(options.is_none());
+        let expected = [
+            "1:1 E0402 sink `x` has no option `txt`",
+            "1:1 E0404 sink `x` needs `text`",
+            "2:9 E0403 sink `x`: `secret` variable UNSET is not set",
+            "3:6 E0403 sink `x`: `url` has the scheme `ftp`",
+            "4:10 E0403 sink `x`: `integer` takes a whole number from 1 to 10, not `11`",
+            "5:7 E0403 sink `x`: `flag` takes true or false, not `yes`",
+            "6:11 E0403 sink `x`: `duration` `15` has no unit",
+            "7:7 E0403 sink `x`: `size` `10` is not a size",
+            "8:9 E0403 sink `x`: `choice` takes one of text, json, not `jsn`",
+            "9:8 E0403 sink `x`: `texts` is empty at item 2",
+            "10:10 E0403 sink `x`: `secrets` is empty",
+            "11:6 E0403 sink `x`: `map` takes a map, not a list",
+        ];
+        let mut sorted = findings.clone();
+        sorted.sort_by_key(|line| line.split(':').next().and_then(|line| line.parse::<u32>().ok()));
+        assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn no_refusal_repeats_what_may_be_secret() {
+        for yaml in
+            ["text: a\nurl: canary", "text: a\nurl: https://:80/canary", "text: a\nsecret: [canary]", "text: ${EMPTY}"]
+        {
+            let (options, findings) = read_yaml(yaml);
+            assert!(options.is_none() && findings.len() == 1, "{yaml}: {findings:?}");
+            assert!(!findings[0].contains("canary"), "{findings:?}");
+        }
+        let (options, findings) = read_yaml("- a");
+        assert!(options.is_none());
+        assert_eq!(findings, ["1:1 E0401 sink `x` takes a map, not a list"]);
+    }
+
+    #[test]
+    fn the_schema_says_the_same_as_the_table() {
+        let schema = json_schema(SPECS);
+        assert_eq!(schema["required"], serde_json::json!(["text"]));
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(schema["properties"]["integer"]["default"], 5);
+        assert_eq!(schema["properties"]["flag"]["default"], true);
+        assert_eq!(schema["properties"]["duration"]["default"], "15s");
+        assert_eq!(schema["properties"].as_object().map(serde_json::Map::len), Some(SPECS.len()));
+    }
+
+    #[test]
+    fn sizes_need_units() {
+        let cases = [("512B", 512), (" 64 KiB ", 65_536), ("10MB", 10_000_000), ("1GiB", 1 << 30), ("2kB", 2_000)];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "10", "B", "1.5MB", "-1B", "1TB", "99999999999999999999B", "18446744073709551615KiB", "1é"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
 }

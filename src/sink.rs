@@ -199,3 +199,37 @@ pub fn delivery_id(alert_id: &str, sink: &str) -> String {
     }
     hasher.finalize().to_hex().chars().take(32).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once_and_says_what_its_options_do() {
+        for (index, known) in KINDS.iter().enumerate() {
+            assert!(KINDS.iter().skip(index + 1).all(|other| other.kind != known.kind), "{}", known.kind);
+            for option in known.options {
+                assert!(option.help.len() > 10, "{}: {}", known.kind, option.name);
+            }
+            let schema = crate::options::json_schema(known.options);
+            let count = schema["properties"].as_object().map(serde_json::Map::len);
+            assert_eq!(count, Some(known.options.len()), "{}: an option twice", known.kind);
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_told_with_the_nearest() {
+        let (context, _) = contract::context();
+        let told = contract::build("slak", vec![], &context).err().expect("refused");
+        assert!(told.contains("E0420") && told.contains("did you mean `slack`?"), "{told}");
+    }
+
+    #[test]
+    fn a_delivery_id_depends_on_both_parts_and_their_border() {
+        let id = delivery_id("ab", "c");
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        assert_ne!(id, delivery_id("a", "bc"));
+        assert_ne!(id, delivery_id("ab", "d"));
+        assert_eq!(id, delivery_id("ab", "c"));
+    }
+}

@@ -212,6 +212,15 @@ pub trait Alerts: Send + Sync {
     fn alert<'a>(&'a self, alert_id: &'a str) -> BoxFuture<'a, Result<Option<Alert>>>;
 }
 
+/// Looking after the store while it is in use.
+pub trait Maintain: Send + Sync {
+    /// Removes what retention no longer keeps, in bounded steps; whether there is more.
+    fn maintain(&self, now: DateTime<Utc>, retention: std::time::Duration) -> BoxFuture<'_, Result<bool>>;
+
+    /// Backlog of every sink that has one, configured or not.
+    fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>>;
+}
+
 /// How long rule state is kept beyond its expiry: an event may become visible so much later than it was created (look-back
 /// of 7 days and a day to spare), and must then find what it would have found in time.
 pub const STATE_GRACE_DAYS: i64 = 8;

@@ -286,6 +286,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn gone_is_gone_and_put_is_put() {
+        let server = Loopback::start(Reply::Http("410 Gone", vec![], vec![])).await;
+        let entries = vec![("url", text_node(server.url("/").as_str())), ("method", text_node("PUT"))];
+        let sink = contract::build("webhook", entries, &contract::context().0).expect("builds");
+        assert_eq!(contract::attempt(&*sink).await.outcome, Outcome::Dead);
+        let request = server.received().remove(0);
+        assert!(request.head.starts_with("PUT / HTTP/1.1"), "{}", request.head);
+        assert_eq!(request.header("webhook-signature"), None);
+    }
+
+    #[tokio::test]
+    async fn a_later_attempt_signs_anew_over_the_same_bytes() {
+        let server = Loopback::start(Reply::Http("503 Busy", vec![], vec![])).await;
+        let (mut context, _) = contract::context();
+        let sink = make(&server.url("/"), &context, &[secret("A")]);
+        let sent = delivery(&*sink, &alert_titled("t"), Form::Full);
+        sink.send(&sent).await;
+        context.clock = Arc::new(crate::clock::SystemClock);
+        make(&server.url("/"), &context, &[secret("A")]).send(&sent).await;
+        let requests = server.received();
+        let [first, second] = requests.as_slice() else { panic!("two attempts: {requests:?}") };
+        assert_eq!((&first.body, first.header("webhook-id")), (&second.body, second.header("webhook-id")));
+        assert_eq!(first.header("webhook-timestamp"), Some("1772600767"));
+        for changed in ["webhook-timestamp", "webhook-signature"] {
+            assert_ne!(first.header(changed), second.header(changed), "{changed}");
+        }
+        assert_eq!(first.header("authorization"), Some(format!("Bearer {CANARY}").as_str()));
+    }
+
+    #[tokio::test]
     async fn every_signature_verifies_with_the_reference_library() {
         let server = Loopback::start(Reply::Http("204 No Content", vec![], vec![])).await;
         let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);

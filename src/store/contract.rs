@@ -355,19 +355,22 @@ pub(super) async fn state_expires_late(store: &impl Subject) {
         source: SOURCE.into(),
         cursor: Some(Cursor("c".into())),
         state: vec![state("short", Some("1"), Some(at(0))), state("for ever", Some("1"), None)],
-        at: Some(at(7 * day)),
+        at: Some(at(0)),
         ..IngestBatch::default()
     };
     commit(store, set).await;
-    assert_eq!(loaded_state(store).await.len(), 2, "an event of a week ago may still come");
-    let later = IngestBatch {
+    let later = |days: i64, changes: Vec<StateChange>| IngestBatch {
         source: SOURCE.into(),
         cursor: Some(Cursor("d".into())),
-        at: Some(at(9 * day)),
+        state: changes,
+        at: Some(at(days * day)),
         ..IngestBatch::default()
     };
-    commit(store, later).await;
-    assert_eq!(loaded_state(store).await, [("for ever".into(), "1".into())]);
+    commit(store, later(7, Vec::new())).await;
+    assert_eq!(loaded_state(store).await.len(), 2, "an event of a week ago may still come");
+    commit(store, later(9, vec![state("old events are read", Some("1"), Some(at(-day)))])).await;
+    let kept: Vec<String> = loaded_state(store).await.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(kept, ["for ever", "old events are read"]);
 }
 
 pub(super) async fn claims_lease_and_count_attempts(store: &impl Subject) {

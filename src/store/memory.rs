@@ -31,7 +31,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Content {
     sources: BTreeMap<String, SourceContent>,
-    state: BTreeMap<StateKey, (String, Option<i64>)>,
+    state: BTreeMap<StateKey, StateContent>,
     alerts: Vec<AlertContent>,
     alert_index: HashMap<String, usize>,
     deliveries: Vec<DeliveryContent>,
@@ -50,6 +50,13 @@ struct SourceContent {
     seen: HashSet<String>,
     /// Sorted, so that a count is two searches.
     created_at_us: Vec<i64>,
+}
+
+#[derive(Debug)]
+struct StateContent {
+    value: String,
+    expires_at_us: Option<i64>,
+    set_at: DateTime<Utc>,
 }
 
 #[derive(Debug)]
@@ -212,14 +219,14 @@ impl Content {
         let cursors = self.sources.iter().filter_map(|(name, source)| Some((name, source.cursor.as_ref()?)));
         let newest = cursors.clone().map(|(_, (_, at))| *at).max();
         let kept_from = newest.and_then(|at| at.checked_sub_signed(chrono::TimeDelta::days(STATE_GRACE_DAYS)));
-        let kept = |expires_at_us: &Option<i64>| match (expires_at_us, kept_from) {
-            (Some(expires_at_us), Some(from)) => *expires_at_us >= from.timestamp_micros(),
+        let kept = |state: &StateContent| match (state.expires_at_us, kept_from) {
+            (Some(expires_at_us), Some(from)) => expires_at_us >= from.timestamp_micros() || state.set_at >= from,
             _ => true,
         };
-        let state = self.state.iter().filter(|(_, (_, expires_at_us))| kept(expires_at_us));
+        let state = self.state.iter().filter(|(_, state)| kept(state));
         Loaded {
             cursors: cursors.map(|(name, (cursor, _))| (name.clone(), cursor.clone())).collect(),
-            state: state.map(|(key, (value, _))| (key.clone(), value.clone())).collect(),
+            state: state.map(|(key, state)| (key.clone(), state.value.clone())).collect(),
             lanes: self.lanes.iter().map(|(sink, lane)| (sink.clone(), lane.clone())).collect(),
         }
     }
@@ -249,8 +256,9 @@ impl Content {
             source.cursor = Some((cursor, at));
         }
         for change in batch.state {
+            let expires_at_us = change.expires_at_us;
             match change.value {
-                Some(value) => drop(self.state.insert(change.key, (value, change.expires_at_us))),
+                Some(value) => drop(self.state.insert(change.key, StateContent { value, expires_at_us, set_at: at })),
                 None => drop(self.state.remove(&change.key)),
             }
         }

@@ -9,15 +9,19 @@ mod directory;
 mod fault;
 mod ingest;
 mod reader;
+mod recover;
+mod retention;
 mod schema;
 mod settle;
 mod stamp;
+mod upkeep;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use vigie_engine::alert::Alert;
 
@@ -28,6 +32,7 @@ use crate::source::Seen;
 use directory::{Ballast, Directory, DirectoryError};
 use fault::{Class, Fault};
 use reader::Reader;
+pub use recover::{Recovered, RecoveredTable, recover};
 use schema::SchemaError;
 use writer::{Need, Writer};
 
@@ -39,6 +44,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
 /// Files up to this size are checked whole at each start; a larger one would delay the first poll.
 const MAX_CHECKED_BYTES: u64 = 16 * 1024 * 1024;
+const NO_CHECKPOINT_ON_CLOSE: DbConfig = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
 /// Page size of the file.
 const PAGE_BYTES: u64 = 4096;
 
@@ -203,48 +209,56 @@ impl Opening<'_> {
         let connection = self.connect(&directory)?;
         schema::require_current(&connection).map_err(|error| self.schema(error))?;
         // The daemon makes the checkpoints; a command that ends must not wait for one.
-        let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        connection.set_db_config(no_checkpoint, true).map_err(|error| self.sqlite(error))?;
+        self.configure(&connection).map_err(|error| self.sqlite(error))?;
         let reader_connection = self.connect_reader(&directory)?;
         let writer = Writer::start(connection, directory.clone(), None, None).map_err(|fault| self.fault(&fault))?;
         let reader = Reader::start(reader_connection).map_err(|fault| self.fault(&fault))?;
         Ok(SqliteStore { reader, writer, directory })
     }
 
+    /// Nothing is written before the file was found to be ours and whole.
     fn connect_and_migrate(&self, directory: &Directory) -> std::result::Result<Connection, OpenError> {
         directory.prepare_database().map_err(|error| self.directory_error(error))?;
         let connection = self.connect(directory)?;
-        schema::migrate(&connection).map_err(|error| self.schema(error))?;
-        self.check_content(&connection, directory)?;
+        let version = schema::checked_version(&connection).map_err(|error| self.schema(error))?;
+        if version > 0 {
+            self.check_content(&connection, directory)?;
+        } else {
+            // Takes effect only before anything else is written; retention then gives space back bit by bit.
+            connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(|error| self.sqlite(error))?;
+        }
+        self.configure(&connection).map_err(|error| self.sqlite(error))?;
+        schema::migrate(&connection, version).map_err(|error| self.schema(error))?;
+        connection.set_db_config(NO_CHECKPOINT_ON_CLOSE, false).map_err(|error| self.sqlite(error))?;
         Ok(connection)
     }
 
+    /// A connection that leaves the file as it is, also when it closes.
     fn connect(&self, directory: &Directory) -> std::result::Result<Connection, OpenError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connect = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open_with_flags(directory.database(), flags)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            // `auto_vacuum` only acts on an empty file, before its first table; 8 MiB of cache hold the hot index pages.
-            connection.execute_batch(
-                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-                 PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864; PRAGMA foreign_keys = ON;
-                 PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192; PRAGMA trusted_schema = OFF;",
-            )?;
-            Ok(connection)
-        };
-        connect().map_err(|error| self.sqlite(error))
-    }
-
-    fn connect_reader(&self, directory: &Directory) -> std::result::Result<Connection, OpenError> {
         let connect = || -> rusqlite::Result<Connection> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(directory.database(), flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.execute_batch("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;")?;
-            connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.set_db_config(NO_CHECKPOINT_ON_CLOSE, true)?;
             Ok(connection)
         };
         connect().map_err(|error| self.sqlite(error))
+    }
+
+    /// For writing; 8 MiB of cache hold the hot index pages.
+    fn configure(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
+             PRAGMA journal_size_limit = 67108864; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -8192; PRAGMA trusted_schema = OFF;",
+        )
+    }
+
+    fn connect_reader(&self, directory: &Directory) -> std::result::Result<Connection, OpenError> {
+        let connection = self.connect(directory)?;
+        let configured = connection.execute_batch("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;");
+        configured.map_err(|error| self.sqlite(error))?;
+        Ok(connection)
     }
 
     /// A small file is checked whole; of a larger one the parts that a start reads anyway.
@@ -368,20 +382,4 @@ impl Store for SqliteStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::store::contract;
-
-    fn small() -> SqliteOptions {
-        SqliteOptions { ballast_bytes: 256 * 1024, ..SqliteOptions::daemon() }
-    }
-
-    fn opened() -> (SqliteStore, TempDir) {
-        let dir = tempfile::tempdir().expect("a directory");
-        (SqliteStore::open(dir.path(), &small()).expect("opened"), dir)
-    }
-
-    contract::suite!(opened());
-}
+mod tests;

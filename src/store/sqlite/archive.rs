@@ -28,9 +28,9 @@ const ALERT_COLUMNS: &str =
     a.muted_by, count(*) FILTER (WHERE d.status = 0), count(*) FILTER (WHERE d.status IN (1, 2)),
     count(*) FILTER (WHERE d.status = 3)";
 const ALERT_TABLES: &str = "alerts AS a LEFT JOIN events AS e ON e.event_no = a.event_no
-    LEFT JOIN deliveries AS d ON d.alert_no = a.alert_no";
+    LEFT JOIN deliveries AS d ON d.alert_id = a.alert_id";
 const DELIVERY_COLUMNS: &str =
-    "d.delivery_id, a.alert_id, d.sink, d.status, d.attempts, d.degraded, d.created_at, d.next_at,
+    "d.delivery_id, d.alert_id, d.sink, d.status, d.attempts, d.degraded, d.created_at, d.next_at,
     d.settled_at, d.body, d.delivery_no";
 const EVENT_COLUMNS: &str = "s.name, e.id, e.created_at, e.stored_at, e.raw, e.poison";
 
@@ -203,13 +203,13 @@ fn show_alert(connection: &Connection, alert_id: &str) -> std::result::Result<Op
     let mut rows = statement.query([alert_id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let row = read_alert(row)?;
-    let deliveries = deliveries_where(connection, "a.alert_id = ?1", alert_id)?;
+    let deliveries = deliveries_where(connection, "d.alert_id = ?1", alert_id)?;
     Ok(Some(AlertDetail { row, deliveries }))
 }
 
 fn list_deliveries(connection: &Connection, filter: &DeliveryFilter) -> std::result::Result<Vec<DeliveryRow>, Fault> {
     let sql = format!(
-        "SELECT {DELIVERY_COLUMNS} FROM deliveries AS d JOIN alerts AS a USING (alert_no)
+        "SELECT {DELIVERY_COLUMNS} FROM deliveries AS d
          WHERE (:status IS NULL OR d.status = :status) AND (:sink IS NULL OR d.sink = :sink)
            AND (:since IS NULL OR d.created_at >= :since)
            AND (NOT :failed OR d.status = 3 OR (d.status = 0 AND EXISTS
@@ -237,9 +237,7 @@ fn deliveries_where(
     condition: &'static str,
     id: &str,
 ) -> std::result::Result<Vec<DeliveryDetail>, Fault> {
-    let sql = format!(
-        "SELECT {DELIVERY_COLUMNS} FROM deliveries AS d JOIN alerts AS a USING (alert_no) WHERE {condition} ORDER BY d.sink"
-    );
+    let sql = format!("SELECT {DELIVERY_COLUMNS} FROM deliveries AS d WHERE {condition} ORDER BY d.sink");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([id])?;
     let mut details = Vec::new();

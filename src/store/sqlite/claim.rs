@@ -30,10 +30,8 @@ impl<'c> Statements<'c> {
     pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             due: connection.prepare(
-                "SELECT d.delivery_no, d.delivery_id, a.alert_id, d.body, d.attempts, d.owed_since
-                 FROM deliveries AS d JOIN alerts AS a ON a.alert_no = d.alert_no
-                 WHERE d.status = 0 AND d.sink = ?1 AND d.next_at <= ?2
-                 ORDER BY d.attempts, d.delivery_no LIMIT ?3",
+                "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since FROM deliveries
+                 WHERE status = 0 AND sink = ?1 AND next_at <= ?2 ORDER BY attempts, delivery_no LIMIT ?3",
             )?,
             take: connection
                 .prepare("UPDATE deliveries SET attempts = attempts + 1, next_at = ?2 WHERE delivery_no = ?1")?,

@@ -107,6 +107,11 @@ impl Directory {
         Ok(())
     }
 
+    /// An empty file that only the owner may read.
+    pub(super) fn create_private(&self, name: &str) -> io::Result<()> {
+        private_options().truncate(true).open(self.path.join(name)).map(drop)
+    }
+
     /// Whether a write of one block fails for want of space or quota.
     pub(super) fn lacks_space(&self) -> bool {
         let path = self.path.join(PROBE);

@@ -54,8 +54,9 @@ impl<'c> Statements<'c> {
                  ON CONFLICT DO UPDATE SET first_at = excluded.first_at WHERE excluded.first_at < first_at",
             )?,
             set_state: prepare(
-                "INSERT INTO state (rule_id, kind, key, value, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+                "INSERT INTO state (rule_id, kind, key, value, expires_at, set_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at,
+                                           set_at = excluded.set_at",
             )?,
             remove_state: prepare("DELETE FROM state WHERE rule_id = ?1 AND kind = ?2 AND key = ?3")?,
             add_alert: prepare(
@@ -64,13 +65,13 @@ impl<'c> Statements<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
                  ON CONFLICT (alert_id) DO NOTHING",
             )?,
-            find_alert: prepare("SELECT alert_no FROM alerts WHERE alert_id = ?1")?,
+            find_alert: prepare("SELECT 1 FROM alerts WHERE alert_id = ?1")?,
             find_event_ids: prepare("SELECT event_ids FROM alerts WHERE alert_id = ?1")?,
             fold_alert: prepare(
                 "UPDATE alerts SET count = ?2, first_at = ?3, last_at = ?4, event_ids = ?5 WHERE alert_id = ?1",
             )?,
             add_delivery: prepare(
-                "INSERT INTO deliveries (delivery_id, alert_no, sink, body, status, attempts, degraded,
+                "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded,
                                          created_at, owed_since, next_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?6, ?6)
                  ON CONFLICT (delivery_id) DO NOTHING",
@@ -93,7 +94,7 @@ impl<'c> Statements<'c> {
             self.add_event_type.execute(params![source, event_type, Stamp(*first_at), MAX_EVENT_TYPES])?;
         }
         for change in &batch.state {
-            self.change_state(change)?;
+            self.change_state(change, *at)?;
         }
         for alert in &batch.alerts {
             let event = stored.iter().find(|(event, _)| is_first_event(&alert.alert, &batch.source, event));
@@ -123,10 +124,12 @@ impl<'c> Statements<'c> {
         Ok(self.add_event.insert(params![source, id, Stamp(*created_at), Stamp(at), &**raw, poison])?)
     }
 
-    fn change_state(&mut self, change: &StateChange) -> Result<(), Fault> {
+    fn change_state(&mut self, change: &StateChange, at: DateTime<Utc>) -> Result<(), Fault> {
         let StateChange { key, value, expires_at_us } = change;
         match value {
-            Some(value) => self.set_state.execute(params![key.rule_id, key.kind, key.key, value, expires_at_us])?,
+            Some(value) => {
+                self.set_state.execute(params![key.rule_id, key.kind, key.key, value, expires_at_us, Stamp(at)])?
+            }
             None => self.remove_state.execute(params![key.rule_id, key.kind, key.key])?,
         };
         Ok(())
@@ -173,9 +176,10 @@ impl<'c> Statements<'c> {
 
     fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>) -> Result<(), Fault> {
         let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
-        let alert_no: Option<i64> = self.find_alert.query_row([alert_id], |row| row.get(0)).optional()?;
-        let alert_no = alert_no.ok_or_else(|| Fault::refused(format!("delivery of an unknown alert {alert_id}")))?;
-        self.add_delivery.execute(params![delivery_id, alert_no, sink, body, status::PENDING, Stamp(at)])?;
+        if !self.find_alert.exists([alert_id])? {
+            return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
+        }
+        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status::PENDING, Stamp(at)])?;
         Ok(())
     }
 }

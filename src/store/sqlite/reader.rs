@@ -155,7 +155,8 @@ impl<'c> ReadSession<'c> {
         })
     }
 
-    /// State is expired by the time of the newest commit, since a store is told no other time.
+    /// State is expired by the time of the newest commit, since a store is told no other time. What was set lately stays:
+    /// old events are being read, and their time goes on from there.
     pub(super) fn load(&mut self) -> std::result::Result<Loaded, Fault> {
         let mut loaded = Loaded::default();
         let mut newest: Option<DateTime<Utc>> = None;
@@ -167,9 +168,9 @@ impl<'c> ReadSession<'c> {
             newest = newest.max(row.get::<_, Option<Stamp>>(2)?.map(|stamp| stamp.0));
         }
         let kept_from = newest.map_or(i64::MIN, |newest| state_kept_from(newest).timestamp_micros());
-        let mut state = self
-            .connection
-            .prepare("SELECT rule_id, kind, key, value FROM state WHERE expires_at IS NULL OR expires_at >= ?1")?;
+        let mut state = self.connection.prepare(
+            "SELECT rule_id, kind, key, value FROM state WHERE expires_at IS NULL OR expires_at >= ?1 OR set_at >= ?1",
+        )?;
         let mut rows = state.query([kept_from])?;
         while let Some(row) = rows.next()? {
             let key = StateKey { rule_id: row.get(0)?, kind: row.get(1)?, key: row.get(2)? };

@@ -1,7 +1,8 @@
 //! Tables and their versions. Migrations go forward only, one transaction each, counted by `user_version`.
 //!
 //! It never reads rows. The raw event is stored once, in `events`; that table is also the memory of seen ids, so retention
-//! empties `raw` first and removes the row much later. Times are microseconds since 1970 in UTC.
+//! empties `raw` first and removes the row much later. A delivery stands by itself (body and ids), so that it can be sent
+//! although its alert was lost with a damaged page. Times are microseconds since 1970 in UTC.
 
 use rusqlite::Connection;
 
@@ -44,6 +45,7 @@ CREATE TABLE state (
     key        TEXT NOT NULL,
     value      TEXT NOT NULL,
     expires_at INTEGER,
+    set_at     INTEGER NOT NULL,
     PRIMARY KEY (rule_id, kind, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX state_expiry ON state (expires_at) WHERE expires_at IS NOT NULL;
@@ -70,7 +72,7 @@ CREATE INDEX alerts_time ON alerts (created_at);
 CREATE TABLE deliveries (
     delivery_no INTEGER PRIMARY KEY,
     delivery_id TEXT NOT NULL UNIQUE,
-    alert_no    INTEGER NOT NULL REFERENCES alerts,
+    alert_id    TEXT NOT NULL,
     sink        TEXT NOT NULL,
     body        BLOB NOT NULL,
     status      INTEGER NOT NULL,
@@ -81,7 +83,7 @@ CREATE TABLE deliveries (
     next_at     INTEGER NOT NULL,
     settled_at  INTEGER
 ) STRICT;
-CREATE INDEX deliveries_alert ON deliveries (alert_no);
+CREATE INDEX deliveries_alert ON deliveries (alert_id);
 CREATE INDEX deliveries_claim ON deliveries (sink, attempts, delivery_no, next_at, owed_since) WHERE status = 0;
 CREATE INDEX deliveries_dead ON deliveries (sink, settled_at) WHERE status = 3;
 
@@ -94,6 +96,11 @@ CREATE TABLE attempts (
     status      TEXT NOT NULL,
     excerpt     TEXT NOT NULL,
     PRIMARY KEY (delivery_no, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE marks (
+    name     TEXT PRIMARY KEY,
+    event_no INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE lanes (
@@ -144,9 +151,8 @@ pub(super) fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Brings the file to [`known_version`].
-pub(super) fn migrate(connection: &Connection) -> Result<(), SchemaError> {
-    let found = checked_version(connection)?;
+/// Brings the file from version `found` to [`known_version`].
+pub(super) fn migrate(connection: &Connection, found: i64) -> Result<(), SchemaError> {
     let done = usize::try_from(found).unwrap_or(0);
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
         let version = index + 1;
@@ -172,7 +178,8 @@ pub(super) fn require_current(connection: &Connection) -> Result<(), SchemaError
     Ok(())
 }
 
-fn checked_version(connection: &Connection) -> Result<i64, SchemaError> {
+/// The file's version, if it is ours (or new) and not of a later release.
+pub(super) fn checked_version(connection: &Connection) -> Result<i64, SchemaError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let application_id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
