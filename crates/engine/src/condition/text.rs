@@ -64,6 +64,18 @@ pub(crate) fn fold(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Like [`fold`], into a buffer that is used again and again.
+pub(crate) fn fold_into<'b>(text: &str, buffer: &'b mut String) -> &'b str {
+    buffer.clear();
+    if text.is_ascii() {
+        buffer.push_str(text);
+        buffer.make_ascii_lowercase();
+    } else {
+        buffer.extend(text.chars().map(fold_char));
+    }
+    buffer
+}
+
 fn fold_char(character: char) -> char {
     fn single(mut characters: impl Iterator<Item = char>, otherwise: char) -> char {
         match (characters.next(), characters.next()) {

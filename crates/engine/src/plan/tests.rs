@@ -189,6 +189,33 @@ proptest! {
     }
 
     #[test]
+    fn any_json_is_an_answer(
+        texts in prop::collection::vec(r#"([\[\]{}",:0-9a\\eE+.\- ]|\PC|context|user_id|source_ip|event_type|url){0,12}"#, 1..6),
+        keys in prop::collection::vec("event_type|source_ip|user_id|context|a|b|name|url", 6),
+        shape in 0_u8..4,
+    ) {
+        let member = |(key, text): (&String, &String)| {
+            let quoted = serde_json::to_string(text).unwrap();
+            match shape {
+                0 => format!("\"{key}\":{quoted}"),
+                1 => format!("\"{key}\":[{quoted},{{\"{key}\":{quoted}}}]"),
+                2 => format!("\"{key}\":{{\"name\":{quoted},\"b\":[[]]}}"),
+                _ => format!("\"{key}\":{text}"),
+            }
+        };
+        let raw = object(keys.iter().zip(&texts).map(member).collect());
+        let Ok(event) = Event::new("e", DateTime::UNIX_EPOCH, raw.into()) else { return Ok(()) };
+        let conditions: Vec<Condition> =
+            TESTS.iter().map(|(key, values)| Condition::Test(test(key, values))).collect();
+        let plan = Plan::new(conditions.iter().map(Some));
+        let mut matched = Vec::new();
+        plan.matches(&event, &mut plan.scratch(), &mut 0, &mut matched);
+        let expected: Vec<usize> =
+            conditions.iter().enumerate().filter(|(_, one)| one.holds(&event)).map(|(index, _)| index).collect();
+        prop_assert_eq!(matched, expected, "{}", event.raw());
+    }
+
+    #[test]
     fn explanations_say_what_holds_says(condition in condition(), event in event()) {
         let explanation = condition.explain(&event);
         prop_assert_eq!(explanation.holds, condition.holds(&event));
