@@ -21,6 +21,9 @@ use address::AddressField;
 use keyed::KeyedField;
 use tree::Tree;
 
+/// An anchor on every string below a field makes each event pay for the whole walk: as dear as so many rules more.
+const WIDE_FIELD_USES: usize = 12;
+
 /// All conditions of all enabled rules.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -208,7 +211,7 @@ struct Builder {
     durings: HashMap<String, u32>,
     fields: HashMap<String, u32>,
     addresses: HashMap<String, u32>,
-    /// How many conditions use a predicate: a rare one makes the better anchor.
+    /// How often conditions use a predicate: a rare one makes the better anchor.
     uses: Vec<usize>,
 }
 
@@ -283,7 +286,11 @@ impl Builder {
     }
 
     fn finish(self) -> Plan {
-        let Self { mut plan, uses, .. } = self;
+        let Self { mut plan, mut uses, .. } = self;
+        for (uses, predicate) in uses.iter_mut().zip(&plan.predicates) {
+            let field = if let Predicate::Keyed(field) = predicate { plan.fields.get(*field as usize) } else { None };
+            *uses += if field.is_some_and(KeyedField::is_wide) { WIDE_FIELD_USES } else { 0 };
+        }
         plan.anchored = vec![Vec::new(); plan.predicates.len()];
         for (place, (tree, _)) in plan.rules.iter().enumerate() {
             match tree.anchors(&plan.predicates, &uses) {

@@ -203,6 +203,10 @@ impl Pattern {
         }
     }
 
+    pub(crate) fn is_within(&self) -> bool {
+        matches!(self, Self::Within(_))
+    }
+
     /// Whether a literal that was found at the text's start or end, or between, is where the pattern wants it.
     pub(crate) fn accepts_at(&self, at_start: bool, at_end: bool) -> bool {
         match self {

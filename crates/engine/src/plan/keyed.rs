@@ -11,8 +11,10 @@ use crate::condition::text::{Pattern, fold_into};
 use crate::condition::{WantedTexts, other_spelling};
 use crate::event::{Event, FieldPath, Value, View};
 
-/// From this many literals on, one automaton is faster than single searches.
+/// From this many literals on, one automaton is faster than comparing starts and ends one by one.
 const MIN_COMBINED: usize = 16;
+/// A literal that may stand anywhere costs a search of its own, so for those the automaton pays early.
+const MIN_COMBINED_WITHIN: usize = 3;
 /// Up to this many bytes of literals the automaton is a full table: some megabytes at most, and twice as fast.
 const MAX_TABLE_BYTES: usize = 16 * 1024;
 
@@ -41,6 +43,11 @@ impl KeyedField {
         }
     }
 
+    /// Whether it takes in many strings.
+    pub(super) fn is_wide(&self) -> bool {
+        self.field.as_str().ends_with('*')
+    }
+
     pub(super) fn insert(&mut self, predicate: u32, wanted: &WantedTexts<'_>) {
         for text in wanted.texts.exact() {
             self.exact.entry(text.into()).or_default().push(predicate);
@@ -58,9 +65,12 @@ impl KeyedField {
 
     /// Called once when everything is inserted.
     pub(super) fn seal(&mut self) {
-        self.patterns.sort_by_key(|(pattern, _)| pattern.literal().is_none());
-        let literals: Vec<&str> = self.patterns.iter().map_while(|(pattern, _)| pattern.literal()).collect();
-        if literals.len() >= MIN_COMBINED {
+        self.patterns.sort_by_key(|(pattern, _)| (pattern.literal().is_none(), !pattern.is_within()));
+        let mut literals: Vec<&str> = self.patterns.iter().map_while(|(pattern, _)| pattern.literal()).collect();
+        if literals.len() < MIN_COMBINED {
+            literals.truncate(self.patterns.iter().filter(|(pattern, _)| pattern.is_within()).count());
+        }
+        if literals.len() >= MIN_COMBINED_WITHIN {
             // A set too large to combine is still answered, one by one.
             let small = literals.iter().map(|literal| literal.len()).sum::<usize>() <= MAX_TABLE_BYTES;
             let kind = if small { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
