@@ -67,9 +67,12 @@ pub(crate) fn check(pattern: &str, span: &Span, diagnostics: &mut Diagnostics) {
         return;
     }
     let bare = pattern.trim_matches('*');
-    let hint = match nearest(bare, KNOWN_EVENT_TYPES.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "it may be a type of another source, or one that the documentation does not list".into(),
+    let families = || KNOWN_EVENT_TYPES.iter().filter_map(|known| known.split('_').next());
+    let near_family = pattern.strip_suffix("_*").and_then(|family| nearest(family, families()));
+    let hint = match (nearest(bare, KNOWN_EVENT_TYPES.iter().copied()), near_family) {
+        (_, Some(near)) => format!("did you mean `{near}_*`?"),
+        (Some(near), None) => format!("did you mean `{near}`?"),
+        (None, None) => "it may be a type of another source, or one that the documentation does not list".into(),
     };
     let message = if pattern.contains(['*', '?']) {
         format!("no known event type fits `{pattern}`")

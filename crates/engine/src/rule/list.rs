@@ -55,6 +55,12 @@ impl Lists {
         }
     }
 
+    fn mark_used(&self, name: &str) {
+        if let Some(list) = self.by_name.get(name) {
+            list.is_used.set(true);
+        }
+    }
+
     /// Adds the lists of a `lists:` map.
     pub(crate) fn add(&mut self, node: &Node, read_list: &mut ReadList<'_>, diagnostics: &mut Diagnostics) {
         let Some(fields) = Fields::open(node, "`lists`", diagnostics) else {
@@ -87,7 +93,10 @@ impl Lists {
     pub(crate) fn look_up(&self, name: &str, span: &Span, diagnostics: &mut Diagnostics) -> Lookup<'_> {
         let Some(list) = self.by_name.get(name) else {
             let hint = match nearest(name, self.by_name.keys().map(String::as_str)) {
-                Some(near) => format!("did you mean `${near}`?"),
+                Some(near) => {
+                    self.mark_used(near);
+                    format!("did you mean `${near}`?")
+                }
                 None => {
                     format!("define it: `lists: {{{name}: [...]}}`; text that begins with `$` is written `\\${name}`")
                 }
@@ -95,7 +104,7 @@ impl Lists {
             diagnostics.error(code::UNKNOWN_LIST, span, format!("there is no list `{name}`"), Some(hint));
             return Lookup::Unusable;
         };
-        list.is_used.set(true);
+        self.mark_used(name);
         match list.values.as_deref() {
             None => Lookup::Unusable,
             Some([]) => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::diagnostic::{Diagnostics, SourceFile, Span, code};
 use crate::rule::list::{Lists, ReadList};
 use crate::rule::{Rule, read};
-use crate::yaml::fields::{Fields, wrong_kind};
+use crate::yaml::fields::Fields;
 use crate::yaml::{self, Node};
 
 /// What rule files hold.
@@ -54,13 +54,11 @@ fn tree(file: &SourceFile, diagnostics: &mut Diagnostics) -> Option<Node> {
 }
 
 fn top<'a>(tree: &'a Node, diagnostics: &mut Diagnostics) -> Option<Fields<'a>> {
-    let stray_rule = tree.entries().is_some_and(|entries| {
-        let has = |name: &str| entries.iter().any(|(key, _)| key.text == name);
-        has("id") && has("when") && !has("rules")
-    });
-    if stray_rule || tree.items().is_some() {
+    let has = |name: &str| tree.entries().is_some_and(|entries| entries.iter().any(|(key, _)| key.text == name));
+    if tree.items().is_some() || (has("id") && has("when") && !has("rules")) {
         let hint = "begin the file with `rules:` and put `- ` before the first line of each rule";
-        wrong_kind(tree, "a rule file", "a map with `rules` or `lists`", hint, diagnostics);
+        let message = "rules must stand in a list under `rules:`";
+        diagnostics.error(code::WRONG_KIND, &tree.span, message, Some(hint.into()));
         return None;
     }
     let fields = Fields::of(tree, "a rule file", &["rules", "lists"], diagnostics)?;

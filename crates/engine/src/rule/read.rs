@@ -3,6 +3,7 @@
 //! Reading goes through all keys before it gives up, so one look shows everything that is wrong with a rule.
 
 use crate::diagnostic::{Diagnostics, code, nearest};
+use crate::event::FieldPath;
 use crate::rule::list::Lists;
 use crate::rule::when::WhenReader;
 use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, Rule, RuleTest, Severity, value};
@@ -212,9 +213,13 @@ fn alert(rule: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<AlertSpec> 
         }
     }
     for (path, node) in fields.texts("dedup", diagnostics) {
-        if path.trim().is_empty() || path.contains(['|', '*', '$', '{']) || path.chars().any(char::is_whitespace) {
+        let problem = match FieldPath::parse(path) {
+            Err(problem) => Some(problem),
+            Ok(_) if path.contains(['|', '*', '{']) => Some(format!("`{path}` is no field path")),
+            Ok(_) => None,
+        };
+        if let Some(message) = problem {
             is_good = false;
-            let message = format!("`{path}` is no field path");
             let hint = "write paths as in `account_id` or `context.app.id`, without modifiers and wildcards";
             diagnostics.error(code::BAD_DEDUP, &node.span, message, Some(hint.into()));
         }

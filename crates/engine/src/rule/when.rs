@@ -111,7 +111,15 @@ impl<'a> WhenReader<'a> {
 
     fn test(&mut self, key: &Key, node: &Node, facts: &mut Vec<Fact>, diagnostics: &mut Diagnostics) -> Option<Test> {
         let is_known = self.check_field(key, diagnostics);
-        let (values, spans) = self.values(key, node, diagnostics)?;
+        let Some((values, spans)) = self.values(key, node, diagnostics) else {
+            // Without values only the key can be judged; any value does for that.
+            if let Err(error) = Test::build(&key.text, vec![Literal::Bool(true)])
+                && error.part == Part::Key
+            {
+                report_build_error(&error, &key.span, |_| None, diagnostics);
+            }
+            return None;
+        };
         self.note_event_types(key, &values, &spans, diagnostics);
         let fact = Fact::of(&key.text, &key.span, &values);
         match Test::build(&key.text, values) {
@@ -146,12 +154,6 @@ impl<'a> WhenReader<'a> {
     /// The values of a test, lists put in. `None` when something was reported.
     fn values(&self, key: &Key, node: &Node, diagnostics: &mut Diagnostics) -> Option<Values> {
         let items = node.items().unwrap_or(std::slice::from_ref(node));
-        if items.is_empty() {
-            let message = format!("`{}` has an empty list of values", key.text);
-            let hint = "an empty list never matches; `null` means that the field is missing";
-            diagnostics.error(code::NO_VALUE, &node.span, message, Some(hint.into()));
-            return None;
-        }
         let what = format!("the value of `{}`", key.text);
         let (mut values, mut spans) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         let mut is_whole = true;
@@ -244,14 +246,7 @@ fn during(node: &Node, diagnostics: &mut Diagnostics) -> Option<During> {
     const KEYS: [&str; 3] = ["days", "hours", "tz"];
     let fields = Fields::of(node, "`during`", &KEYS, diagnostics)?;
     let [days, hours, tz] = KEYS.map(|name| fields.text(name, diagnostics));
-    if days.is_none() && hours.is_none() {
-        let hint = "write `{days: mon-fri, hours: \"08:00-18:00\", tz: Europe/London}`, or one of `days` and `hours`";
-        diagnostics.error(
-            code::EMPTY_CONDITION,
-            &node.span,
-            "`during` has no `days` and no `hours`",
-            Some(hint.into()),
-        );
+    if fields.entries().iter().any(|(key, _)| !KEYS.contains(&key.text.as_str())) {
         return None;
     }
     match During::build(days, hours, tz) {
