@@ -1,6 +1,7 @@
 //! The plan against the plain meaning of conditions, on random rules and events over few fields and values.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, Duration, Utc};
 use proptest::prelude::*;
@@ -72,6 +73,13 @@ fn test(key: &str, values: &[&str]) -> Test {
     };
     Test::build(key, values.iter().map(literal).collect()).expect(key)
 }
+
+/// Each test as a condition of its own, and the plan over them; building them anew for each case would take most of the time.
+static ALL_TESTS: LazyLock<(Vec<Condition>, Plan)> = LazyLock::new(|| {
+    let conditions: Vec<Condition> = TESTS.iter().map(|(key, values)| Condition::Test(test(key, values))).collect();
+    let plan = Plan::new(conditions.iter().map(Some));
+    (conditions, plan)
+});
 
 fn condition() -> impl Strategy<Value = Condition> {
     let during = Condition::During(During::build(Some("mon-fri"), Some("08:00-18:00"), None).unwrap());
@@ -205,9 +213,7 @@ proptest! {
         };
         let raw = object(keys.iter().zip(&texts).map(member).collect());
         let Ok(event) = Event::new("e", DateTime::UNIX_EPOCH, raw.into()) else { return Ok(()) };
-        let conditions: Vec<Condition> =
-            TESTS.iter().map(|(key, values)| Condition::Test(test(key, values))).collect();
-        let plan = Plan::new(conditions.iter().map(Some));
+        let (conditions, plan) = &*ALL_TESTS;
         let mut matched = Vec::new();
         plan.matches(&event, &mut plan.scratch(), &mut 0, &mut matched);
         let expected: Vec<usize> =
