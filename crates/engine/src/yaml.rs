@@ -124,7 +124,8 @@ impl Scalar {
     pub fn number(&self) -> Option<f64> {
         let digits = self.text.trim_start_matches(['-', '+']);
         let leading_zero = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
-        let decimal = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
+        let decimal =
+            digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
         if self.quoted || leading_zero || !decimal || !digits.starts_with(|c: char| c.is_ascii_digit()) {
             return None;
         }
