@@ -78,6 +78,8 @@ impl NoticeKind {
 pub struct Fetched {
     /// Events in the order of the source; some may have been seen before.
     pub events: Vec<Event>,
+    /// Events from before the configured start: to be stored (they count towards completeness), never evaluated.
+    pub before_start: Vec<Event>,
     /// Rows that are no events.
     pub poison: Vec<Poison>,
     /// The cursor once all of the above is stored.

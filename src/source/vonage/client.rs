@@ -157,6 +157,8 @@ pub enum BodyFault {
     NotJson,
     /// JSON of another shape.
     Shape,
+    /// No `Date` header: without the server's clock nothing can be proven.
+    NoDate,
 }
 
 /// Why a call failed.
@@ -209,6 +211,7 @@ impl BodyFault {
             Self::Truncated => "cut off within its JSON",
             Self::NotJson => "not JSON",
             Self::Shape => "JSON of an unknown shape",
+            Self::NoDate => "without a Date header",
         }
     }
 }

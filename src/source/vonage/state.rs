@@ -102,11 +102,7 @@ impl State {
         for (index, look_back_s) in look_backs_s.iter().enumerate() {
             match state.tiers.get_mut(index) {
                 Some(tier) => tier.look_back_s = tier.look_back_s.max(*look_back_s),
-                None => state.tiers.push(TierState {
-                    frontier_s: oldest_s,
-                    look_back_s: *look_back_s,
-                    proven: false,
-                }),
+                None => state.tiers.push(TierState { frontier_s: oldest_s, look_back_s: *look_back_s, proven: false }),
             }
         }
         Ok(state)
