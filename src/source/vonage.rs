@@ -96,7 +96,8 @@ impl VonageSource {
             return Ok(poller.clone());
         }
         let look_backs_s = look_backs_s(&self.options.tiers);
-        let state = cursor.map(|cursor| State::read(cursor, &look_backs_s)).transpose().map_err(|error| stop(&error))?;
+        let state =
+            cursor.map(|cursor| State::read(cursor, &look_backs_s)).transpose().map_err(|error| stop(&error))?;
         let poller = Poller::new(&self.options.tiers, self.options.start, state, Instant::now());
         self.current = Some((cursor.cloned(), poller.clone()));
         Ok(poller)

@@ -114,7 +114,10 @@ mod tests {
         for (failures, most_ms) in [(1, 500), (2, 1_000), (3, 2_000), (8, 60_000), (40, 60_000)] {
             let pauses: Vec<u128> = (0..400).map(|_| faults.pause(failures).as_millis()).collect();
             let (least, most) = (pauses.iter().min().expect("some"), pauses.iter().max().expect("some"));
-            assert!(*most <= most_ms && *most > most_ms * 9 / 10 && *least < most_ms / 10, "{failures}: {least}..{most}");
+            assert!(
+                *most <= most_ms && *most > most_ms * 9 / 10 && *least < most_ms / 10,
+                "{failures}: {least}..{most}"
+            );
         }
     }
 
