@@ -294,3 +294,10 @@ fn seeds_that_once_failed_stay_clean() {
     let (failed, _) = run_all(&seeds);
     assert!(failed.is_empty(), "{}", report(&failed));
 }
+
+#[test]
+fn tmp_one_seed() {
+    let seed: u64 = include_str!("/tmp/seed.txt").trim().parse().expect("seed");
+    let outcome = run_seed(seed);
+    println!("{}", report(&[(seed, outcome)]));
+}

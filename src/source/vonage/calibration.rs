@@ -141,12 +141,11 @@ impl Zone {
         (wall_s - self.high_s - 1, wall_s - middle_s + 1)
     }
 
-    /// The row that was looked for by `probe` is not in that window, and the answer was complete.
-    pub fn exclude_probed(&mut self) {
-        if self.only().is_some() {
+    /// The row with this stamp, looked for by `probe`, is not in that window, and the answer was complete.
+    pub fn exclude(&mut self, stamp: NaiveDateTime, to_s: i64) {
+        self.high_s = self.high_s.min(stamp.and_utc().timestamp() - to_s + SLACK_S);
+        if count_between(self.low_s, self.high_s) == 0 {
             *self = Self::default();
-        } else {
-            self.high_s = (self.low_s + self.high_s).div_euclid(2) + SLACK_S;
         }
     }
 
@@ -237,7 +236,7 @@ mod tests {
                     let moment = |second| DateTime::from_timestamp(second, 0).expect("valid");
                     assert_eq!(zone.learn(&[row], moment(from_s), moment(to_s)), ZoneVerdict::Fits);
                 } else {
-                    zone.exclude_probed();
+                    zone.exclude(row, to_s);
                 }
                 asked += 1;
             }

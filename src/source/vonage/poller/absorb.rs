@@ -51,7 +51,7 @@ impl Poller {
         if let Some(judgement) = judgement {
             self.learn_totals(request, &judgement, seen.page.total_elements, &mut step);
         }
-        if self.hold_for_zone(request, &seen, &mut step) {
+        if self.hold_for_zone(request, &seen, judgement, &mut step) {
             return step;
         }
         match request.ask {
@@ -59,7 +59,7 @@ impl Poller {
                 self.begin(&seen);
                 self.ingest(&seen, 0, &mut step);
             }
-            Ask::Zone => self.probed_zone(&seen),
+            Ask::Zone => self.probed_zone(request, &seen),
             Ask::Root(tier) => self.rooted(tier, request, &seen, verdict(judgement), now, &mut step),
             Ask::Drain(window) => self.drained(window, &seen, verdict(judgement), &mut step),
             Ask::Walk(window) => self.walked(window, &seen, &mut step),
@@ -83,11 +83,18 @@ impl Poller {
 
     /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The answer
     /// is asked for again afterwards, since nothing moved.
-    fn hold_for_zone(&mut self, request: &Request, seen: &Observation, step: &mut Step) -> bool {
+    fn hold_for_zone(
+        &mut self,
+        request: &Request,
+        seen: &Observation,
+        judgement: Option<Judgement>,
+        step: &mut Step,
+    ) -> bool {
+        let ignored = judgement.is_some_and(|judgement| judgement.verdict == Verdict::Ignored);
         let held = self.must_hold(&seen.rows);
         let stamps: Vec<_> = seen.rows.iter().filter_map(|row| row.naive).collect();
         let zone = &mut self.state.calibration.zone;
-        if matches!(request.ask, Ask::Zone | Ask::Root(0)) && !stamps.is_empty() {
+        if (ignored || matches!(request.ask, Ask::Zone | Ask::Root(0))) && !stamps.is_empty() {
             let to_s = request.to_s.unwrap_or(seen.answered_s + 1);
             let moment = |second| chrono::DateTime::from_timestamp(second, 0).unwrap_or_default();
             if zone.learn(&stamps, moment(request.from_s.unwrap_or(0)), moment(to_s)) == ZoneVerdict::Lost {
@@ -116,17 +123,19 @@ impl Poller {
         self.state.calibration.zone.proven().is_none() && rows.iter().any(|row| row.naive.is_some())
     }
 
-    fn probed_zone(&mut self, seen: &Observation) {
+    fn probed_zone(&mut self, request: &Request, seen: &Observation) {
         self.volatile.zone_tries += 1;
-        let Some((_, id)) = &self.volatile.zone_row else { return };
+        let Some((stamp, id)) = &self.volatile.zone_row else { return };
         if self.state.calibration.zone.proven().is_some() {
             self.volatile.zone_row = None;
             self.volatile.zone_tries = 0;
         } else if self.volatile.zone_tries >= MAX_ZONE_TRIES {
             self.volatile.zone_row = None;
-        } else if !seen.rows.iter().any(|row| row.id == *id) && seen.page.total_elements == Some(seen.rows.len() as u64)
+        } else if let Some(to_s) = request.to_s
+            && !seen.rows.iter().any(|row| row.id == *id)
+            && seen.page.total_elements == Some(seen.rows.len() as u64)
         {
-            self.state.calibration.zone.exclude_probed();
+            self.state.calibration.zone.exclude(*stamp, to_s);
         }
     }
 
