@@ -232,7 +232,18 @@ fn run_all(seeds: &[u64]) -> (Vec<(u64, Outcome)>, Outcome) {
                 scope.spawn(|| {
                     let mut done = Vec::new();
                     while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                        done.push((*seed, run_seed(*seed)));
+                        let t = Instant::now();
+                        let o = run_seed(*seed);
+                        println!(
+                            "SEED {seed} {} {} ms {:?} {:?} cap{:?} {:?}",
+                            o.requests,
+                            t.elapsed().as_millis(),
+                            o.expected,
+                            Scenario::draw(*seed).quirks.totals,
+                            Scenario::draw(*seed).quirks.page_cap,
+                            Scenario::draw(*seed).quirks.malformed
+                        );
+                        done.push((*seed, o));
                     }
                     done
                 })
