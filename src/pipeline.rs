@@ -4,5 +4,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
+pub mod deliver;
+pub mod ingest;
+pub mod notice;
+pub mod status;
+
 /// A boxed future, because `async fn` in a trait cannot be called through `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

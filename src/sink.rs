@@ -2,12 +2,87 @@
 //!
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
+pub mod email;
+pub mod file;
+pub mod format;
+pub mod http;
+pub mod slack;
+pub mod stdout;
+pub mod text;
+pub mod webhook;
+mod write;
+
+#[cfg(test)]
+mod contract;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
+use vigie_engine::diagnostic::{Diagnostics, Span};
 
+use crate::clock::Clock;
+use crate::options::{OptionSpec, Options, suggestion};
 use crate::pipeline::BoxFuture;
+
+/// Every kind of sink: what `config` reads, `schema` writes and the reference lists.
+pub const KINDS: &[SinkKind] = &[
+    SinkKind { kind: stdout::KIND, options: stdout::OPTIONS, build: stdout::build },
+    SinkKind { kind: file::KIND, options: file::OPTIONS, build: file::build },
+    SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
+    SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
+    SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
+];
+
+/// One kind of sink.
+#[derive(Debug, Clone, Copy)]
+pub struct SinkKind {
+    /// Key in the YAML.
+    pub kind: &'static str,
+    /// Its options.
+    pub options: &'static [OptionSpec],
+    /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
+    pub build: Build,
+}
+
+/// Makes a sink from its options and its name in the configuration.
+pub type Build = fn(&Options, &str, &BuildContext, &mut Diagnostics) -> Option<Box<dyn Sink>>;
+
+/// A writer that several may share, such as the process's standard output.
+pub type SharedWriter = Arc<Mutex<dyn Write + Send>>;
+
+/// What sinks take from the process that builds them.
+#[derive(Clone)]
+pub struct BuildContext {
+    /// Time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Where `stdout` writes.
+    pub stdout: SharedWriter,
+    /// Whether that is a terminal that shows colour.
+    pub color: bool,
+    /// Time-outs of HTTP sinks.
+    pub http_limits: http::Limits,
+}
+
+impl BuildContext {
+    /// With the time-outs of the delivery policy.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, stdout: SharedWriter, color: bool) -> Self {
+        Self { clock, stdout, color, http_limits: http::Limits::default() }
+    }
+}
+
+/// The kind of that name; a name that is none is reported at `span`.
+pub fn kind(kind: &str, span: &Span, diagnostics: &mut Diagnostics) -> Option<&'static SinkKind> {
+    let found = KINDS.iter().find(|known| known.kind == kind);
+    if found.is_none() {
+        let hint = suggestion(kind, KINDS.iter().map(|known| known.kind));
+        diagnostics.error("E0420", span, format!("there is no sink of kind `{kind}`"), Some(hint));
+    }
+    found
+}
 
 /// What one attempt gave. The classes and what follows from each are in docs (delivery policy).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +95,9 @@ pub enum Outcome {
     Retry,
     /// The destination asked for a pause (429 or a hint); `None` when it gave no time.
     Wait(Option<Duration>),
+    /// Part of the destination has it and the rest not yet (some recipients of a mail): this delivery alone is tried again
+    /// after this long, the lane goes on.
+    Later(Duration),
     /// The rendered body was refused (400, 413, 422): once more as built-in plain text, then dead.
     Degrade,
     /// 401, 403, 404: the whole lane is paused, the backlog kept, the operator told.
@@ -120,4 +198,38 @@ pub fn delivery_id(alert_id: &str, sink: &str) -> String {
         hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once_and_says_what_its_options_do() {
+        for (index, known) in KINDS.iter().enumerate() {
+            assert!(KINDS.iter().skip(index + 1).all(|other| other.kind != known.kind), "{}", known.kind);
+            for option in known.options {
+                assert!(option.help.len() > 10, "{}: {}", known.kind, option.name);
+            }
+            let schema = crate::options::json_schema(known.options);
+            let count = schema["properties"].as_object().map(serde_json::Map::len);
+            assert_eq!(count, Some(known.options.len()), "{}: an option twice", known.kind);
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_told_with_the_nearest() {
+        let (context, _) = contract::context();
+        let told = contract::build("slak", vec![], &context).err().expect("refused");
+        assert!(told.contains("E0420") && told.contains("did you mean `slack`?"), "{told}");
+    }
+
+    #[test]
+    fn a_delivery_id_depends_on_both_parts_and_their_border() {
+        let id = delivery_id("ab", "c");
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        assert_ne!(id, delivery_id("a", "bc"));
+        assert_ne!(id, delivery_id("ab", "d"));
+        assert_eq!(id, delivery_id("ab", "c"));
+    }
 }

@@ -39,6 +39,23 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// Lowest first.
+    pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// As rule files write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// How long after the last match an alert still takes up further matches, unless the rule says otherwise.
 pub const DEFAULT_QUIET: Duration = Duration::from_secs(3600);
 

@@ -1,0 +1,555 @@
+//! Options as tables: each driver declares its options once, and reading, JSON Schema and reference page come from that.
+//!
+//! Reading reports every mistake with its place and returns values only when there was none. It opens nothing: variables
+//! are expanded through a function that the configuration passes in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use url::Url;
+use vigie_engine::diagnostic::{Diagnostics, Span, nearest};
+use vigie_engine::time::{format_duration, parse_duration};
+use vigie_engine::yaml::Node;
+
+use crate::secret::Secret;
+
+/// One option of a driver.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionSpec {
+    /// Key in the YAML.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: OptionKind,
+    /// Whether it must be there.
+    pub presence: Presence,
+    /// One sentence for schema and reference.
+    pub help: &'static str,
+}
+
+/// What an option takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionKind {
+    /// Any text that is not empty.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// An absolute URL with one of these schemes; never shown beyond its host.
+    Url(&'static [&'static str]),
+    /// A whole number within these bounds, both included.
+    Integer(u64, u64),
+    /// `true` or `false`.
+    Flag,
+    /// A duration with a unit, within these bounds in milliseconds, both included.
+    Duration(u64, u64),
+    /// A size with a unit (`10MiB`), within these bounds in bytes, both included.
+    Size(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// One text or a list of texts.
+    Texts,
+    /// One secret or a list of secrets.
+    Secrets,
+    /// A map from text to secret text.
+    Map,
+}
+
+/// Whether an option must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It must.
+    Required,
+    /// It may be missing.
+    Optional,
+    /// Missing means this text.
+    Default(&'static str),
+}
+
+/// Puts `${VAR}` and `${file:path}` in; an error is a sentence that names what is missing.
+pub type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+#[derive(Debug, Clone)]
+enum Value {
+    Text(String),
+    Secret(Secret),
+    Url(Url),
+    Integer(u64),
+    Flag(bool),
+    Duration(Duration),
+    Texts(Vec<String>),
+    Secrets(Vec<Secret>),
+    Map(Vec<(String, Secret)>),
+}
+
+/// Values of a driver's options, all of the kinds that its table says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    span: Span,
+    values: BTreeMap<&'static str, (Value, Span)>,
+}
+
+/// Reads the map under a driver's key. `what` names it in messages (`sink "chat" (slack)`).
+pub fn read(
+    node: &Node,
+    what: &str,
+    specs: &'static [OptionSpec],
+    expand: Expand<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Options> {
+    let entries = match node.entries() {
+        Some(entries) => entries,
+        None if node.is_null() => &[],
+        None => {
+            let hint = Some(format!("write options as `{}`", example(specs)));
+            diagnostics.error("E0401", &node.span, format!("{what} takes a map, not {}", node.describe()), hint);
+            return None;
+        }
+    };
+    let mut options = Options { span: node.span.clone(), values: BTreeMap::new() };
+    let mut complete = true;
+    for (key, value) in entries {
+        let Some(spec) = specs.iter().find(|spec| spec.name == key.text) else {
+            diagnostics.error(
+                "E0402",
+                &key.span,
+                format!("{what} has no option `{}`", key.text),
+                Some(suggestion(&key.text, specs.iter().map(|spec| spec.name))),
+            );
+            complete = false;
+            continue;
+        };
+        match parse(value, spec, expand) {
+            Ok(parsed) => {
+                options.values.insert(spec.name, (parsed, value.span.clone()));
+            }
+            Err((message, hint)) => {
+                diagnostics.error("E0403", &value.span, format!("{what}: `{}` {message}", spec.name), hint);
+                complete = false;
+            }
+        }
+    }
+    complete &= fill(&mut options, what, specs, diagnostics, entries);
+    complete.then_some(options)
+}
+
+/// `did you mean ...` or the list of what there is.
+pub fn suggestion<'a>(given: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    match nearest(given, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn fill(
+    options: &mut Options,
+    what: &str,
+    specs: &'static [OptionSpec],
+    diagnostics: &mut Diagnostics,
+    entries: &[(vigie_engine::yaml::Key, Node)],
+) -> bool {
+    let mut complete = true;
+    for spec in specs {
+        if entries.iter().any(|(key, _)| key.text == spec.name) {
+            continue;
+        }
+        match spec.presence {
+            Presence::Optional => {}
+            Presence::Required => {
+                let hint = Some(spec.help.to_owned());
+                diagnostics.error("E0404", &options.span, format!("{what} needs `{}`", spec.name), hint);
+                complete = false;
+            }
+            Presence::Default(text) => match parse_text(text, spec) {
+                Ok(value) => {
+                    options.values.insert(spec.name, (value, options.span.clone()));
+                }
+                Err((message, hint)) => {
+                    let text = format!("{what}: default of `{}` {message}", spec.name);
+                    diagnostics.error("E0403", &options.span, text, hint);
+                    complete = false;
+                }
+            },
+        }
+    }
+    complete
+}
+
+type Refusal = (String, Option<String>);
+
+fn parse(node: &Node, spec: &OptionSpec, expand: Expand<'_>) -> Result<Value, Refusal> {
+    match spec.kind {
+        OptionKind::Texts => Ok(Value::Texts(texts(node, expand)?)),
+        OptionKind::Secrets => Ok(Value::Secrets(texts(node, expand)?.into_iter().map(Secret::new).collect())),
+        OptionKind::Map => {
+            let entries = node.entries().ok_or_else(|| (format!("takes a map, not {}", node.describe()), None))?;
+            let pairs = entries.iter().map(|(key, value)| Ok((key.text.clone(), Secret::new(text(value, expand)?))));
+            Ok(Value::Map(pairs.collect::<Result<_, Refusal>>()?))
+        }
+        _ => parse_text(&text(node, expand)?, spec),
+    }
+}
+
+fn texts(node: &Node, expand: Expand<'_>) -> Result<Vec<String>, Refusal> {
+    let texts: Vec<String> = match node.items() {
+        Some([]) => return Err(("is an empty list".into(), None)),
+        Some(items) => items.iter().map(|item| text(item, expand)).collect::<Result<_, _>>()?,
+        None => vec![text(node, expand)?],
+    };
+    // A variable that is set to nothing is a mistake, not a recipient or a key.
+    match texts.iter().position(|text| text.trim().is_empty()) {
+        Some(_) if texts.len() == 1 => Err(("is empty".into(), None)),
+        Some(index) => Err((format!("is empty at item {}", index + 1), None)),
+        None => Ok(texts),
+    }
+}
+
+fn text(node: &Node, expand: Expand<'_>) -> Result<String, Refusal> {
+    let written = node.text().ok_or_else(|| (format!("takes text, not {}", node.describe()), None))?;
+    expand(written).map_err(|message| (message, Some("set it in the environment of the process".into())))
+}
+
+fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
+    let refuse = |message: String, hint: &str| Err((message, Some(hint.to_owned())));
+    match spec.kind {
+        _ if text.trim().is_empty() => refuse("is empty".into(), spec.help),
+        OptionKind::Text => Ok(Value::Text(text.to_owned())),
+        OptionKind::Secret => Ok(Value::Secret(Secret::new(text))),
+        OptionKind::Url(schemes) => parse_url(text, schemes),
+        OptionKind::Integer(least, most) => match text.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Value::Integer(number)),
+            _ => refuse(format!("takes a whole number from {least} to {most}, not `{text}`"), spec.help),
+        },
+        OptionKind::Flag => match text {
+            "true" => Ok(Value::Flag(true)),
+            "false" => Ok(Value::Flag(false)),
+            _ => refuse(format!("takes true or false, not `{text}`"), spec.help),
+        },
+        OptionKind::Duration(least_ms, most_ms) => {
+            let duration = parse_duration(text)
+                .map_err(|message| (message, Some("durations carry units: 500ms, 15s, 5m, 6h, 7d".to_owned())))?;
+            let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            if !(least_ms..=most_ms).contains(&ms) {
+                let bounds = [least_ms, most_ms].map(|ms| format_duration(Duration::from_millis(ms)));
+                return refuse(format!("must lie between {} and {}, not `{text}`", bounds[0], bounds[1]), spec.help);
+            }
+            Ok(Value::Duration(duration))
+        }
+        OptionKind::Size(least, most) => match parse_size(text) {
+            Some(bytes) if (least..=most).contains(&bytes) => Ok(Value::Integer(bytes)),
+            Some(_) => refuse(format!("must lie between {least}B and {most}B, not `{text}`"), spec.help),
+            None => refuse(format!("`{text}` is not a size"), "sizes carry units: 512B, 64KiB, 10MiB, 1GiB"),
+        },
+        OptionKind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+        OptionKind::Choice(words) => Err((
+            format!("takes one of {}, not `{text}`", words.join(", ")),
+            nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")),
+        )),
+        OptionKind::Texts => Ok(Value::Texts(vec![text.to_owned()])),
+        OptionKind::Secrets => Ok(Value::Secrets(vec![Secret::new(text)])),
+        OptionKind::Map => refuse("has no text form".into(), spec.help),
+    }
+}
+
+/// The text may be a secret, so a refusal never repeats it.
+fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refusal> {
+    let hint = Some(format!("an absolute URL that starts with {}://", schemes.join(":// or ")));
+    let url = Url::parse(text).map_err(|error| (format!("is not a URL ({error})"), hint.clone()))?;
+    if !schemes.contains(&url.scheme()) {
+        return Err((format!("has the scheme `{}`", url.scheme()), hint));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(("has no host".into(), hint));
+    }
+    Ok(Value::Url(url))
+}
+
+/// Reads `512B`, `64KiB`, `10MB`; `None` when it is no size with a unit.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let factor: u64 = match unit.trim() {
+        "B" => 1,
+        "KB" | "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn example(specs: &[OptionSpec]) -> String {
+    let required: Vec<_> = specs.iter().filter(|spec| spec.presence == Presence::Required).collect();
+    let shown = if required.is_empty() { specs.iter().take(1).collect() } else { required };
+    format!("{{{}}}", shown.iter().map(|spec| format!("{}: ...", spec.name)).collect::<Vec<_>>().join(", "))
+}
+
+impl Options {
+    /// Where the driver's map stands.
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Where an option's value stands; the map when it was not written.
+    #[must_use]
+    pub fn span_of(&self, name: &str) -> &Span {
+        self.values.get(name).map_or(&self.span, |(_, span)| span)
+    }
+
+    /// A `Text` or `Choice`.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.values.get(name) {
+            Some((Value::Text(text), _)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A `Secret`.
+    #[must_use]
+    pub fn secret(&self, name: &str) -> Option<&Secret> {
+        match self.values.get(name) {
+            Some((Value::Secret(secret), _)) => Some(secret),
+            _ => None,
+        }
+    }
+
+    /// A `Url`.
+    #[must_use]
+    pub fn url(&self, name: &str) -> Option<&Url> {
+        match self.values.get(name) {
+            Some((Value::Url(url), _)) => Some(url),
+            _ => None,
+        }
+    }
+
+    /// An `Integer`, or a `Size` in bytes.
+    #[must_use]
+    pub fn integer(&self, name: &str) -> Option<u64> {
+        match self.values.get(name) {
+            Some((Value::Integer(number), _)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// A `Flag`; false when it is missing.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(self.values.get(name), Some((Value::Flag(true), _)))
+    }
+
+    /// A `Duration`.
+    #[must_use]
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        match self.values.get(name) {
+            Some((Value::Duration(duration), _)) => Some(*duration),
+            _ => None,
+        }
+    }
+
+    /// `Texts`; empty when missing.
+    #[must_use]
+    pub fn texts(&self, name: &str) -> &[String] {
+        match self.values.get(name) {
+            Some((Value::Texts(texts), _)) => texts,
+            _ => &[],
+        }
+    }
+
+    /// `Secrets`; empty when missing.
+    #[must_use]
+    pub fn secrets(&self, name: &str) -> &[Secret] {
+        match self.values.get(name) {
+            Some((Value::Secrets(secrets), _)) => secrets,
+            _ => &[],
+        }
+    }
+
+    /// A `Map`; empty when missing.
+    #[must_use]
+    pub fn map(&self, name: &str) -> &[(String, Secret)] {
+        match self.values.get(name) {
+            Some((Value::Map(pairs), _)) => pairs,
+            _ => &[],
+        }
+    }
+}
+
+/// JSON Schema of a driver's options.
+#[must_use]
+pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
+    use serde_json::json;
+    let one_or_more =
+        || json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]});
+    let properties: serde_json::Map<String, serde_json::Value> = specs
+        .iter()
+        .map(|spec| {
+            let mut schema = match spec.kind {
+                OptionKind::Text | OptionKind::Secret => json!({"type": "string", "minLength": 1}),
+                OptionKind::Url(_) => json!({"type": "string", "minLength": 1}),
+                OptionKind::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+                OptionKind::Flag => json!({"type": "boolean"}),
+                OptionKind::Duration(..) => json!({"type": "string", "pattern": "^([0-9]+ *(ms|s|m|h|d|w) *)+$"}),
+                OptionKind::Size(..) => json!({"type": "string", "pattern": "^[0-9]+ *([kKMG]i?)?B$"}),
+                OptionKind::Choice(words) => json!({"enum": words}),
+                OptionKind::Texts | OptionKind::Secrets => one_or_more(),
+                OptionKind::Map => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            };
+            if let Some(members) = schema.as_object_mut() {
+                members.insert("description".into(), spec.help.into());
+                if let Presence::Default(text) = spec.presence {
+                    let typed = match spec.kind {
+                        OptionKind::Integer(..) | OptionKind::Flag => serde_json::from_str(text).ok(),
+                        _ => None,
+                    };
+                    members.insert("default".into(), typed.unwrap_or_else(|| text.into()));
+                }
+            }
+            (spec.name.to_owned(), schema)
+        })
+        .collect();
+    let required: Vec<_> =
+        specs.iter().filter(|spec| spec.presence == Presence::Required).map(|spec| spec.name).collect();
+    let mut schema = json!({"type": "object", "additionalProperties": false, "properties": properties});
+    if let (Some(members), false) = (schema.as_object_mut(), required.is_empty()) {
+        members.insert("required".into(), required.into());
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use vigie_engine::diagnostic::SourceFile;
+
+    use super::*;
+
+    const SPECS: &[OptionSpec] = &[
+        spec("text", OptionKind::Text, Presence::Required),
+        spec("secret", OptionKind::Secret, Presence::Optional),
+        spec("url", OptionKind::Url(&["https", "http"]), Presence::Optional),
+        spec("integer", OptionKind::Integer(1, 10), Presence::Default("5")),
+        spec("flag", OptionKind::Flag, Presence::Default("true")),
+        spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
+        spec("size", OptionKind::Size(1_024, 1 << 20), Presence::Default("64KiB")),
+        spec("choice", OptionKind::Choice(&["text", "json"]), Presence::Default("text")),
+        spec("texts", OptionKind::Texts, Presence::Optional),
+        spec("secrets", OptionKind::Secrets, Presence::Optional),
+        spec("map", OptionKind::Map, Presence::Optional),
+    ];
+
+    const fn spec(name: &'static str, kind: OptionKind, presence: Presence) -> OptionSpec {
+        OptionSpec { name, kind, presence, help: "what it is for" }
+    }
+
+    /// Options, and each finding as `line:column code message`.
+    fn read_yaml(yaml: &str) -> (Option<Options>, Vec<String>) {
+        let file = SourceFile { path: "vigie.yaml".into(), text: yaml.into() };
+        let mut diagnostics = Diagnostics::default();
+        let node = vigie_engine::yaml::parse(&file, &mut diagnostics).expect("YAML");
+        let expand = |text: &str| match text {
+            "${SET}" => Ok("canary".to_owned()),
+            "${EMPTY}" => Ok(String::new()),
+            "${UNSET}" => Err("variable UNSET is not set".to_owned()),
+            text => Ok(text.to_owned()),
+        };
+        let options = read(&node, "sink `x`", SPECS, &expand, &mut diagnostics);
+        let shown = diagnostics.sorted().into_iter().map(|finding| {
+            format!("{}:{} {} {}", finding.span.line, finding.span.column, finding.code, finding.message)
+        });
+        (options, shown.collect())
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
+                    duration: 1m\nsize: 1MiB\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
+        let (options, findings) = read_yaml(yaml);
+        let options = options.expect("no mistake");
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(options.text("text"), Some("0123"));
+        assert_eq!(options.secret("secret").map(Secret::expose), Some("canary"));
+        assert_eq!(options.url("url").and_then(Url::host_str), Some("h.example"));
+        assert_eq!((options.integer("integer"), options.integer("size")), (Some(10), Some(1 << 20)));
+        assert_eq!((options.flag("flag"), options.text("choice")), (false, Some("json")));
+        assert_eq!(options.duration("duration"), Some(Duration::from_secs(60)));
+        assert_eq!(options.texts("texts"), ["a", "NO"]);
+        assert_eq!(options.secrets("secrets").iter().map(Secret::expose).collect::<Vec<_>>(), ["one"]);
+        assert_eq!(options.map("map")[0].0, "X-A");
+        assert_eq!((options.span_of("flag").line, options.span().line), (5, 1));
+    }
+
+    #[test]
+    fn what_is_missing_takes_its_default() {
+        let options = read_yaml("text: a").0.expect("no mistake");
+        assert_eq!((options.integer("integer"), options.flag("flag")), (Some(5), true));
+        assert_eq!(options.duration("duration"), Some(Duration::from_secs(15)));
+        assert_eq!((options.integer("size"), options.text("choice")), (Some(65_536), Some("text")));
+        assert!(
+            options.secret("secret").is_none() && options.texts("texts").is_empty() && options.map("map").is_empty()
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place() {
+        let yaml = "txt: a\nsecret: ${UNSET}\nurl: ftp://h/canary\ninteger: 11\nflag: yes\nduration: 15\nsize: 10\n\
+                    choice: jsn\ntexts: [a, \"\"]\nsecrets: ${EMPTY}\nmap: [a]\n";
+        let (options, findings) = read_yaml(yaml);
+        assert!(options.is_none());
+        let expected = [
+            "1:1 E0402 sink `x` has no option `txt`",
+            "1:1 E0404 sink `x` needs `text`",
+            "2:9 E0403 sink `x`: `secret` variable UNSET is not set",
+            "3:6 E0403 sink `x`: `url` has the scheme `ftp`",
+            "4:10 E0403 sink `x`: `integer` takes a whole number from 1 to 10, not `11`",
+            "5:7 E0403 sink `x`: `flag` takes true or false, not `yes`",
+            "6:11 E0403 sink `x`: `duration` `15` has no unit",
+            "7:7 E0403 sink `x`: `size` `10` is not a size",
+            "8:9 E0403 sink `x`: `choice` takes one of text, json, not `jsn`",
+            "9:8 E0403 sink `x`: `texts` is empty at item 2",
+            "10:10 E0403 sink `x`: `secrets` is empty",
+            "11:6 E0403 sink `x`: `map` takes a map, not a list",
+        ];
+        let mut sorted = findings.clone();
+        sorted.sort_by_key(|line| line.split(':').next().and_then(|line| line.parse::<u32>().ok()));
+        assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn no_refusal_repeats_what_may_be_secret() {
+        for yaml in
+            ["text: a\nurl: canary", "text: a\nurl: https://:80/canary", "text: a\nsecret: [canary]", "text: ${EMPTY}"]
+        {
+            let (options, findings) = read_yaml(yaml);
+            assert!(options.is_none() && findings.len() == 1, "{yaml}: {findings:?}");
+            assert!(!findings[0].contains("canary"), "{findings:?}");
+        }
+        let (options, findings) = read_yaml("- a");
+        assert!(options.is_none());
+        assert_eq!(findings, ["1:1 E0401 sink `x` takes a map, not a list"]);
+    }
+
+    #[test]
+    fn the_schema_says_the_same_as_the_table() {
+        let schema = json_schema(SPECS);
+        assert_eq!(schema["required"], serde_json::json!(["text"]));
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(schema["properties"]["integer"]["default"], 5);
+        assert_eq!(schema["properties"]["flag"]["default"], true);
+        assert_eq!(schema["properties"]["duration"]["default"], "15s");
+        assert_eq!(schema["properties"].as_object().map(serde_json::Map::len), Some(SPECS.len()));
+    }
+
+    #[test]
+    fn sizes_need_units() {
+        let cases = [("512B", 512), (" 64 KiB ", 65_536), ("10MB", 10_000_000), ("1GiB", 1 << 30), ("2kB", 2_000)];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "10", "B", "1.5MB", "-1B", "1TB", "99999999999999999999B", "18446744073709551615KiB", "1é"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! How a destination stands, and what follows from the outcome of an attempt, for the delivery and for its lane.
+//!
+//! Pure but for the seeded jitter: both clocks come in as arguments. The destination backs off, not the delivery: only the
+//! first failure since the lane last changed is a new step; what was in flight with it just waits along.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+use super::notice::LaneNoticeKind;
+use crate::backoff::{Ladder, MACHINE, PERSON};
+use crate::sink::{AttemptReport, Delivery, Outcome, RetryProfile};
+use crate::store::{LaneState, Resolution};
+
+/// A destination may pause its lane for this long at most; a longer hint would be an outage in disguise.
+pub const MAX_WAIT: Duration = Duration::from_secs(6 * 3600);
+/// Shortest pause after a destination asked for one (`Retry-After: 0`).
+pub const MIN_WAIT: Duration = Duration::from_secs(1);
+/// How often a destination that refuses us is probed.
+pub const MISCONFIGURED_PROBE: Duration = Duration::from_secs(300);
+/// After this long without a delivery the operator is told.
+pub const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
+
+/// Now, by both clocks: the monotonic one paces this process, the wall clock is what the store keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) wall: DateTime<Utc>,
+}
+
+/// One finished attempt.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    pub(super) delivery: &'a Delivery,
+    pub(super) report: &'a AttemptReport,
+    /// [`Health::epoch`] when it began.
+    pub(super) epoch: u64,
+}
+
+/// What becomes of the delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Settle(Resolution),
+    /// Once more as plain text, if there is a plain text that was not tried yet.
+    Plain,
+}
+
+/// A destination's standing.
+#[derive(Debug)]
+pub(super) struct Health {
+    ladder: Ladder,
+    jitter: SmallRng,
+    state: LaneState,
+    paused_until: Option<Instant>,
+    failing_since: Option<Instant>,
+    told: Option<LaneNoticeKind>,
+    epoch: u64,
+}
+
+impl Health {
+    /// Takes up what the store kept of the lane.
+    pub(super) fn new(profile: RetryProfile, jitter_seed: u64, state: LaneState, now: Now) -> Self {
+        let ladder = match profile {
+            RetryProfile::Machine => MACHINE,
+            RetryProfile::Person => PERSON,
+        };
+        let rest = state.paused_until.map(|until| (until - now.wall).to_std().unwrap_or_default());
+        Self {
+            ladder,
+            jitter: SmallRng::seed_from_u64(jitter_seed),
+            // A wall clock that was set back in between must not stretch the pause.
+            paused_until: rest.map(|rest| now.instant + rest.min(MAX_WAIT)),
+            failing_since: (state.step > 0).then_some(now.instant),
+            state,
+            told: None,
+            epoch: 0,
+        }
+    }
+
+    /// Changes whenever the lane pauses or opens; an attempt that began before is no news.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What the store keeps.
+    pub(super) fn state(&self) -> &LaneState {
+        &self.state
+    }
+
+    /// After a failure one attempt at a time is made, until one succeeds.
+    pub(super) fn is_probing(&self) -> bool {
+        self.state.step > 0
+    }
+
+    /// The end of the pause, if there is one and it lies ahead.
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| *until > now)
+    }
+
+    /// What follows from an attempt. The lane's own change shows in `state` and `epoch`.
+    pub(super) fn judge(&mut self, attempt: &Attempt<'_>, now: Now) -> Next {
+        match attempt.report.outcome {
+            Outcome::Delivered => self.answered(attempt, Next::Settle(Resolution::Delivered { unconfirmed: false })),
+            Outcome::Accepted => self.answered(attempt, Next::Settle(Resolution::Delivered { unconfirmed: true })),
+            Outcome::Dead => self.answered(attempt, Next::Settle(Resolution::Dead)),
+            Outcome::Degrade => self.answered(attempt, Next::Plain),
+            Outcome::Later(delay) => {
+                let resolution = self.again_in(attempt.delivery, delay.clamp(MIN_WAIT, MAX_WAIT), now);
+                self.answered(attempt, Next::Settle(resolution))
+            }
+            Outcome::Retry | Outcome::Wait(None) => {
+                self.failed(attempt, None, now);
+                let own = self.own_delay(attempt.delivery);
+                let rest = self.rest(now).max(own);
+                Next::Settle(self.again_in(attempt.delivery, rest, now))
+            }
+            Outcome::Wait(Some(hint)) => {
+                self.failed(attempt, Some(hint.clamp(MIN_WAIT, MAX_WAIT)), now);
+                Next::Settle(self.again_in(attempt.delivery, self.rest(now), now))
+            }
+            Outcome::Misconfigured => {
+                self.failed(attempt, Some(MISCONFIGURED_PROBE), now);
+                // Never given up by age: it is our fault, and the backlog is what the operator wants when it is mended.
+                Next::Settle(Resolution::RetryAt(later(now.wall, self.rest(now))))
+            }
+        }
+    }
+
+    /// What the operator should be told after an attempt with this outcome, if anything.
+    pub(super) fn notice(&mut self, outcome: &Outcome, now: Instant) -> Option<LaneNoticeKind> {
+        let failing_for = self.failing_since.map(|since| now.saturating_duration_since(since));
+        let kind = match (self.told, failing_for) {
+            (Some(_), None) => {
+                self.told = None;
+                return Some(LaneNoticeKind::Recovered);
+            }
+            (told, Some(_)) if *outcome == Outcome::Misconfigured => {
+                (told != Some(LaneNoticeKind::Misconfigured)).then_some(LaneNoticeKind::Misconfigured)
+            }
+            (None, Some(failing_for)) => (failing_for >= FAILING_NOTICE_AFTER).then_some(LaneNoticeKind::Failing),
+            (Some(_), Some(_)) | (None, None) => None,
+        };
+        self.told = kind.or(self.told);
+        kind
+    }
+
+    fn answered(&mut self, attempt: &Attempt<'_>, next: Next) -> Next {
+        // One that began before the pause says nothing about the pause: a Retry-After stands in full.
+        if self.is_probing() && attempt.epoch == self.epoch {
+            self.state = LaneState::default();
+            self.paused_until = None;
+            self.failing_since = None;
+            self.epoch += 1;
+        }
+        next
+    }
+
+    fn failed(&mut self, attempt: &Attempt<'_>, pause: Option<Duration>, now: Now) {
+        let straggler = self.is_probing() && attempt.epoch != self.epoch;
+        if !straggler {
+            self.state.step = self.state.step.saturating_add(1);
+            self.failing_since.get_or_insert(now.instant);
+            self.epoch += 1;
+        }
+        let delay = match pause {
+            Some(pause) => pause,
+            None if straggler => return,
+            None => self.ladder.delay(self.state.step, &mut self.jitter),
+        };
+        let until = now.instant + delay;
+        if self.paused_until.is_none_or(|present| present < until) {
+            self.paused_until = Some(until);
+            self.state.paused_until = Some(later(now.wall, delay));
+            self.state.reason.clone_from(&attempt.report.status);
+        }
+    }
+
+    /// A delivery that failed more often than its lane is itself the trouble: it waits by the ladder of its own failures
+    /// and does not keep the lane from the others.
+    fn own_delay(&mut self, delivery: &Delivery) -> Duration {
+        let failures = delivery.attempts.saturating_add(1);
+        if failures > self.state.step { self.ladder.delay(failures, &mut self.jitter) } else { Duration::ZERO }
+    }
+
+    fn rest(&self, now: Now) -> Duration {
+        self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now.instant))
+    }
+
+    fn again_in(&self, delivery: &Delivery, delay: Duration, now: Now) -> Resolution {
+        let age = (now.wall - delivery.created_at).to_std().unwrap_or_default();
+        if self.ladder.gives_up_at(age) { Resolution::Dead } else { Resolution::RetryAt(later(now.wall, delay)) }
+    }
+}
+
+/// Total, since a hint may be absurd.
+pub(super) fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(by).ok().and_then(|by| at.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}

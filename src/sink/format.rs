@@ -1,0 +1,248 @@
+//! The Alert JSON (`vigie/alert/v1`), in one place for stdout, file and webhook.
+//!
+//! The raw event goes in as it came, so that numbers keep their digits; only white space between its tokens goes, because
+//! a line is an alert. It never lets a character through that steers a terminal: such characters can stand in JSON only
+//! within strings, where `\u` escapes mean the same.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::value::RawValue;
+use vigie_engine::alert::{Alert, AlertRule, Reason};
+use vigie_engine::text::{Untrusted, is_unsafe};
+
+use super::RenderError;
+
+/// Version of the shape; a consumer matches on it.
+pub const SCHEMA: &str = "vigie/alert/v1";
+/// Longest text of an event (title, key, actual value) in a lean rendering: enough to judge, small enough for any limit.
+pub const MAX_LEAN_TEXT_CHARS: usize = 256;
+/// Event ids in a lean rendering.
+pub const MAX_LEAN_EVENT_IDS: usize = 10;
+/// Reasons in a lean rendering.
+pub const MAX_LEAN_REASONS: usize = 20;
+
+/// The alert on one line, without a line feed at its end.
+///
+/// # Errors
+/// When the raw event cannot be encoded.
+pub fn alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, RenderError> {
+    let event = compact(alert.event.get())?;
+    encode(&AlertJson::new(alert, delivery_id, Some(&event)))
+}
+
+/// The alert in at most `max_bytes` if that can be had by leaving out the raw event, then by shortening texts. What was left
+/// out is marked by `event_omitted`; an alert is never refused for its size.
+///
+/// # Errors
+/// When the raw event cannot be encoded.
+pub fn alert_json_within(alert: &Alert, delivery_id: &str, max_bytes: usize) -> Result<Vec<u8>, RenderError> {
+    let full = alert_json(alert, delivery_id)?;
+    if full.len() <= max_bytes {
+        return Ok(full);
+    }
+    let omitted = Omitted { bytes: alert.event.get().len(), limit_bytes: max_bytes };
+    let mut json = AlertJson::new(alert, delivery_id, None);
+    json.event_omitted = Some(omitted);
+    let without_event = encode(&json)?;
+    if without_event.len() <= max_bytes { Ok(without_event) } else { lean_json(alert, delivery_id, Some(omitted)) }
+}
+
+/// The least that still says what happened: no raw event, short texts.
+///
+/// # Errors
+/// Never for an alert made by the engine; the type is that of rendering.
+pub fn lean_alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, RenderError> {
+    lean_json(alert, delivery_id, Some(Omitted { bytes: alert.event.get().len(), limit_bytes: 0 }))
+}
+
+/// A stamp as the Alert JSON writes it.
+#[must_use]
+pub fn stamp(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+#[derive(Serialize)]
+struct AlertJson<'a> {
+    schema: &'static str,
+    alert_id: &'a str,
+    delivery_id: &'a str,
+    rule: &'a AlertRule,
+    source: &'a str,
+    account_id: Option<&'a Untrusted>,
+    title: &'a Untrusted,
+    first_at: String,
+    last_at: String,
+    count: u64,
+    late: Option<i64>,
+    key: Key<'a>,
+    reason: &'a [Reason],
+    event: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_omitted: Option<Omitted>,
+    events: &'a [String],
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Omitted {
+    bytes: usize,
+    limit_bytes: usize,
+}
+
+struct Key<'a>(&'a [(String, Untrusted)]);
+
+impl Serialize for Key<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (field, value) in self.0 {
+            map.serialize_entry(field, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'a> AlertJson<'a> {
+    fn new(alert: &'a Alert, delivery_id: &'a str, event: Option<&'a RawValue>) -> Self {
+        Self {
+            schema: SCHEMA,
+            alert_id: &alert.alert_id,
+            delivery_id,
+            rule: &alert.rule,
+            source: &alert.source,
+            account_id: alert.account_id.as_ref(),
+            title: &alert.title,
+            first_at: stamp(alert.first_at),
+            last_at: stamp(alert.last_at),
+            count: alert.count,
+            late: alert.late,
+            key: Key(&alert.key),
+            reason: &alert.reason,
+            event,
+            event_omitted: None,
+            events: &alert.events,
+        }
+    }
+}
+
+fn lean_json(alert: &Alert, delivery_id: &str, omitted: Option<Omitted>) -> Result<Vec<u8>, RenderError> {
+    let short = |text: &Untrusted| Untrusted::new(shorten(text.as_raw(), MAX_LEAN_TEXT_CHARS));
+    let account_id = alert.account_id.as_ref().map(short);
+    let title = short(&alert.title);
+    let key: Vec<_> = alert.key.iter().map(|(field, value)| (field.clone(), short(value))).collect();
+    let reason: Vec<_> = alert
+        .reason
+        .iter()
+        .take(MAX_LEAN_REASONS)
+        .map(|reason| Reason {
+            expected: shorten(&reason.expected, MAX_LEAN_TEXT_CHARS),
+            actual: reason.actual.as_ref().map(short),
+            ..reason.clone()
+        })
+        .collect();
+    let mut json = AlertJson::new(alert, delivery_id, None);
+    json.account_id = account_id.as_ref();
+    json.title = &title;
+    json.key = Key(&key);
+    json.reason = &reason;
+    json.event_omitted = omitted;
+    json.events = alert.events.get(..MAX_LEAN_EVENT_IDS).unwrap_or(&alert.events);
+    encode(&json)
+}
+
+/// Cut to `max_chars`, the cut marked; for encoders that escape by themselves.
+fn shorten(text: &str, max_chars: usize) -> String {
+    if text.chars().nth(max_chars).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(max_chars.saturating_sub(1)).chain(['…']).collect()
+}
+
+fn encode(json: &AlertJson<'_>) -> Result<Vec<u8>, RenderError> {
+    let text = serde_json::to_string(json).map_err(|error| RenderError(error.to_string()))?;
+    Ok(escape_unsafe(text).into_bytes())
+}
+
+/// Escapes what `is_unsafe` names beyond ASCII, and DEL; serde_json did the other control characters.
+fn escape_unsafe(json: String) -> String {
+    if !json.chars().any(is_unsafe) {
+        return json;
+    }
+    let mut inert = String::with_capacity(json.len() + 64);
+    for character in json.chars() {
+        if is_unsafe(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                write!(inert, "\\u{unit:04x}").unwrap_or_default();
+            }
+        } else {
+            inert.push(character);
+        }
+    }
+    inert
+}
+
+/// JSON without the white space between its tokens.
+fn compact(json: &str) -> Result<Box<RawValue>, RenderError> {
+    let mut compacted = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for character in json.chars() {
+        if in_string {
+            in_string = escaped || character != '"';
+            escaped = !escaped && character == '\\';
+        } else if matches!(character, ' ' | '\t' | '\n' | '\r') {
+            continue;
+        } else {
+            in_string = character == '"';
+        }
+        compacted.push(character);
+    }
+    RawValue::from_string(compacted).map_err(|error| RenderError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::contract::{HOSTILE, alert_titled};
+
+    fn text(json: Vec<u8>) -> String {
+        String::from_utf8(json).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_shape_is_that_of_the_contract() {
+        let shown = text(alert_json(&alert_titled("t"), "d1").expect("encodes"));
+        let expected = concat!(
+            r#"{"schema":"vigie/alert/v1","alert_id":"0123456789abcdef0123456789abcdef","delivery_id":"d1","#,
+            r#""rule":{"id":"change-from-unexpected-country","title":"Change from an unexpected country","#,
+            r#""severity":"high","tags":["attack.t1078.004"],"#,
+            r#""response":"Call the user.\nIf it was not them, revoke the key."},"#,
+            r#""source":"main","account_id":"abcd1234","title":"t","first_at":"2026-03-04T05:00:00Z","#,
+            r#""last_at":"2026-03-04T05:01:01Z","count":3,"late":7260,"key":{"actor":"bob@example.org"},"#,
+            r#""reason":[{"field":"source_country","operator":"not in","expected":"GB, IE","actual":"KP"},"#,
+            r#"{"field":"user_email","operator":"exists","expected":"false","actual":null}],"#,
+            r#""event":{"id":"e-1","n":12345678901234567890123,"f":1.10,"s":"a  b\" c"},"events":["e-1","e-2"]}"#,
+        );
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn hostile_text_survives_as_json_and_is_inert_as_bytes() {
+        let mut alert = alert_titled(HOSTILE);
+        let raw = format!("{{\"u\":\"\u{7f}\u{9b}2J\u{202e}\u{e0041}\", \"v\": {}}}", serde_json::json!(HOSTILE));
+        alert.event = RawValue::from_string(raw).expect("valid");
+        let shown = text(alert_json(&alert, "d1").expect("encodes"));
+        assert!(!shown.chars().any(is_unsafe), "{shown}");
+        let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read["title"], HOSTILE);
+        assert_eq!(read["event"]["v"], HOSTILE);
+        assert_eq!(read["event"]["u"], "\u{7f}\u{9b}2J\u{202e}\u{e0041}");
+    }
+
+    #[test]
+    fn white_space_goes_only_between_tokens() {
+        let spaced = "\r\n{ \"a b\" :\t[ 1 , \"\\\\\", \"\\\" \" ] }\n";
+        assert_eq!(compact(spaced).expect("valid").get(), r#"{"a b":[1,"\\","\" "]}"#);
+    }
+}

@@ -1,0 +1,364 @@
+//! The one place that builds HTTP clients for sinks: time-outs always, roots bundled (works in an image without CA files),
+//! ring given explicitly, every host and address vetted, answers read up to a limit.
+//!
+//! It never follows a redirect (a 307 would post the alert again, elsewhere), never decompresses (a bomb), never takes a proxy
+//! from the environment (it would be asked instead of our resolver, and see every URL), and never shows a URL. One endpoint
+//! speaks HTTP/1.1 only: a lane has one request in flight, so there is nothing to multiplex.
+
+pub mod answer;
+pub mod guard;
+pub mod redact;
+mod resolve;
+mod tls;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use vigie_engine::diagnostic::Diagnostics;
+
+use self::answer::Answer;
+use self::guard::{Policy, Refused};
+use self::redact::Redactor;
+pub use self::resolve::{Lookup, system_lookup};
+use super::{AttemptReport, Outcome};
+use crate::clock::Clock;
+use crate::options::{OptionKind, OptionSpec, Options, Presence};
+use crate::secret::{Secret, SinkUrl};
+
+/// Most that is read of an answer; delivery policy 4.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// An idle connection is kept this long: shorter than common servers do, so that a request seldom meets a closed one.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Option of every HTTP sink.
+pub const CA_FILE: OptionSpec = OptionSpec {
+    name: "ca_file",
+    kind: OptionKind::Text,
+    presence: Presence::Optional,
+    help: "PEM file with certificate authorities to trust besides the bundled ones",
+};
+/// Option of every HTTP sink.
+pub const ALLOW_PRIVATE: OptionSpec = OptionSpec {
+    name: "allow_private",
+    kind: OptionKind::Flag,
+    presence: Presence::Default("true"),
+    help: "whether the destination may be on a loopback or private address",
+};
+
+/// How long an attempt may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Name, TCP and TLS.
+    pub connect: Duration,
+    /// Everything, the answer's body included.
+    pub total: Duration,
+}
+
+impl Default for Limits {
+    /// Delivery policy 4.
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), total: Duration::from_secs(15) }
+    }
+}
+
+/// What an endpoint is made of.
+#[derive(Clone)]
+pub struct EndpointSpec {
+    /// Where to.
+    pub url: SinkUrl,
+    /// What must never show in an excerpt.
+    pub secrets: Vec<Secret>,
+    /// PEM of additional authorities.
+    pub ca_pem: Option<Vec<u8>>,
+    /// What may be reached.
+    pub policy: Policy,
+    /// Time-outs.
+    pub limits: Limits,
+    /// How names become addresses, before they are vetted.
+    pub lookup: Lookup,
+    /// For dates in `Retry-After`.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why an endpoint cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The guard refuses the host.
+    #[error("the host of the URL is refused")]
+    Refused(#[source] Refused),
+    /// The additional authorities are no PEM certificates.
+    #[error("the CA file holds no usable certificate")]
+    Authorities,
+    /// TLS or the client could not be set up.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// A URL and the client that may post to it.
+pub struct Endpoint {
+    url: SinkUrl,
+    client: reqwest::Client,
+    policy: Policy,
+    redactor: Redactor,
+    clock: Arc<dyn Clock>,
+}
+
+impl EndpointSpec {
+    /// A spec with the defaults of the policy: private addresses allowed, the system's resolver.
+    #[must_use]
+    pub fn new(url: SinkUrl, clock: Arc<dyn Clock>) -> Self {
+        let policy = Policy { allow_private: true };
+        let (limits, lookup) = (Limits::default(), system_lookup());
+        Self { url, secrets: Vec::new(), ca_pem: None, policy, limits, lookup, clock }
+    }
+}
+
+impl Endpoint {
+    /// Builds the client; opens nothing.
+    ///
+    /// # Errors
+    /// When the host is refused or TLS cannot be set up.
+    #[expect(clippy::disallowed_methods, reason = "the one place for sinks that sets time-outs, guard and limits")]
+    pub fn build(spec: EndpointSpec) -> Result<Self, BuildError> {
+        spec.policy.vet_url(spec.url.expose()).map_err(BuildError::Refused)?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::config(spec.ca_pem.as_deref())?)
+            .dns_resolver(resolve::Vetting::new(spec.policy, spec.lookup))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .user_agent(concat!("vigie/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(spec.limits.connect)
+            .timeout(spec.limits.total)
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE)
+            .build()
+            .map_err(|error| BuildError::Client(Box::new(error.without_url())))?;
+        let redactor = Redactor::new(spec.url.expose(), &spec.secrets);
+        Ok(Self { url: spec.url, client, policy: spec.policy, redactor, clock: spec.clock })
+    }
+
+    /// One request. An answer of any status is `Ok`; no answer is a finished report.
+    ///
+    /// # Errors
+    /// When there was no answer: refused by the guard, not connected, cut, timed out.
+    pub async fn send(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Answer, AttemptReport> {
+        if let Err(refused) = self.policy.vet_url(self.url.expose()) {
+            return Err(self.failure(Outcome::Misconfigured, "refused by the address guard", &refused));
+        }
+        let request = self.client.request(method, self.url.expose().clone()).headers(headers).body(body);
+        let mut response = request.send().await.map_err(|error| self.explain(&error.without_url()))?;
+        let received_at = self.clock.now();
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let (body, complete) = read_bounded(&mut response).await;
+        Ok(Answer { status, headers, body, complete, received_at })
+    }
+
+    /// A report with the answer's status and excerpt and the outcome that the sink decided.
+    #[must_use]
+    pub fn report(&self, answer: &Answer, outcome: Outcome) -> AttemptReport {
+        let status = format!("HTTP {}", answer.status.as_u16());
+        AttemptReport { outcome, status, excerpt: self.redactor.excerpt(&answer.body) }
+    }
+
+    /// Where it posts to, host only.
+    #[must_use]
+    pub fn url(&self) -> &SinkUrl {
+        &self.url
+    }
+
+    fn explain(&self, error: &reqwest::Error) -> AttemptReport {
+        let cause = root(error);
+        let kinds = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let kind = kinds.last();
+        if let Some(refused) = chain(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
+            return self.failure(Outcome::Misconfigured, "refused by the address guard", refused);
+        }
+        let tls = chain(error).any(|cause| cause.is::<rustls::Error>());
+        let status = match (error.is_timeout(), error.is_connect()) {
+            (true, true) => "connect timed out",
+            (true, false) => "timed out",
+            _ if tls => "TLS failed",
+            _ if kind == Some(io::ErrorKind::ConnectionRefused) => "connection refused",
+            _ if kind == Some(io::ErrorKind::ConnectionReset) => "connection reset",
+            (false, true) => "connect failed",
+            (false, false) => "connection lost",
+        };
+        self.failure(Outcome::Retry, status, cause)
+    }
+
+    fn failure(&self, outcome: Outcome, status: &str, cause: &dyn fmt::Display) -> AttemptReport {
+        AttemptReport { outcome, status: status.into(), excerpt: self.redactor.excerpt(cause.to_string().as_bytes()) }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Endpoint").field("url", &self.url).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// Builds the endpoint of a sink from its options [`CA_FILE`] and [`ALLOW_PRIVATE`] and says what is wrong where it stands.
+pub fn endpoint(
+    options: &Options,
+    url_option: &'static str,
+    secrets: Vec<Secret>,
+    context: &super::BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<Endpoint> {
+    let url = SinkUrl::new(options.url(url_option)?.clone());
+    let mut spec = EndpointSpec::new(url, Arc::clone(&context.clock));
+    spec.secrets = secrets;
+    spec.policy = Policy { allow_private: options.flag(ALLOW_PRIVATE.name) };
+    spec.limits = context.http_limits;
+    if let Some(path) = options.text(CA_FILE.name) {
+        match std::fs::read(Path::new(path)) {
+            Ok(pem) => spec.ca_pem = Some(pem),
+            Err(error) => {
+                let message = format!("CA file `{path}` cannot be read: {error}");
+                diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
+                return None;
+            }
+        }
+    }
+    match Endpoint::build(spec) {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            let (code, option) = match error {
+                BuildError::Refused(_) => ("E0421", url_option),
+                BuildError::Authorities => ("E0422", CA_FILE.name),
+                BuildError::Client(_) => ("E0423", url_option),
+            };
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), None);
+            None
+        }
+    }
+}
+
+/// The body up to [`MAX_ANSWER_BYTES`], and whether that is all of it. The status stands even when the body is cut.
+async fn read_bounded(response: &mut reqwest::Response) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = MAX_ANSWER_BYTES - body.len();
+                let taken = chunk.get(..room).unwrap_or(&chunk);
+                body.extend_from_slice(taken);
+                if taken.len() < chunk.len() || body.len() == MAX_ANSWER_BYTES {
+                    return (body, false);
+                }
+            }
+            Ok(None) => return (body, true),
+            Err(_) => return (body, false),
+        }
+    }
+}
+
+/// An error and its causes. An `io::Error` passes over what it wraps when asked for its source, so it is asked otherwise.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        let error: &'a (dyn StdError + 'static) = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    chain(error).last().unwrap_or(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use url::Url;
+
+    use super::*;
+    use crate::sink::contract::{CANARY, Loopback, Reply, StoppedClock, TEST_LIMITS};
+
+    fn spec(url: &str) -> EndpointSpec {
+        let url = SinkUrl::new(Url::parse(url).expect("valid"));
+        EndpointSpec { limits: TEST_LIMITS, ..EndpointSpec::new(url, Arc::new(StoppedClock)) }
+    }
+
+    fn resolving_to(addresses: &'static [&'static str]) -> Lookup {
+        Arc::new(move |_| {
+            let parsed = addresses.iter().map(|text| text.parse::<SocketAddr>().expect("an address")).collect();
+            Box::pin(async move { Ok(parsed) })
+        })
+    }
+
+    async fn post(spec: EndpointSpec) -> Result<Answer, AttemptReport> {
+        let endpoint = Endpoint::build(spec).expect("builds");
+        let shown = format!("{endpoint:?}");
+        assert!(!shown.contains(CANARY), "{shown}");
+        let sent = endpoint.send(Method::POST, HeaderMap::new(), Bytes::from_static(b"{}")).await;
+        if let Err(report) = &sent {
+            let shown = format!("{report:?}");
+            assert!(!shown.contains(CANARY) && !shown.contains("rebind.example"), "{shown}");
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn every_resolved_address_is_vetted() {
+        let cases: [(&[&str], bool); 5] = [
+            (&["169.254.169.254:0"], true),
+            (&["[::ffff:169.254.169.254]:0"], true),
+            (&["[fd00:ec2::254]:0"], true),
+            (&["8.8.8.8:0", "169.254.169.254:0"], true),
+            (&["127.0.0.1:0"], false),
+        ];
+        for (addresses, allow_private) in cases {
+            let mut spec = spec(&format!("http://rebind.example/{CANARY}"));
+            (spec.lookup, spec.policy) = (resolving_to(addresses), Policy { allow_private });
+            let report = post(spec).await.err().expect("refused");
+            assert_eq!(report.outcome, Outcome::Misconfigured, "{addresses:?}: {report:?}");
+            assert_eq!(report.status, "refused by the address guard", "{addresses:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vetted_name_is_reached_at_the_vetted_address() {
+        let server = Loopback::start(Reply::Http("200 OK", vec![], b"ok".to_vec())).await;
+        let mut spec = spec(&format!("http://hooks.example:{}/{CANARY}", server.address.port()));
+        spec.lookup = resolving_to(&["127.0.0.1:0"]);
+        let answer = post(spec).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.body.as_slice(), answer.complete), (200, b"ok".as_slice(), true));
+        let host = format!("hooks.example:{}", server.address.port());
+        assert_eq!(server.received()[0].header("host"), Some(host.as_str()));
+        assert_eq!(server.received()[0].header("accept-encoding"), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_found_is_retried() {
+        let mut spec = spec(&format!("http://rebind.example/{CANARY}"));
+        spec.lookup = Arc::new(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
+        let report = post(spec).await.err().expect("fails");
+        assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "connect failed"));
+    }
+
+    #[tokio::test]
+    async fn at_most_the_limit_is_read_of_an_answer() {
+        for (length, complete) in [(MAX_ANSWER_BYTES - 1, true), (MAX_ANSWER_BYTES + 1, false)] {
+            let server = Loopback::start(Reply::Http("200 OK", vec![], vec![b'a'; length])).await;
+            let answer = post(spec(server.url("/").as_str())).await.expect("answered");
+            assert_eq!((answer.body.len(), answer.complete), (length.min(MAX_ANSWER_BYTES), complete));
+        }
+        let server = Loopback::start(Reply::Endless).await;
+        let answer = post(spec(server.url("/").as_str())).await.expect("answered");
+        assert_eq!((answer.body.len(), answer.complete), (MAX_ANSWER_BYTES, false));
+    }
+}

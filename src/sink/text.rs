@@ -1,0 +1,244 @@
+//! The alert as text for a person who was asleep a minute ago: how bad, what, when, where, why, what to do, ids.
+//!
+//! Every line that holds text of an event went through `single_line`; it never contains a control character but the line
+//! feeds between its own lines. Colour is not part of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use vigie_engine::alert::{Alert, Reason};
+use vigie_engine::rule::Severity;
+use vigie_engine::text::{Untrusted, single_line};
+use vigie_engine::time::format_duration;
+
+/// Longest title shown to people.
+pub const MAX_TITLE_CHARS: usize = 200;
+/// Longest single value (a field's content, an account).
+pub const MAX_VALUE_CHARS: usize = 200;
+/// Reasons shown; the rest is counted.
+pub const MAX_REASONS: usize = 12;
+/// Top-level fields of the event shown.
+pub const MAX_FACTS: usize = 10;
+/// Lines of the response step.
+pub const MAX_RESPONSE_LINES: usize = 20;
+/// Longest line of rule text.
+pub const MAX_RULE_LINE_CHARS: usize = 400;
+
+/// The whole alert, each line ended by a line feed.
+#[must_use]
+pub fn alert_text(alert: &Alert, delivery_id: &str) -> String {
+    let mut lines = vec![format!("{:<8} {}", severity_word(alert.rule.severity), title(alert))];
+    let mut add = |label: &str, values: Vec<String>| {
+        for (index, value) in values.into_iter().enumerate() {
+            lines.push(format!("  {:<8} {value}", if index == 0 { label } else { "" }));
+        }
+    };
+    add("when", vec![when(alert)]);
+    add("where", vec![place(alert)]);
+    add("key", alert.key.iter().map(|(field, value)| fact(field, value)).collect());
+    add("what", facts(&alert.event).iter().map(|(field, value)| fact(field, value)).collect());
+    add("why", reasons(alert));
+    add("do", response_lines(&alert.rule.response));
+    let tags = alert.rule.tags.join(", ");
+    add("rule", vec![single_line(&format!("{} ({tags})", alert.rule.id), MAX_RULE_LINE_CHARS).replace(" ()", "")]);
+    add("event", vec![event_ids(alert)]);
+    add("alert", vec![single_line(&alert.alert_id, MAX_VALUE_CHARS)]);
+    add("delivery", vec![single_line(delivery_id, MAX_VALUE_CHARS)]);
+    let mut text = lines.join("\n");
+    text.push('\n');
+    text
+}
+
+/// `CRITICAL`, for the eye.
+#[must_use]
+pub fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "INFO",
+        Severity::Low => "LOW",
+        Severity::Medium => "MEDIUM",
+        Severity::High => "HIGH",
+        Severity::Critical => "CRITICAL",
+    }
+}
+
+/// The title on one inert line.
+#[must_use]
+pub fn title(alert: &Alert) -> String {
+    let shown = alert.title.single_line(MAX_TITLE_CHARS);
+    if shown.trim().is_empty() { single_line(&alert.rule.title, MAX_TITLE_CHARS) } else { shown }
+}
+
+/// First and last time, how many, how late.
+#[must_use]
+pub fn when(alert: &Alert) -> String {
+    let mut shown = minute(alert.first_at);
+    if alert.count > 1 {
+        shown.push_str(&format!(" to {}, {} matches", minute(alert.last_at), alert.count));
+    }
+    if let Some(late_s) = alert.late {
+        let late = Duration::from_secs(u64::try_from(late_s).unwrap_or_default());
+        shown.push_str(&format!(" (late: seen {} after the event)", format_duration(late)));
+    }
+    shown
+}
+
+/// Source and account.
+#[must_use]
+pub fn place(alert: &Alert) -> String {
+    let source = single_line(&alert.source, MAX_VALUE_CHARS);
+    match &alert.account_id {
+        Some(account) => format!("{source}, account {}", account.single_line(MAX_VALUE_CHARS)),
+        None => source,
+    }
+}
+
+/// Each operand that held, one a line.
+#[must_use]
+pub fn reasons(alert: &Alert) -> Vec<String> {
+    let mut lines: Vec<String> = alert.reason.iter().take(MAX_REASONS).map(reason_line).collect();
+    let more = alert.reason.len().saturating_sub(MAX_REASONS);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// The response step, line by line.
+#[must_use]
+pub fn response_lines(response: &str) -> Vec<String> {
+    let kept = response.lines().map(str::trim_end).filter(|line| !line.trim().is_empty());
+    kept.take(MAX_RESPONSE_LINES).map(|line| single_line(line, MAX_RULE_LINE_CHARS)).collect()
+}
+
+/// Top-level fields of the event that hold a single value, without id and time, which stand elsewhere.
+#[must_use]
+pub fn facts(event: &RawValue) -> Vec<(String, Untrusted)> {
+    let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(event.get()) else {
+        return Vec::new();
+    };
+    let shown = fields.into_iter().filter(|(field, _)| !matches!(field.as_str(), "id" | "created_at" | "account_id"));
+    shown.filter_map(|(field, value)| Some((field, scalar(value.get())?))).take(MAX_FACTS).collect()
+}
+
+/// URLs made harmless for readers and for programs that turn them into links: `hxxps[:]//evil[.]example/x`. Only words that
+/// hold `://` or begin with `www.` change, so that field paths stay as they are.
+#[must_use]
+pub fn defang(text: &str) -> String {
+    let mut defanged = String::with_capacity(text.len());
+    for word in text.split_inclusive(char::is_whitespace) {
+        let lower = word.to_ascii_lowercase();
+        if lower.contains("://") || lower.contains("www.") || lower.contains("mailto:") {
+            let dotless = word.replace('.', "[.]").replace("://", "[:]//");
+            defanged.push_str(&dotless.replace("http", "hxxp").replace("HTTP", "HXXP"));
+        } else {
+            defanged.push_str(word);
+        }
+    }
+    defanged
+}
+
+fn scalar(json: &str) -> Option<Untrusted> {
+    match json.as_bytes().first()? {
+        b'{' | b'[' => None,
+        b'n' => None,
+        // A lone surrogate is no Rust string; its JSON form still says what came.
+        b'"' => Some(Untrusted::new(serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned()))),
+        _ => Some(Untrusted::new(json)),
+    }
+}
+
+fn fact(field: &str, value: &Untrusted) -> String {
+    format!("{} = {}", single_line(field, MAX_VALUE_CHARS), value.single_line(MAX_VALUE_CHARS))
+}
+
+fn reason_line(reason: &Reason) -> String {
+    let asked = single_line(&format!("{} {} {}", reason.field, reason.operator, reason.expected), MAX_RULE_LINE_CHARS);
+    match &reason.actual {
+        Some(actual) => format!("{asked}: was {}", actual.single_line(MAX_VALUE_CHARS)),
+        None => format!("{asked}: was missing"),
+    }
+}
+
+fn event_ids(alert: &Alert) -> String {
+    let first = alert.events.first().map_or_else(|| "none".to_owned(), |id| single_line(id, MAX_VALUE_CHARS));
+    match alert.events.len().saturating_sub(1) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+fn minute(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::contract::{HOSTILE, alert_titled};
+
+    #[test]
+    fn a_person_finds_what_why_and_what_to_do() {
+        let expected = "\
+HIGH     Number forwarded elsewhere
+  when     2026-03-04 05:00:00 UTC to 2026-03-04 05:01:01 UTC, 3 matches (late: seen 2h1m after the event)
+  where    main, account abcd1234
+  key      actor = bob@example.org
+  what     f = 1.10
+           n = 12345678901234567890123
+           s = a  b\" c
+  why      source_country not in GB, IE: was KP
+           user_email exists false: was missing
+  do       Call the user.
+           If it was not them, revoke the key.
+  rule     change-from-unexpected-country (attack.t1078.004)
+  event    e-1 and 1 more
+  alert    0123456789abcdef0123456789abcdef
+  delivery d1
+";
+        assert_eq!(alert_text(&alert_titled("Number forwarded elsewhere"), "d1"), expected);
+    }
+
+    #[test]
+    fn hostile_text_adds_no_line_and_no_escape() {
+        let lines = |alert: &Alert| alert_text(alert, "d1").lines().count();
+        let plain = lines(&alert_titled("t"));
+        let mut alert = alert_titled(HOSTILE);
+        alert.account_id = Some(Untrusted::new(HOSTILE));
+        alert.key = vec![(HOSTILE.into(), Untrusted::new(HOSTILE))];
+        alert.reason[0].actual = Some(Untrusted::new(HOSTILE));
+        alert.events = vec![HOSTILE.into()];
+        alert.event =
+            RawValue::from_string(serde_json::json!({HOSTILE: HOSTILE, "b": 1, "c": 2}).to_string()).expect("valid");
+        assert_eq!(lines(&alert), plain);
+        let unsafe_left: Vec<_> =
+            alert_text(&alert, "d1").chars().filter(|c| *c != '\n' && vigie_engine::text::is_unsafe(*c)).collect();
+        assert!(unsafe_left.is_empty(), "{unsafe_left:?}");
+    }
+
+    #[test]
+    fn links_are_made_harmless_and_field_paths_stay() {
+        let cases = [
+            ("see https://evil.example/p?q=1.", "see hxxps[:]//evil[.]example/p?q=1[.]"),
+            ("(HTTP://1.2.3.4) www.evil.example", "(HXXP[:]//1[.]2[.]3[.]4) www[.]evil[.]example"),
+            ("HtTp://a.b", "HtTp[:]//a[.]b"),
+            ("context.answer_url.url = x  y", "context.answer_url.url = x  y"),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(defang(given), expected);
+        }
+    }
+
+    #[test]
+    fn an_alert_without_parts_has_no_empty_lines() {
+        let mut alert = alert_titled(" ");
+        (alert.key, alert.reason, alert.events, alert.account_id, alert.late) = (vec![], vec![], vec![], None, None);
+        (alert.count, alert.rule.response, alert.rule.tags) = (1, String::new(), vec![]);
+        alert.event = RawValue::from_string("[1]".into()).expect("valid");
+        let shown = alert_text(&alert, "d1");
+        assert!(shown.starts_with("HIGH     Change from an unexpected country\n"), "{shown}");
+        assert!(shown.contains("rule     change-from-unexpected-country\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 7, "{shown}");
+    }
+}
