@@ -37,6 +37,8 @@ impl Received {
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Status(u16, Vec<(&'static str, String)>, String),
+    /// 200 after a while.
+    Slow(Duration),
     /// Never.
     Stall,
 }
@@ -111,7 +113,7 @@ impl Drop for Receiver {
 
 async fn take(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let answer = shared.answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let accepted = matches!(answer, Answer::Status(200..300, ..));
+    let accepted = matches!(answer, Answer::Status(200..300, ..) | Answer::Slow(_));
     let count = {
         let mut received = shared.received.lock().unwrap_or_else(PoisonError::into_inner);
         received.push(Received { method, uri, headers, body, at: tokio::time::Instant::now(), accepted });
@@ -120,6 +122,10 @@ async fn take(State(shared): State<Shared>, method: Method, uri: Uri, headers: H
     shared.count.send_replace(count);
     match answer {
         Answer::Stall => std::future::pending().await,
+        Answer::Slow(pause) => {
+            tokio::time::sleep(pause).await;
+            StatusCode::OK.into_response()
+        }
         Answer::Status(status, headers, body) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let mut response = (status, body).into_response();
