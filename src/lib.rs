@@ -1,8 +1,13 @@
-//! Vigie, as a library for its own binary and tests. Layers, from the top: `cli`, `console`, `pipeline`, `config`,
-//! drivers (`source`, `store`, `sink`), leaves (`clock`, `secret`, `metrics`, `backoff`).
+//! Vigie, as a library for its own binary and tests. Layers, from the top: `cli`, `daemon`, `console`, `config`,
+//! `pipeline`, drivers (`source`, `store`, `sink`), leaves (`clock`, `secret`, `metrics`, `backoff`).
 
 pub mod backoff;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod console;
+pub mod daemon;
+pub mod metrics;
 pub mod options;
 pub mod pipeline;
 pub mod secret;

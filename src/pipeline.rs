@@ -1,10 +1,13 @@
 //! The pipeline: events from sources through the engine into the store (`ingest`), and from the store to the sinks
 //! (`deliver`). It knows the traits only and names no driver.
 
-pub mod deliver;
-
 use std::future::Future;
 use std::pin::Pin;
+
+pub mod deliver;
+pub mod ingest;
+pub mod notice;
+pub mod status;
 
 /// A boxed future, because `async fn` in a trait cannot be called through `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

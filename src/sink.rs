@@ -2,6 +2,7 @@
 //!
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
+pub mod email;
 pub mod file;
 pub mod format;
 pub mod http;
@@ -31,6 +32,7 @@ pub const KINDS: &[SinkKind] = &[
     SinkKind { kind: stdout::KIND, options: stdout::OPTIONS, build: stdout::build },
     SinkKind { kind: file::KIND, options: file::OPTIONS, build: file::build },
     SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
+    SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
     SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
 ];
 

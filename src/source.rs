@@ -1,11 +1,17 @@
 //! Sources: where events come from. A source may repeat an event and never skips one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::event::Event;
 
+use crate::clock::Clock;
+use crate::options::{OptionSpec, Options};
 use crate::pipeline::BoxFuture;
+
+pub mod vonage;
 
 /// Where a source stands: JSON that only the source itself understands. It is committed with the events it accounts for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +82,8 @@ impl NoticeKind {
 pub struct Fetched {
     /// Events in the order of the source; some may have been seen before.
     pub events: Vec<Event>,
+    /// Events from before the configured start: to be stored (they count towards completeness), never evaluated.
+    pub before_start: Vec<Event>,
     /// Rows that are no events.
     pub poison: Vec<Poison>,
     /// The cursor once all of the above is stored.
@@ -139,3 +147,32 @@ pub trait Source: Send {
         seen: &'a dyn Seen,
     ) -> BoxFuture<'a, Result<Fetched, SourceError>>;
 }
+
+/// What building a source may use.
+#[derive(Debug, Clone)]
+pub struct BuildContext {
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A source that was built, and what else its options gave.
+pub struct Built {
+    /// Ready to fetch.
+    pub source: Box<dyn Source>,
+    /// The account, for the verbs that ask the API directly.
+    pub account: Option<vonage::account::Account>,
+}
+
+/// A kind of source.
+pub struct SourceKind {
+    /// Key in the configuration.
+    pub kind: &'static str,
+    /// What it takes.
+    pub options: &'static [OptionSpec],
+    /// Builds it, or says what is wrong with its options. Opens nothing.
+    pub build: fn(&Options, &str, &BuildContext, &mut Diagnostics) -> Option<Built>,
+}
+
+/// Every kind of source that there is.
+pub const KINDS: &[SourceKind] =
+    &[SourceKind { kind: "vonage_audit", options: vonage::account::OPTIONS, build: vonage::account::build }];

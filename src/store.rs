@@ -3,8 +3,14 @@
 //! A commit is all or nothing; once it returned, a crash loses nothing. The trait has two implementations under one
 //! contract suite: `sqlite` for real use, `memory` for simulations.
 
+pub mod archive;
+#[cfg(test)]
+mod contract;
+pub mod memory;
+pub mod sqlite;
+
 use chrono::{DateTime, Utc};
-use vigie_engine::alert::Alert;
+use vigie_engine::alert::{Alert, MAX_ALERT_EVENT_IDS};
 use vigie_engine::engine::Fold;
 use vigie_engine::state::{StateChange, StateKey};
 
@@ -141,6 +147,32 @@ pub struct Settlement {
     pub excerpt: String,
 }
 
+impl Resolution {
+    /// As the ledger names it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered { unconfirmed: false } => "delivered",
+            Self::Delivered { unconfirmed: true } => "unconfirmed",
+            Self::RetryAt(_) => "retry",
+            Self::Degraded(..) => "degraded",
+            Self::Dead => "dead",
+            Self::Released => "released",
+        }
+    }
+}
+
+impl Settlement {
+    /// When the attempt was over.
+    #[must_use]
+    pub fn ended_at(&self) -> DateTime<Utc> {
+        let latency_ms = i64::try_from(self.latency_ms).unwrap_or(i64::MAX);
+        chrono::TimeDelta::try_milliseconds(latency_ms)
+            .and_then(|latency| self.started_at.checked_add_signed(latency))
+            .unwrap_or(self.started_at)
+    }
+}
+
 /// Largest batch of claims and settlements.
 pub const MAX_CLAIM: usize = 64;
 
@@ -178,6 +210,28 @@ pub trait Store: crate::source::Seen {
 pub trait Alerts: Send + Sync {
     /// The alert as it stands now, `None` when retention has removed it.
     fn alert<'a>(&'a self, alert_id: &'a str) -> BoxFuture<'a, Result<Option<Alert>>>;
+}
+
+/// Looking after the store while it is in use.
+pub trait Maintain: Send + Sync {
+    /// Removes what retention no longer keeps, in bounded steps; whether there is more.
+    fn maintain(&self, now: DateTime<Utc>, retention: std::time::Duration) -> BoxFuture<'_, Result<bool>>;
+
+    /// Backlog of every sink that has one, configured or not.
+    fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>>;
+}
+
+/// How long rule state is kept beyond its expiry: an event may become visible so much later than it was created (look-back
+/// of 7 days and a day to spare), and must then find what it would have found in time.
+pub const STATE_GRACE_DAYS: i64 = 8;
+
+/// Adds ids that are new to an alert's list, up to its limit.
+pub(crate) fn add_event_ids(ids: &mut Vec<String>, added: &[String]) {
+    for id in added {
+        if ids.len() < MAX_ALERT_EVENT_IDS && !ids.contains(id) {
+            ids.push(id.clone());
+        }
+    }
 }
 
 /// One sink's backlog.

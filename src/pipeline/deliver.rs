@@ -6,52 +6,38 @@
 
 mod flights;
 mod health;
+mod lane;
 mod notice;
 mod outbox;
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use vigie_engine::text::single_line;
 
 pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE};
+pub use self::lane::Lane;
 pub use self::notice::{LaneNotice, LaneNoticeKind, MAX_WAITING_NOTICES, NoticeSender};
 
-use self::flights::{Flights, Landed};
-use self::health::{Attempt, Health, Next, Now};
-use self::outbox::Outbox;
 use crate::clock::Clock;
-use crate::sink::{AttemptReport, Delivery, Form, MAX_EXCERPT_CHARS, Outcome, RenderContext, RetryProfile, Sink};
-use crate::store::{Alerts, LaneState, MAX_CLAIM, Queue, Resolution, Result, Settlement, Store};
+use crate::sink::Sink;
+use crate::store::{Alerts, LaneState, Queue, Result, Store};
 
 /// Sends in flight toward a machine. Each may be a duplicate after kill -9, so this stays small.
 pub const MACHINE_IN_FLIGHT: usize = 8;
 /// Sends in flight toward people's tools, whose limits are about one a second.
 pub const PERSON_IN_FLIGHT: usize = 2;
-/// Rows claimed for each send that may be in flight: enough to share a commit, few enough to be sent within the lease.
-const CLAIMS_PER_FLIGHT: usize = 8;
 /// A sink bounds its own attempt (15 s, mail 60 s); beyond this the lane gives the attempt up itself.
 pub const MAX_SEND: Duration = Duration::from_secs(90);
 /// A claimed row is not due again before this; longer than the longest send, so that no row is in flight twice.
 pub const LEASE: Duration = Duration::from_secs(150);
 /// How often the store is looked at without being woken: another process (`deliveries retry`) may have made a row due.
 pub const IDLE_RECHECK: Duration = Duration::from_secs(2);
-/// Shortest time between two looks, whatever the store says is due.
-const MIN_RECHECK: Duration = Duration::from_millis(10);
 /// How long a stop waits for sends in flight.
 pub const MAX_DRAIN: Duration = Duration::from_secs(25);
-/// What the ledger keeps of a status.
-const MAX_STATUS_CHARS: usize = 100;
-
 /// Wakes lanes when rows were committed.
 #[derive(Debug, Clone)]
 pub struct Wake(watch::Sender<()>);
@@ -90,56 +76,11 @@ pub struct Lanes {
     pub jitter_seed: u64,
 }
 
-/// One sink's way out.
-pub struct Lane {
-    name: String,
-    sink: Arc<dyn Sink>,
-    shared: Lanes,
-    in_flight_limit: usize,
-    health: Health,
-    claimed: VecDeque<Delivery>,
-    lease_ends: Instant,
-    flights: Flights,
-    outbox: Outbox,
-    /// Rows may be due: a claim is worth its commit.
-    due: bool,
-    /// The outbox holds rows that will be due again.
-    gave_back: bool,
-    next_look: Instant,
-}
-
-/// What a lane waited for.
-enum Turn {
-    Landed(Landed),
-    Woken,
-    Look,
-    Nothing,
-}
-
 impl Lanes {
     /// The lane of one sink; `state` is what the store kept of it. Must be called within a tokio runtime.
     #[must_use]
     pub fn lane(&self, name: &str, sink: Arc<dyn Sink>, state: LaneState) -> Lane {
-        let now = Now { instant: Instant::now(), wall: self.clock.now() };
-        let profile = sink.retry_profile();
-        let own_seed = name.bytes().fold(self.jitter_seed, |seed, byte| seed.rotate_left(7) ^ u64::from(byte));
-        Lane {
-            name: name.to_owned(),
-            shared: self.clone(),
-            in_flight_limit: match profile {
-                RetryProfile::Machine => MACHINE_IN_FLIGHT,
-                RetryProfile::Person => PERSON_IN_FLIGHT,
-            },
-            health: Health::new(profile, own_seed, state, now),
-            sink,
-            claimed: VecDeque::new(),
-            lease_ends: now.instant,
-            flights: Flights::default(),
-            outbox: Outbox::default(),
-            due: true,
-            gave_back: false,
-            next_look: now.instant,
-        }
+        Lane::new(self.clone(), name, sink, state)
     }
 }
 
@@ -186,310 +127,6 @@ where
         }
     }
     failure.map_or(Ok(ended), Err)
-}
-
-impl Lane {
-    /// Runs until `stop`; then waits for the sends in flight and settles them, so that none is sent twice.
-    ///
-    /// # Errors
-    /// As [`run`].
-    pub async fn run(mut self, mut wake: watch::Receiver<()>, stop: CancellationToken) -> Result<()> {
-        while !stop.is_cancelled() {
-            if !self.advance().await? {
-                let turn = self.turn(Some(&mut wake), &stop).await;
-                self.take(turn).await?;
-            }
-        }
-        self.close().await
-    }
-
-    /// Runs until nothing is due and nothing is in flight; what waits in back-off stays.
-    ///
-    /// # Errors
-    /// As [`run`]; also when the disk stays full.
-    pub async fn drain(mut self, stop: CancellationToken) -> Result<(String, Queue)> {
-        while !stop.is_cancelled() && !self.outbox.full_disk.lasts(MAX_DRAIN, Instant::now()) {
-            if self.advance().await? {
-                continue;
-            }
-            let pausing = self.health.paused_until(Instant::now()).is_some();
-            if self.flights.is_empty() && self.claimed.is_empty() && self.outbox.is_empty() && (pausing || !self.due) {
-                break;
-            }
-            let turn = self.turn(None, &stop).await;
-            self.take(turn).await?;
-        }
-        let (name, store) = (self.name.clone(), Arc::clone(&self.shared.store));
-        self.close().await?;
-        let left = store.queue(&name).await?;
-        Ok((name, left))
-    }
-
-    /// Does what can be done without waiting for a send or for time to pass; whether there was anything.
-    async fn advance(&mut self) -> Result<bool> {
-        self.start_sends();
-        let now = Instant::now();
-        if self.outbox.flush_at().is_some_and(|at| at <= now) {
-            self.flush().await?;
-            return Ok(true);
-        }
-        if self.may_claim(now) {
-            self.claim().await?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// Waits for the next thing to do. It only waits, so that nothing is lost when one branch overtakes another.
-    async fn turn(&mut self, wake: Option<&mut watch::Receiver<()>>, stop: &CancellationToken) -> Turn {
-        let look_at = self.next_look_at(Instant::now());
-        let flush_at = self.outbox.flush_at().unwrap_or(look_at);
-        tokio::select! {
-            () = stop.cancelled() => Turn::Nothing,
-            () = woken(wake) => Turn::Woken,
-            Some(landed) = self.flights.next(), if !self.flights.is_empty() => Turn::Landed(landed),
-            () = sleep_until(flush_at.min(look_at)) => if flush_at < look_at { Turn::Nothing } else { Turn::Look },
-        }
-    }
-
-    async fn take(&mut self, turn: Turn) -> Result<()> {
-        match turn {
-            Turn::Landed(landed) => self.settle(landed).await?,
-            Turn::Woken => self.due = true,
-            Turn::Look => self.look().await?,
-            Turn::Nothing => {}
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.outbox.flush(&self.name, &*self.shared.store).await?;
-        if self.outbox.is_empty() {
-            self.due |= std::mem::take(&mut self.gave_back);
-        }
-        Ok(())
-    }
-
-    fn now(&self) -> Now {
-        Now { instant: Instant::now(), wall: self.shared.clock.now() }
-    }
-
-    fn may_claim(&self, now: Instant) -> bool {
-        let room = if self.health.is_probing() { self.flights.is_empty() } else { self.flights.len() < self.limit() };
-        let storage_waits = self.outbox.full_disk.until().is_some_and(|until| until > now);
-        let unwritten = self.outbox.full_disk.until().is_some() && !self.outbox.is_empty();
-        self.due
-            && room
-            && self.claimed.is_empty()
-            && !storage_waits
-            && !unwritten
-            && self.health.paused_until(now).is_none()
-    }
-
-    fn limit(&self) -> usize {
-        if self.health.is_probing() { 1 } else { self.in_flight_limit }
-    }
-
-    async fn claim(&mut self) -> Result<()> {
-        let now = self.now();
-        let limit =
-            if self.health.is_probing() { 1 } else { (self.in_flight_limit * CLAIMS_PER_FLIGHT).min(MAX_CLAIM) };
-        let claimed = self.shared.store.claim(&self.name, now.wall, after(now.wall, LEASE), limit).await;
-        let Some(rows) = self.outbox.full_disk.note(claimed, now.instant)? else {
-            return Ok(());
-        };
-        self.due = rows.len() >= limit;
-        self.next_look = now.instant + MIN_RECHECK;
-        self.lease_ends = now.instant + LEASE;
-        // After a jump of the wall clock a row may come back while it is in flight; its own result will settle it.
-        let again = |row: &Delivery| self.flights.carry(&row.delivery_id) || self.outbox.holds(&row.delivery_id);
-        self.claimed.extend(rows.into_iter().filter(|row| !again(row)));
-        Ok(())
-    }
-
-    /// Starts what may be in flight and gives back what may not be sent any more under this claim.
-    fn start_sends(&mut self) {
-        let now = self.now();
-        let paused = self.health.paused_until(now.instant).is_some();
-        let lease_too_short = now.instant + MAX_SEND >= self.lease_ends;
-        if paused || lease_too_short {
-            self.release_claimed(now);
-            return;
-        }
-        while self.flights.len() < self.limit() {
-            let Some(delivery) = self.claimed.pop_front() else { break };
-            self.flights.start(&self.sink, delivery, self.health.epoch(), now.wall);
-        }
-    }
-
-    /// Judges an attempt and puts it down for the ledger.
-    async fn settle(&mut self, landed: Landed) -> Result<()> {
-        let Landed { delivery, epoch, started_at, latency, report } = landed;
-        let now = self.now();
-        let epoch_before = self.health.epoch();
-        let paused_before = self.health.state().paused_until;
-        let resolution = match self.health.judge(&Attempt { delivery: &delivery, report: &report, epoch }, now) {
-            Next::Settle(resolution) => resolution,
-            Next::Plain => match self.plain_body(&delivery).await? {
-                Some(body) => Resolution::Degraded(now.wall, body),
-                None => Resolution::Dead,
-            },
-        };
-        if self.health.epoch() != epoch_before || self.health.state().paused_until != paused_before {
-            self.outbox.set_lane(self.health.state().clone(), now.instant);
-        }
-        self.gave_back |= matches!(resolution, Resolution::RetryAt(_) | Resolution::Degraded(..));
-        self.count(&delivery, &report, &resolution, now);
-        let settlement = Settlement {
-            delivery_id: delivery.delivery_id.clone(),
-            resolution,
-            started_at,
-            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
-            status: single_line(&report.status, MAX_STATUS_CHARS),
-            excerpt: single_line(&report.excerpt, MAX_EXCERPT_CHARS),
-        };
-        self.outbox.push(settlement, now.instant);
-        Ok(())
-    }
-
-    /// The plain text of a refused alert; `None` when it was this text that was refused, or the alert is gone.
-    async fn plain_body(&self, delivery: &Delivery) -> Result<Option<Vec<u8>>> {
-        let Some(alert) = self.shared.alerts.alert(&delivery.alert_id).await? else {
-            return Ok(None);
-        };
-        let context =
-            RenderContext { delivery_id: &delivery.delivery_id, now: self.shared.clock.now(), form: Form::Plain };
-        let rendered = catch_unwind(AssertUnwindSafe(|| self.sink.render(&alert, &context)));
-        match rendered {
-            Ok(Ok(body)) => Ok(Some(body).filter(|body| *body != delivery.body)),
-            Ok(Err(error)) => {
-                tracing::warn!(sink = ?self.name, ?error, "no plain text");
-                Ok(None)
-            }
-            Err(_) => {
-                tracing::error!(sink = ?self.name, "panic while rendering plain text");
-                Ok(None)
-            }
-        }
-    }
-
-    fn count(&mut self, delivery: &Delivery, report: &AttemptReport, resolution: &Resolution, now: Now) {
-        let outcome = outcome_label(&report.outcome);
-        counter!("vigie_deliveries_total", "sink" => self.name.clone(), "outcome" => outcome).increment(1);
-        if matches!(resolution, Resolution::Delivered { .. }) {
-            let age = (now.wall - delivery.created_at).to_std().unwrap_or_default();
-            histogram!("vigie_delivery_latency_seconds", "sink" => self.name.clone()).record(age.as_secs_f64());
-        }
-        if *resolution == Resolution::Dead {
-            counter!("vigie_dead_letters_total", "sink" => self.name.clone()).increment(1);
-            let message = format!("delivery {} to sink {} was given up", delivery.delivery_id, self.name);
-            self.tell(LaneNoticeKind::DeadLetter, message, &report.status);
-        }
-        if let Some(kind) = self.health.notice(&report.outcome, now.instant) {
-            let message = match kind {
-                LaneNoticeKind::Misconfigured => format!("sink {} refuses what it is sent", self.name),
-                LaneNoticeKind::Recovered => format!("sink {} delivers again", self.name),
-                _ => format!("sink {} has delivered nothing for minutes", self.name),
-            };
-            self.tell(kind, message, &report.status);
-        }
-    }
-
-    fn tell(&self, kind: LaneNoticeKind, message: String, status: &str) {
-        let message = format!("{message} ({})", single_line(status, MAX_STATUS_CHARS));
-        self.shared.notices.tell(LaneNotice { sink: self.name.clone(), kind, message });
-    }
-
-    /// Looks at the backlog: what to sleep by, and the gauges.
-    async fn look(&mut self) -> Result<()> {
-        let queue = self.shared.store.queue(&self.name).await?;
-        let now = self.now();
-        #[expect(clippy::cast_precision_loss, reason = "a gauge; exact up to 2^53 rows")]
-        gauge!("vigie_delivery_queue_depth", "sink" => self.name.clone()).set(queue.depth as f64);
-        let oldest =
-            queue.oldest_created_at.map_or(0.0, |at| (now.wall - at).to_std().unwrap_or_default().as_secs_f64());
-        gauge!("vigie_delivery_oldest_seconds", "sink" => self.name.clone()).set(oldest);
-        let next_in = queue.next_due_at.map(|at| (at - now.wall).to_std().unwrap_or_default());
-        self.due = next_in.is_some_and(|next_in| next_in.is_zero());
-        let next_in = next_in.filter(|next_in| !next_in.is_zero()).unwrap_or(IDLE_RECHECK);
-        self.next_look = now.instant + next_in.clamp(MIN_RECHECK, IDLE_RECHECK);
-        Ok(())
-    }
-
-    fn next_look_at(&self, now: Instant) -> Instant {
-        // With something due, the end of a pause is what the lane waits for, not the next look.
-        [self.health.paused_until(now), self.outbox.full_disk.until().filter(|until| *until > now)]
-            .into_iter()
-            .flatten()
-            .fold(self.next_look, Instant::min)
-    }
-
-    fn release_claimed(&mut self, now: Now) {
-        while let Some(delivery) = self.claimed.pop_front() {
-            self.gave_back = true;
-            self.outbox.push(released(&delivery, now.wall), now.instant);
-        }
-    }
-
-    /// Gives back what was not sent, waits for what was, settles all of it.
-    async fn close(mut self) -> Result<()> {
-        let deadline = Instant::now() + MAX_DRAIN;
-        self.release_claimed(self.now());
-        while !(self.flights.is_empty() && self.outbox.is_empty()) && Instant::now() < deadline {
-            let until = self.outbox.flush_at().map_or(deadline, |at| at.min(deadline));
-            match timeout_at(until, self.flights.next()).await {
-                Ok(Some(landed)) => self.settle(landed).await?,
-                Ok(None) => {
-                    sleep_until(until).await;
-                    self.flush().await?;
-                }
-                Err(_) => self.flush().await?,
-            }
-        }
-        if !self.flights.is_empty() {
-            tracing::warn!(sink = ?self.name, count = self.flights.len(), "sends did not end in time; they may repeat");
-        }
-        self.flush().await?;
-        self.outbox.end()
-    }
-}
-
-async fn woken(wake: Option<&mut watch::Receiver<()>>) {
-    if let Some(wake) = wake
-        && wake.changed().await.is_ok()
-    {
-        return;
-    }
-    // Nobody wakes this lane; it goes on by its own looks.
-    std::future::pending().await
-}
-
-fn released(delivery: &Delivery, at: DateTime<Utc>) -> Settlement {
-    Settlement {
-        delivery_id: delivery.delivery_id.clone(),
-        resolution: Resolution::Released,
-        started_at: at,
-        latency_ms: 0,
-        status: String::new(),
-        excerpt: String::new(),
-    }
-}
-
-fn after(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(by).ok().and_then(|by| at.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
-}
-
-fn outcome_label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Delivered => "delivered",
-        Outcome::Accepted => "accepted",
-        Outcome::Retry => "retry",
-        Outcome::Wait(_) => "wait",
-        Outcome::Later(_) => "later",
-        Outcome::Degrade => "degrade",
-        Outcome::Misconfigured => "misconfigured",
-        Outcome::Dead => "dead",
-    }
 }
 
 #[cfg(test)]

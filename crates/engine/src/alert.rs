@@ -4,11 +4,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::condition::{Condition, Explanation};
+use crate::event::Event;
 use crate::rule::Severity;
 use crate::text::Untrusted;
 
 /// How many event ids an alert lists; the count goes on beyond it.
 pub const MAX_ALERT_EVENT_IDS: usize = 100;
+/// Most reasons that one alert carries; a person reads no more.
+pub const MAX_REASONS: usize = 20;
 /// From this age of the event on, an alert says that it is late.
 pub const LATE_AFTER_SECONDS: i64 = 3600;
 
@@ -70,4 +74,39 @@ pub struct Reason {
     pub expected: String,
     /// What the event had; absent when the field was missing.
     pub actual: Option<Untrusted>,
+}
+
+impl Condition {
+    /// The operands that made it true, at most [`MAX_REASONS`]; nothing when it does not hold.
+    #[must_use]
+    pub fn reasons(&self, event: &Event) -> Vec<Reason> {
+        let explanation = self.explain(event);
+        let mut reasons = Vec::new();
+        if explanation.holds {
+            Reason::collect(explanation, true, &mut reasons);
+        }
+        reasons
+    }
+}
+
+impl Reason {
+    /// Adds the operands that made a part true or, below a `not`, false.
+    fn collect(part: Explanation, wanted: bool, reasons: &mut Vec<Self>) {
+        if reasons.len() >= MAX_REASONS {
+            return;
+        }
+        match (part.field, part.operator) {
+            (Some(field), Some(operator)) => {
+                let operator = if wanted { operator } else { format!("not {operator}") };
+                let expected = part.expected.unwrap_or_default();
+                reasons.push(Self { field, operator, expected, actual: part.actual });
+            }
+            _ => {
+                let wanted_below = wanted != (part.block == "not");
+                for child in part.children.into_iter().filter(|child| child.holds == wanted_below) {
+                    Self::collect(child, wanted_below, reasons);
+                }
+            }
+        }
+    }
 }

@@ -1,9 +1,34 @@
 //! Conditions: what a rule asks of one event.
 //!
 //! A condition is a tree of blocks over tests; a test is one field, a chain of modifiers and a list of values. This module
-//! gives the meaning (`holds`), slowly and plainly; `plan` makes many conditions fast and must agree with it.
+//! gives the meaning (`holds`), slowly and plainly; `plan` makes many conditions fast and must agree with it. `neq` negates
+//! the whole list, so it holds for a missing or empty field too: for an audit, silence about an unknown country is worse
+//! than an alert about it.
 
-use crate::event::Event;
+mod build;
+pub mod code;
+mod during;
+mod encode;
+mod explain;
+mod ip;
+mod matcher;
+mod modifier;
+pub(crate) mod number;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
+mod url;
+
+pub use build::MAX_REGEX_BYTES;
+pub use during::During;
+pub use explain::{Explanation, MAX_ACTUAL_CHARS};
+
+pub(crate) use ip::other_spelling;
+
+use crate::event::{Event, FieldPath, View};
+use matcher::{Equal, Matcher, Target};
+use number::Number;
+use text::TextSet;
 
 /// A tree of tests. An empty `All` holds, an empty `Any` does not.
 #[derive(Debug, Clone)]
@@ -25,6 +50,21 @@ pub enum Condition {
 pub struct Test {
     /// As the user wrote it: `source_country|neq`.
     pub key: String,
+    target: Target,
+    /// Each must hold: one over all values or, with `all`, one a value.
+    matchers: Vec<Matcher>,
+    negated: bool,
+    operator: String,
+    expected: String,
+    fingerprint: [u8; 32],
+}
+
+/// What a test wants of a field's text, when that is all it wants; for tables over many tests.
+#[derive(Debug)]
+pub(crate) struct WantedTexts<'t> {
+    pub(crate) field: &'t FieldPath,
+    pub(crate) texts: &'t TextSet,
+    pub(crate) numbers: &'t [Number],
 }
 
 /// A value as the rule file gives it, lists already expanded.
@@ -38,34 +78,6 @@ pub enum Literal {
     Bool(bool),
     /// `null`: the field is missing or null.
     Null,
-}
-
-impl Condition {
-    /// Whether the event fulfils it. Total: a missing field or a wrong type is an answer, not an error.
-    #[must_use]
-    pub fn holds(&self, _event: &Event) -> bool {
-        false
-    }
-}
-
-impl Test {
-    /// Builds a test from its key (`field|modifier|modifier`) and its values.
-    ///
-    /// # Errors
-    /// An unknown modifier, a value that the modifier cannot use, a combination without meaning.
-    pub fn build(key: &str, _values: Vec<Literal>) -> Result<Self, BuildError> {
-        Ok(Self { key: key.to_owned() })
-    }
-}
-
-impl During {
-    /// Builds a time window; in errors the values count as `days` 0, `hours` 1, `tz` 2.
-    ///
-    /// # Errors
-    /// Days, hours or a zone that cannot be read.
-    pub fn build(_days: Option<&str>, _hours: Option<&str>, _tz: Option<&str>) -> Result<Self, BuildError> {
-        Ok(Self {})
-    }
 }
 
 /// Which part of what was built is wrong, so that the loader can point at it.
@@ -90,6 +102,99 @@ pub struct BuildError {
     pub hint: Option<String>,
 }
 
-/// Days and hours in a time zone.
-#[derive(Debug, Clone)]
-pub struct During {}
+impl Condition {
+    /// Whether the event fulfils it. Total: a missing field or a wrong type is an answer, not an error.
+    #[must_use]
+    pub fn holds(&self, event: &Event) -> bool {
+        self.holds_counting(event, &mut 0)
+    }
+
+    /// Like [`Condition::holds`]; adds up values that could not be used.
+    pub(crate) fn holds_counting(&self, event: &Event, unusable: &mut u64) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().all(|part| part.holds_counting(event, unusable)),
+            Self::Any(parts) => parts.iter().any(|part| part.holds_counting(event, unusable)),
+            Self::Not(part) => !part.holds_counting(event, unusable),
+            Self::Test(test) => test.holds_counting(event, unusable),
+            Self::During(during) => during.holds_at(event.created_at()),
+        }
+    }
+}
+
+impl Test {
+    /// Builds a test from its key (`field|modifier|modifier`) and its values.
+    ///
+    /// # Errors
+    /// An unknown modifier, a value that the modifier cannot use, a combination without meaning.
+    pub fn build(key: &str, values: Vec<Literal>) -> Result<Self, BuildError> {
+        build::test(key, &values)
+    }
+
+    /// The field path.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        self.target.field.as_str()
+    }
+
+    pub(crate) fn is_negated(&self) -> bool {
+        self.negated
+    }
+
+    /// Tests that ask the same, apart from negation, have the same fingerprint.
+    pub(crate) fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    /// The texts that make it true before negation, if nothing else can: no `all`, no case, no null, no stamp.
+    pub(crate) fn wanted_texts(&self) -> Option<WantedTexts<'_>> {
+        match self.matchers.as_slice() {
+            [Matcher::Equal(Equal { texts, numbers, null: false })]
+                if self.target.stamp.is_none() && !texts.is_cased() =>
+            {
+                Some(WantedTexts { field: &self.target.field, texts, numbers })
+            }
+            _ => None,
+        }
+    }
+
+    /// How dear the test is, in arbitrary units: what is cheap is asked first.
+    pub(crate) fn cost(&self) -> u32 {
+        let wide = if self.target.field.as_str().ends_with('*') { 8 } else { 1 };
+        let each = self.matchers.iter().map(Matcher::cost);
+        each.fold(1_u32, u32::saturating_add).saturating_mul(wide)
+    }
+
+    /// Whether the event fits before negation.
+    pub(crate) fn fits(&self, event: &Event, unusable: &mut u64) -> bool {
+        self.matchers.iter().all(|matcher| matcher.find(&self.target, event, unusable).0)
+    }
+
+    /// Whether the event fits, the negation included; adds up values that could not be used.
+    pub(crate) fn holds_counting(&self, event: &Event, unusable: &mut u64) -> bool {
+        self.fits(event, unusable) != self.negated
+    }
+
+    /// Whether it holds, and the last value that a matcher took.
+    fn find<'e>(&self, event: &'e Event, unusable: &mut u64) -> (bool, Option<View<'e>>) {
+        let mut seen = None;
+        let positive = self.matchers.iter().all(|matcher| {
+            let (fits, view) = matcher.find(&self.target, event, unusable);
+            seen = view.or(seen);
+            fits
+        });
+        (positive != self.negated, seen)
+    }
+}
+
+impl Literal {
+    /// The value as text, as the user wrote it.
+    #[must_use]
+    pub fn written(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Number(_, text) => text,
+            Self::Bool(true) => "true",
+            Self::Bool(false) => "false",
+            Self::Null => "null",
+        }
+    }
+}

@@ -92,7 +92,11 @@ impl Diagnostics {
         self.push(code, Level::Warning, span, message.into(), hint);
     }
 
+    /// The same finding twice (a bad value of a list that two rules use) is kept once.
     fn push(&mut self, code: &'static str, level: Level, span: &Span, message: String, hint: Option<String>) {
+        if self.findings.iter().any(|known| known.code == code && known.span == *span && known.message == message) {
+            return;
+        }
         if self.findings.len() >= MAX_FINDINGS {
             match level {
                 Level::Error => self.omitted_errors += 1,
@@ -124,6 +128,12 @@ impl Diagnostics {
     #[must_use]
     pub fn has_warnings(&self) -> bool {
         self.omitted_warnings > 0 || self.findings.iter().any(|finding| finding.level == Level::Warning)
+    }
+
+    /// How many findings there are, kept or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.findings.len() + self.omitted()
     }
 
     /// How many findings came after the first [`MAX_FINDINGS`] and are not kept.
@@ -183,8 +193,9 @@ mod tests {
     fn findings_are_bounded_and_none_is_forgotten() {
         let mut diagnostics = Diagnostics::default();
         let span = Span { path: "r.yaml".into(), line: 1, column: 1, len_chars: 1 };
-        for _ in 0..MAX_FINDINGS {
-            diagnostics.warning("W0201", &span, "w", None);
+        for number in 0..MAX_FINDINGS {
+            diagnostics.warning("W0201", &span, format!("w{number}"), None);
+            diagnostics.warning("W0201", &span, format!("w{number}"), None);
         }
         assert!(!diagnostics.has_errors());
         diagnostics.error("E0201", &span, "e", None);

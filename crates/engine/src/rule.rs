@@ -1,5 +1,14 @@
 //! Rules as meant: what the YAML says after it was read, checked and its lists were put in.
 
+pub mod check;
+pub(crate) mod event_type;
+mod fact;
+mod list;
+mod load;
+mod read;
+mod value;
+pub(crate) mod when;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -7,6 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
 use crate::diagnostic::Span;
+
+pub use event_type::{KNOWN_EVENT_TYPES, OWN_PREFIX};
+pub use list::{Lists, MAX_LIST_BYTES, MAX_LIST_VALUES, ReadList};
+pub use load::{RuleSet, load};
+pub(crate) use read::severity_of;
+pub use read::{MAX_RULE_ID_CHARS, MAX_TEST_EVENTS};
 
 /// Severity, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Kind of the rows that say which alert of a rule takes up a match.
+pub const FOLD_KIND: &str = "fold";
+
 /// Identity of a row: which rule, which kind of memory (`fold` now; the stateful detections add theirs), which key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StateKey {

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
 
 use crate::event::Event;
@@ -57,9 +57,9 @@ impl Template {
     /// Fills in an event's fields. The output is as little to be trusted as the event.
     ///
     /// # Errors
-    /// A sentence: the event is not JSON that can be read, an operation does not fit its values, or too much work.
+    /// A sentence: an operation that does not fit the event's values, or too much work.
     pub fn render(&self, event: &Event) -> Result<String, String> {
-        let fields: Value = serde_json::from_str(event.raw()).map_err(|error| format!("the event: {error}"))?;
+        let fields = Value::from(Serde(&event.to_json()));
         let template = ENVIRONMENT.template_from_str(&self.text).map_err(|error| sentence(&error))?;
         let rendered = template.render(context! { event => fields }).map_err(|error| sentence(&error))?;
         Ok(cut(rendered))

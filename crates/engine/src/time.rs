@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+
 /// Reads `15s`, `500ms`, `5m`, `1h30m`, `7d`, `2w`. A number without a unit is refused: units are never guessed.
 ///
 /// # Errors
@@ -35,6 +37,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
+/// Reads a day (`2026-12-01`, its start), a stamp with a zone or offset (`2026-12-01T18:00:00Z`, `...+01:00`) or one without
+/// (then UTC), with or without fractions, with `T` or a blank between date and time.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_stamp(text: &str) -> Result<DateTime<Utc>, String> {
+    let text = text.trim();
+    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Ok(day.and_time(NaiveTime::MIN).and_utc());
+    }
+    if let Ok(zoned) = DateTime::parse_from_rfc3339(text) {
+        return Ok(zoned.to_utc());
+    }
+    let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
+    naive.map(|naive| naive.and_utc()).ok_or_else(|| format!("`{text}` is no date and no time stamp"))
+}
+
 /// Writes a duration in the form that `parse_duration` reads, largest units first.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
@@ -60,6 +81,25 @@ mod tests {
         assert_eq!(parse_duration(" 2w "), Ok(Duration::from_secs(14 * 86_400)));
         for bad in ["", "15", "h", "1x", "99999999999999999999s", "18446744073709551615w", "-1s", "1.5h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn stamps_come_in_many_forms() {
+        for (text, expected) in [
+            ("2026-12-01", "2026-12-01T00:00:00Z"),
+            ("2026-12-01T18:00:00Z", "2026-12-01T18:00:00Z"),
+            ("2026-12-01T18:00:00+01:00", "2026-12-01T17:00:00Z"),
+            ("2018-08-13T10:15:31", "2018-08-13T10:15:31Z"),
+            ("2018-08-13 10:15", "2018-08-13T10:15:00Z"),
+            ("2025-10-15T13:51:56.249Z", "2025-10-15T13:51:56.249Z"),
+            ("2025-10-15T13:51:56.249", "2025-10-15T13:51:56.249Z"),
+        ] {
+            let shown = parse_stamp(text).map(|stamp| stamp.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+            assert_eq!(shown.as_deref(), Ok(expected), "{text}");
+        }
+        for bad in ["", "tomorrow", "2026-13-01", "01.12.2026", "2026-12-01T25:00:00Z", "1764547200"] {
+            assert!(parse_stamp(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! types by itself: who reads a node says what it expects.
 
 mod build;
+pub mod fields;
 mod syntax;
 
 use crate::diagnostic::{Diagnostics, SourceFile, Span};

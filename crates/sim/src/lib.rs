@@ -5,12 +5,16 @@
 pub mod api;
 pub mod event;
 pub mod faults;
+pub mod live;
 pub mod quirks;
 pub mod rng;
+pub mod serve;
 pub mod world;
 
 pub use api::{DEFAULT_SECRET, Sim, SimRequest, SimResponse, Transport};
 pub use event::SimEvent;
-pub use faults::{Fault, FaultPlan};
-pub use quirks::Quirks;
-pub use world::{PlantedAttack, World, WorldConfig};
+pub use faults::{Fault, FaultChance, FaultPlan};
+pub use live::{LiveWorld, ReleasePlan, SharedClock};
+pub use quirks::{Lateness, Quirks};
+pub use serve::serve;
+pub use world::{PlantedAttack, StressConfig, World, WorldConfig};

@@ -21,7 +21,7 @@ pub use people::{
 };
 pub use stress::StressConfig;
 
-/// Longest world in days; routines make about 90 events a day.
+/// Longest world in days; routines of eight people make about 70 events a day.
 pub const MAX_WORLD_DAYS: u32 = 366;
 
 /// Shortest world in days: every attack needs a day of its own kind (a working day, a weekend).

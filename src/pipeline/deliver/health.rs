@@ -195,6 +195,7 @@ impl Health {
     }
 }
 
-fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+/// Total, since a hint may be absurd.
+pub(super) fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(by).ok().and_then(|by| at.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

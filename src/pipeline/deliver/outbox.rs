@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::store::{LaneState, MAX_CLAIM, Result, Settlement, Store, StoreError};
+use crate::store::{LaneState, MAX_CLAIM, Resolution, Result, Settlement, Store, StoreError};
 
 /// A result waits this long for others to share its commit.
 const GATHER: Duration = Duration::from_millis(20);
@@ -93,10 +93,15 @@ impl Outbox {
         if self.is_empty() { Ok(()) } else { self.full_disk.cause.map_or(Ok(()), Err) }
     }
 
-    /// When the next batch should be written.
-    pub(super) fn flush_at(&self) -> Option<Instant> {
+    /// How many attempts wait; rows that were given back without one do not count.
+    pub(super) fn attempts(&self) -> usize {
+        self.waiting.iter().filter(|settlement| settlement.resolution != Resolution::Released).count()
+    }
+
+    /// When the next batch should be written; `hurry` when nobody will share its commit.
+    pub(super) fn flush_at(&self, hurry: bool) -> Option<Instant> {
         let since = self.since?;
-        let gathered = if self.waiting.len() >= MAX_CLAIM { since } else { since + GATHER };
+        let gathered = if hurry || self.waiting.len() >= MAX_CLAIM { since } else { since + GATHER };
         Some(self.full_disk.until.map_or(gathered, |until| gathered.max(until)))
     }
 

@@ -1,8 +1,11 @@
-//! Lanes on paused time, over a store that keeps its rows in memory and can be told to fail.
+//! Lanes on paused time, over the memory store.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
 use vigie_engine::alert::{Alert, AlertRule};
 use vigie_engine::rule::Severity;
 use vigie_engine::text::Untrusted;
@@ -10,105 +13,120 @@ use vigie_engine::text::Untrusted;
 use super::*;
 use crate::clock::TokioClock;
 use crate::pipeline::BoxFuture;
-use crate::sink::RenderError;
+use crate::sink::{AttemptReport, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile};
 use crate::source::Seen;
-use crate::store::{IngestBatch, Loaded, StoreError};
+use crate::store::archive::{DeliveryFilter, DeliveryRow, DeliveryStatus};
+use crate::store::memory::MemoryStore;
+use crate::store::{IngestBatch, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Resolution, Settlement, StoreError};
 
 mod dead_letters;
 mod faults;
 mod isolation;
 
-/// One row as the store has it.
-#[derive(Debug, Clone)]
-struct Row {
-    delivery: Delivery,
-    due: DateTime<Utc>,
-    end: Option<Resolution>,
+/// The memory store, which can be told to fail and keeps what was settled.
+#[derive(Default)]
+struct BookStore {
+    memory: MemoryStore,
+    book: Mutex<Book>,
 }
 
 #[derive(Default)]
 struct Book {
-    rows: Vec<Row>,
-    lanes: HashMap<String, LaneState>,
     ledger: Vec<(String, Settlement)>,
+    /// What the next writes give: `none`, `full`, `fatal`.
     failures: VecDeque<&'static str>,
     commits: usize,
-}
-
-#[derive(Default)]
-struct BookStore(Mutex<Book>);
-
-fn book_error(kind: &str) -> StoreError {
-    if kind == "full" { StoreError::Full("no space".into()) } else { StoreError::Fatal("fsync".into()) }
+    alerts_are_gone: bool,
 }
 
 impl BookStore {
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        self.0.lock().expect("no test panics while holding it")
+        self.book.lock().expect("no test panics while holding it")
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut Book) -> T) -> Result<T> {
+    fn may_write(&self) -> Result<()> {
         let mut book = self.book();
         book.commits += 1;
         match book.failures.pop_front() {
-            None | Some("none") => Ok(change(&mut book)),
-            Some(kind) => Err(book_error(kind)),
+            None | Some("none") => Ok(()),
+            Some("full") => Err(StoreError::Full("no space".into())),
+            Some(_) => Err(StoreError::Fatal("fsync".into())),
         }
     }
 
     fn add(&self, sink: &str, count: usize, at: DateTime<Utc>) {
-        for index in 0..count {
+        let known = self.rows(sink).len();
+        let mut batch = IngestBatch { source: "main".into(), at: Some(at), ..IngestBatch::default() };
+        for index in known..known + count {
             let alert_id = format!("alert-{index}");
             let delivery_id = crate::sink::delivery_id(&alert_id, sink);
             let body = format!("full body of {alert_id}").into_bytes();
-            let delivery = Delivery { delivery_id, alert_id, sink: sink.into(), body, attempts: 0, created_at: at };
-            self.book().rows.push(Row { delivery, due: at, end: None });
+            batch.alerts.push(NewAlert { alert: alert(&alert_id), muted_by: None });
+            batch.deliveries.push(NewDelivery { delivery_id, alert_id, sink: sink.into(), body });
         }
+        now(self.memory.commit(batch));
+    }
+
+    fn rows(&self, sink: &str) -> Vec<DeliveryRow> {
+        now(self.memory.deliveries(&DeliveryFilter { sink: Some(sink.into()), ..DeliveryFilter::default() }))
+    }
+
+    fn lane(&self, sink: &str) -> LaneState {
+        let lanes = now(self.memory.load()).lanes;
+        lanes.into_iter().find(|(name, _)| name == sink).map(|(_, state)| state).unwrap_or_default()
+    }
+
+    fn count(&self, sink: &str, status: DeliveryStatus) -> usize {
+        self.rows(sink).iter().filter(|row| row.status == status).count()
     }
 
     fn delivered(&self, sink: &str) -> usize {
-        self.ended(sink, |end| matches!(end, Resolution::Delivered { .. }))
+        self.count(sink, DeliveryStatus::Delivered) + self.count(sink, DeliveryStatus::Unconfirmed)
     }
 
     fn dead(&self, sink: &str) -> usize {
-        self.ended(sink, |end| *end == Resolution::Dead)
+        self.count(sink, DeliveryStatus::Dead)
     }
 
-    fn ended(&self, sink: &str, what: impl Fn(&Resolution) -> bool) -> usize {
-        self.book().rows.iter().filter(|row| row.delivery.sink == sink && row.end.as_ref().is_some_and(&what)).count()
-    }
-
+    /// Attempts as they were settled.
     fn settled(&self, sink: &str) -> Vec<Settlement> {
-        let made = |(name, settlement): &(String, Settlement)| {
-            name == sink && !matches!(settlement.resolution, Resolution::Released)
-        };
-        self.book().ledger.iter().filter(|line| made(line)).map(|(_, settlement)| settlement.clone()).collect()
+        let made =
+            |(name, settlement): &&(String, Settlement)| name == sink && settlement.resolution != Resolution::Released;
+        self.book().ledger.iter().filter(made).map(|(_, settlement)| settlement.clone()).collect()
     }
 }
 
+/// The memory store never waits and, used as here, never fails.
+fn now<T>(call: impl Future<Output = Result<T>>) -> T {
+    call.now_or_never().expect("never waits").expect("used by its contract")
+}
+
 impl Seen for BookStore {
-    fn contains<'a>(&'a self, _: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
-        Box::pin(async { Ok(vec![false; ids.len()]) })
+    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
+        self.memory.contains(source, ids)
     }
 
-    fn count<'a>(&'a self, _: &'a str, _: DateTime<Utc>, _: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async { Ok(0) })
+    fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {
+        Seen::count(&self.memory, source, from, to)
     }
 }
 
 impl Alerts for BookStore {
     fn alert<'a>(&'a self, alert_id: &'a str) -> BoxFuture<'a, Result<Option<Alert>>> {
-        Box::pin(async move { Ok((alert_id != "alert-gone").then(|| alert(alert_id))) })
+        if self.book().alerts_are_gone {
+            return Box::pin(std::future::ready(Ok(None)));
+        }
+        Alerts::alert(&self.memory, alert_id)
     }
 }
 
 impl Store for BookStore {
     fn load(&self) -> BoxFuture<'_, Result<Loaded>> {
-        Box::pin(async { Ok(Loaded::default()) })
+        self.memory.load()
     }
 
-    fn commit(&self, _: IngestBatch) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Ok(()) })
+    fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
+        self.memory.commit(batch)
     }
 
     fn claim<'a>(
@@ -118,25 +136,11 @@ impl Store for BookStore {
         lease_until: DateTime<Utc>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Delivery>>> {
-        Box::pin(async move {
-            assert!(limit <= MAX_CLAIM);
-            self.write(|book| {
-                let mut due: Vec<&mut Row> = book
-                    .rows
-                    .iter_mut()
-                    .filter(|row| row.delivery.sink == sink && row.end.is_none() && row.due <= now)
-                    .collect();
-                due.sort_by_key(|row| (row.delivery.attempts, row.delivery.created_at));
-                due.truncate(limit);
-                due.into_iter()
-                    .map(|row| {
-                        row.due = lease_until;
-                        row.delivery.attempts += 1;
-                        Delivery { attempts: row.delivery.attempts - 1, ..row.delivery.clone() }
-                    })
-                    .collect()
-            })
-        })
+        assert!(limit <= MAX_CLAIM);
+        match self.may_write() {
+            Ok(()) => self.memory.claim(sink, now, lease_until, limit),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn settle<'a>(
@@ -145,48 +149,16 @@ impl Store for BookStore {
         settlements: Vec<Settlement>,
         lane: Option<LaneState>,
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            assert!(settlements.len() <= MAX_CLAIM);
-            self.write(|book| {
-                for settlement in settlements {
-                    let row = book
-                        .rows
-                        .iter_mut()
-                        .find(|row| row.delivery.delivery_id == settlement.delivery_id)
-                        .expect("settles what was claimed");
-                    match settlement.resolution.clone() {
-                        end @ (Resolution::Delivered { .. } | Resolution::Dead) => row.end = Some(end),
-                        Resolution::RetryAt(at) => row.due = at,
-                        Resolution::Degraded(at, body) => {
-                            row.due = at;
-                            row.delivery.body = body;
-                        }
-                        Resolution::Released => {
-                            row.due = row.delivery.created_at;
-                            row.delivery.attempts -= 1;
-                        }
-                    }
-                    book.ledger.push((sink.to_owned(), settlement));
-                }
-                if let Some(lane) = lane {
-                    book.lanes.insert(sink.to_owned(), lane);
-                }
-            })
-        })
+        assert!(settlements.len() <= MAX_CLAIM);
+        if let Err(error) = self.may_write() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        self.book().ledger.extend(settlements.iter().map(|settlement| (sink.to_owned(), settlement.clone())));
+        self.memory.settle(sink, settlements, lane)
     }
 
     fn queue<'a>(&'a self, sink: &'a str) -> BoxFuture<'a, Result<Queue>> {
-        Box::pin(async move {
-            let book = self.book();
-            let open: Vec<&Row> =
-                book.rows.iter().filter(|row| row.delivery.sink == sink && row.end.is_none()).collect();
-            Ok(Queue {
-                depth: open.len() as u64,
-                next_due_at: open.iter().map(|row| row.due).min(),
-                oldest_created_at: open.iter().map(|row| row.delivery.created_at).min(),
-                dead: 0,
-            })
-        })
+        self.memory.queue(sink)
     }
 }
 
@@ -245,7 +217,7 @@ impl Sink for Scripted {
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> std::result::Result<Vec<u8>, RenderError> {
         match context.form {
             Form::Full => Ok(format!("full body of {}", alert.alert_id).into_bytes()),
-            Form::Plain => Ok(format!("plain {}", alert.alert_id).into_bytes()),
+            Form::Plain => Ok(format!("plain {} of {}", alert.alert_id, context.now.time()).into_bytes()),
         }
     }
 
@@ -355,8 +327,8 @@ async fn what_is_due_is_delivered_once_and_settled_in_batches() {
     bench.lane("good", &good).run_for(Duration::from_secs(10)).await;
     assert_eq!(bench.store.delivered("good"), 500);
     assert_eq!(good.attempts().len(), 500);
-    assert!(bench.store.book().commits < 60, "{} commits for 500 rows", bench.store.book().commits);
-    assert!(bench.store.book().rows.iter().all(|row| row.delivery.attempts == 1));
+    assert!(bench.store.book().commits < 150, "{} commits for 500 rows", bench.store.book().commits);
+    assert!(bench.store.rows("good").iter().all(|row| row.attempts == 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,7 +389,7 @@ async fn every_outcome_class_leads_to_what_the_policy_says() {
         assert_eq!(bench.store.dead("it"), expect.dead, "{outcome:?}");
         assert_eq!(sink.attempts().len(), expect.attempts, "{outcome:?}");
         assert_eq!(bench.store.settled("it").len(), expect.attempts, "the ledger has every attempt of {outcome:?}");
-        let lane = bench.store.book().lanes.get("it").cloned().unwrap_or_default();
+        let lane = bench.store.lane("it");
         let pause = lane.paused_until.map_or(0, |until| (until - start()).num_seconds());
         assert!(expect.pause_seconds.contains(&pause), "{outcome:?} pauses {pause} s");
         assert_eq!(lane.paused_until.is_some(), lane.step == 1, "{outcome:?}");

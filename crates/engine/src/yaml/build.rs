@@ -3,6 +3,7 @@
 //! It never recurses and never stops at a mistake that leaves the structure clear: a duplicate key, a strange tag or an
 //! unknown alias is reported and the rest is read. Aliases are expanded by copying, so what they copy is counted too.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -105,6 +106,8 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor_id, tag) => {
                 let forced_text = self.is_tagged_text(tag.as_deref(), &span);
                 let quoted = style != ScalarStyle::Plain || forced_text;
+                // The parser says `~` for a value that is not there; who reads the tree may want to know the difference.
+                let text = if !quoted && at.is_empty() { Cow::Borrowed("") } else { text };
                 let cost = Cost { nodes: 1, bytes: text.len(), height: 0 };
                 let node = Node { span, kind: Kind::Scalar(Scalar { text: text.into_owned(), quoted }) };
                 self.finished(node, anchor_id, cost)
@@ -197,7 +200,7 @@ impl<'a> Builder<'a> {
                 "the alias stands inside the value that it names",
                 Some(hint),
             );
-            return self.finished(nothing(span), 0, Cost { nodes: 1, ..Cost::default() });
+            return self.finished(stand_in("*", span), 0, Cost { nodes: 1, ..Cost::default() });
         };
         let (node, cost) = (anchored.node.clone(), anchored.cost);
         if self.stack.len() + cost.height > MAX_YAML_DEPTH {
@@ -214,7 +217,7 @@ impl<'a> Builder<'a> {
         };
         let message = format!("`*{name}` is a YAML alias, and no `&{name}` stands before it");
         self.diagnostics.error(code::YAML_ALIAS, &span, message, Some(hint));
-        self.finished(nothing(span), 0, Cost { nodes: 1, ..Cost::default() })
+        self.finished(stand_in(&format!("*{name}"), span), 0, Cost { nodes: 1, ..Cost::default() })
     }
 
     /// Counts what copies cost, so that a small file cannot become a large tree.
@@ -267,7 +270,7 @@ impl<'a> Builder<'a> {
             let line = rest.split(['\n', '\r']).next().unwrap_or_default();
             line.trim_end().chars().count()
         };
-        syntax::span(&self.path, &at.start, len_chars)
+        syntax::span(&self.path, &at.start, len_chars.max(1))
     }
 }
 
@@ -312,8 +315,9 @@ fn key_not_text(span: &Span, kind: &Kind, diagnostics: &mut Diagnostics) {
     diagnostics.error(code::YAML_KEY_NOT_TEXT, span, format!("a key must be text, not {what}"), Some(hint.into()));
 }
 
-fn nothing(span: Span) -> Node {
-    Node { span, kind: Kind::Scalar(Scalar { text: String::new(), quoted: false }) }
+/// Stands where an alias led nowhere: as text, which it most likely was meant to be, so that no second finding follows.
+fn stand_in(text: &str, span: Span) -> Node {
+    Node { span, kind: Kind::Scalar(Scalar { text: text.to_owned(), quoted: true }) }
 }
 
 fn one_char(span: Span) -> Span {

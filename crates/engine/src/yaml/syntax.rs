@@ -17,7 +17,7 @@ const CLOSE: &str = "close it with the matching bracket; text that contains brac
 /// Place, sentence and hint of a syntax error.
 pub(super) fn explain(error: &ScanError, file: &SourceFile) -> (Span, String, Option<String>) {
     let span = within(span(&file.path, error.marker(), 1), &file.text);
-    if is_tab(error.kind()) || begins_with_tab(&file.text, span.line) {
+    if let Some(span) = tab_near(&span, error.kind(), &file.text) {
         return (span, "a tab stands where YAML wants spaces".into(), Some(TABS.into()));
     }
     let (message, hint): (String, &str) = match error.kind() {
@@ -96,7 +96,16 @@ fn is_tab(kind: &ErrorKind) -> bool {
     )
 }
 
-fn begins_with_tab(text: &str, line: u32) -> bool {
-    let line = text.lines().nth((line as usize).saturating_sub(1)).unwrap_or_default();
-    line.chars().take_while(|character| character.is_whitespace()).any(|character| character == '\t')
+/// The tab that indents the line of an error or the next one (a value that goes on there began on the line before).
+fn tab_near(span: &Span, kind: &ErrorKind, text: &str) -> Option<Span> {
+    let indents = text.lines().enumerate().skip((span.line as usize).saturating_sub(1)).take(2);
+    let mut tabs = indents.filter_map(|(index, line)| {
+        let column = line.chars().take_while(|character| character.is_whitespace()).position(|c| c == '\t')?;
+        let (line, column) = (u32::try_from(index).ok()?, u32::try_from(column).ok()?);
+        Some(Span { path: Arc::clone(&span.path), line: line + 1, column: column + 1, len_chars: 1 })
+    });
+    match tabs.next() {
+        Some(tab) if tab.line == span.line || is_tab(kind) => Some(tab),
+        _ => is_tab(kind).then(|| span.clone()),
+    }
 }

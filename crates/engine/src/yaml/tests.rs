@@ -67,7 +67,7 @@ fn mistakes_are_named_where_they_are() {
         ("", &[]),
         ("# only a comment\n", &[]),
         ("a: b: c\n", &["1:5 E0101 a second `: ` on this line, or wrong indentation"]),
-        ("a:\n\tb: 1\n", &["2:2 E0101 a tab stands where YAML wants spaces"]),
+        ("a:\n\tb: 1\n", &["2:1 E0101 a tab stands where YAML wants spaces"]),
         ("a: 'open\n", &["1:4 E0101 a quote is not closed"]),
         ("a: [1, 2\nb: 3\n", &["2:2 E0101 a `:` cannot stand here: is a bracket before it left open?"]),
         ("a: {b: 1\n", &["1:4 E0101 the bracket `{` is not closed"]),

@@ -26,10 +26,17 @@ async fn a_sink_that_never_answers_is_given_up_by_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_destination_gets_no_row_twice_however_long_the_lease_is_over() {
+async fn a_slow_destination_gets_no_row_twice_and_none_whose_lease_may_end_meanwhile() {
     let mut bench = Bench::new();
     bench.store.add("slow", 40, start());
-    let slow = Scripted::new(RetryProfile::Person, |_, _| Act::Slow(Duration::from_secs(55), Outcome::Delivered));
+    let (store, began) = (Arc::clone(&bench.store), Instant::now());
+    let slow = Scripted::new(RetryProfile::Person, move |delivery, _| {
+        let rows = store.rows("slow");
+        let row = rows.iter().find(|row| row.delivery_id == delivery.delivery_id).expect("stored");
+        let now = start() + TimeDelta::from_std(began.elapsed()).expect("in range");
+        assert!(row.next_at > Some(now + TimeDelta::seconds(90)), "the lease outlives the longest send");
+        Act::Slow(Duration::from_secs(55), Outcome::Delivered)
+    });
     bench.lane("slow", &slow).run_for(HOUR).await;
     assert_eq!(slow.attempts().len(), 40);
     assert_eq!(bench.store.delivered("slow"), 40);
@@ -44,9 +51,12 @@ async fn a_stop_settles_what_is_in_flight_and_gives_back_the_rest() {
     bench.lane("it", &sink).run_for(Duration::from_secs(5)).await;
     assert_eq!(began.elapsed().as_secs(), 10, "waits for the sends, not longer");
     assert_eq!(bench.store.delivered("it"), MACHINE_IN_FLIGHT);
-    let waiting: Vec<Row> = bench.store.book().rows.iter().filter(|row| row.end.is_none()).cloned().collect();
+    let waiting: Vec<DeliveryRow> =
+        bench.store.rows("it").into_iter().filter(|row| row.status == DeliveryStatus::Pending).collect();
     assert_eq!(waiting.len(), 100 - MACHINE_IN_FLIGHT);
-    assert!(waiting.iter().all(|row| row.delivery.attempts == 0 && row.due == start()), "due at once after a restart");
+    let stopped_at = Some(start() + TimeDelta::seconds(5));
+    let free = |row: &DeliveryRow| row.attempts == 0 && row.next_at <= stopped_at;
+    assert!(waiting.iter().all(free), "due at once after a restart");
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,8 +71,9 @@ async fn a_stop_ends_within_its_limit_though_a_send_does_not() {
     bench.lane("it", &sink).run_for(Duration::from_secs(1)).await;
     assert_eq!(began.elapsed().as_secs(), 1 + MAX_DRAIN.as_secs());
     assert_eq!(bench.store.delivered("it"), 1, "what ended is settled");
-    let leased = bench.store.book().rows.iter().filter(|row| row.due == start() + LEASE).count();
-    assert_eq!(leased, 2 + 1, "the others come again after their lease");
+    let lease = Some(start() + TimeDelta::seconds(150));
+    let leased = bench.store.rows("it").iter().filter(|row| row.next_at == lease).count();
+    assert_eq!(leased, 2, "the others come again after their lease");
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +88,7 @@ async fn a_full_disk_loses_no_result_and_repeats_no_send() {
     bench.store.book().failures.extend(["full"; 12]);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(!bench.store.book().failures.is_empty(), "it waits longer and longer");
-    assert!(sink.attempts().len() <= MAX_CLAIM, "no new claims while results cannot be written");
+    assert_eq!(sink.attempts().len(), MACHINE_IN_FLIGHT, "nothing new is sent while results cannot be written");
     tokio::time::sleep(Duration::from_secs(120)).await;
     bench.stop.cancel();
     running.await.expect("no panic").expect("a full disk is no failure");
@@ -86,14 +97,32 @@ async fn a_full_disk_loses_no_result_and_repeats_no_send() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_kill_would_repeat_is_never_more_than_what_may_be_in_flight() {
+    let mut bench = Bench::new();
+    bench.store.add("it", 300, start());
+    let store = Arc::clone(&bench.store);
+    let most = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&most);
+    let sink = Scripted::machine(move |_, number| {
+        let unsettled = number + 1 - store.settled("it").len();
+        let mut most = seen.lock().expect("not poisoned");
+        *most = unsettled.max(*most);
+        Act::Slow(Duration::from_millis(1 + number as u64 * 7 % 40), Outcome::Delivered)
+    });
+    bench.lane("it", &sink).run_for(HOUR).await;
+    assert_eq!(bench.store.delivered("it"), 300);
+    assert_eq!(*most.lock().expect("not poisoned"), MACHINE_IN_FLIGHT, "begun and not settled");
+}
+
+#[tokio::test(start_paused = true)]
 async fn results_that_cannot_be_written_before_the_end_are_an_error() {
     let mut bench = Bench::new();
     bench.store.add("it", 1, start());
     let sink = Scripted::always(Outcome::Delivered);
     bench.lane("it", &sink);
-    let running = bench.spawn();
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    bench.store.book().failures.push_back("none");
     bench.store.book().failures.extend(["full"; 1000]);
+    let running = bench.spawn();
     tokio::time::sleep(Duration::from_secs(1)).await;
     bench.stop.cancel();
     let ended = running.await.expect("no panic");

@@ -1,0 +1,71 @@
+//! Folding: which alert of a rule takes up a match, as rows that the store keeps.
+//!
+//! A row holds the alert windows of one group key. A match folds into a window when its event time is at most `quiet` away
+//! from it on either side, so late events take their place in time. Everything is event time; no clock is asked.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long after its quiet time a row is kept: late events come up to seven days late.
+pub const LATENESS_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// Windows that one row keeps: the present one and those that late events may still belong to.
+pub const MAX_WINDOWS: usize = 8;
+
+/// One alert that takes up matches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Window {
+    pub(super) alert_id: String,
+    pub(super) count: u64,
+    pub(super) first_at_us: i64,
+    pub(super) last_at_us: i64,
+}
+
+/// All windows of one group key, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) windows: Vec<Window>,
+    pub(super) expires_at_us: i64,
+}
+
+impl Row {
+    pub(super) fn new() -> Self {
+        Self { windows: Vec::new(), expires_at_us: i64::MIN }
+    }
+
+    /// The window that an event at this time belongs to; of two within reach the later one.
+    pub(super) fn window_at(&mut self, at_us: i64, quiet: Duration) -> Option<&mut Window> {
+        let quiet_us = micros(quiet);
+        self.windows.iter_mut().rev().find(|window| {
+            at_us >= window.first_at_us.saturating_sub(quiet_us) && at_us <= window.last_at_us.saturating_add(quiet_us)
+        })
+    }
+
+    /// Adds a window that begins with an event at this time.
+    pub(super) fn open(&mut self, alert_id: String, at_us: i64) {
+        let place = self.windows.partition_point(|window| window.first_at_us <= at_us);
+        self.windows.insert(place, Window { alert_id, count: 1, first_at_us: at_us, last_at_us: at_us });
+        if self.windows.len() > MAX_WINDOWS {
+            self.windows.remove(0);
+        }
+    }
+
+    /// Sets the end of its life by its latest match.
+    pub(super) fn touch(&mut self, quiet: Duration) {
+        let latest_us = self.windows.iter().map(|window| window.last_at_us).max().unwrap_or(i64::MIN);
+        let expires_at_us = latest_us.saturating_add(micros(quiet)).saturating_add(micros(LATENESS_KEPT));
+        self.expires_at_us = self.expires_at_us.max(expires_at_us);
+    }
+}
+
+impl Window {
+    pub(super) fn take(&mut self, at_us: i64) {
+        self.count = self.count.saturating_add(1);
+        self.first_at_us = self.first_at_us.min(at_us);
+        self.last_at_us = self.last_at_us.max(at_us);
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

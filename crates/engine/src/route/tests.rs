@@ -1,0 +1,143 @@
+//! Where alerts go, and what is said about routes that lose some.
+
+use chrono::DateTime;
+
+use super::*;
+use crate::alert::AlertRule;
+use crate::diagnostic::{Diagnostics, SourceFile};
+use crate::event::MAX_EVENT_BYTES;
+use crate::rule::{self, Severity};
+use crate::text::Untrusted;
+use crate::yaml;
+
+const SINKS: &[&str] = &["soc", "chat", "mail", "console"];
+
+fn load_text(text: &str) -> (Vec<Route>, Vec<String>) {
+    let mut diagnostics = Diagnostics::default();
+    let lists_file = SourceFile { path: "lists.yaml".into(), text: "lists: {prod: [acc1, acc2]}\n".into() };
+    let lists = rule::load(&[lists_file], &mut |_, _| Err("no files".into()), &mut diagnostics).lists;
+    let file = SourceFile { path: "v.yaml".into(), text: text.into() };
+    let node = yaml::parse(&file, &mut diagnostics).expect("a tree");
+    let routes = load(&node, &lists, SINKS, &mut diagnostics);
+    let shown = |finding: &&crate::diagnostic::Diagnostic| {
+        let hint = finding.hint.as_deref().unwrap_or_default();
+        format!("{}:{} {} {} ({hint})", finding.span.line, finding.span.column, finding.code, finding.message)
+    };
+    (routes, diagnostics.sorted().iter().map(shown).collect())
+}
+
+fn alert(severity: Severity, account: &str, event: &str) -> Alert {
+    Alert {
+        alert_id: "a".into(),
+        rule: AlertRule {
+            id: "secret-created".into(),
+            title: "t".into(),
+            severity,
+            tags: vec!["attack.t1098".into(), "vonage".into()],
+            response: String::new(),
+        },
+        source: "main".into(),
+        account_id: Some(Untrusted::new(account)),
+        title: Untrusted::new("Secret created"),
+        first_at: DateTime::UNIX_EPOCH,
+        last_at: DateTime::UNIX_EPOCH,
+        count: 1,
+        late: None,
+        key: Vec::new(),
+        reason: Vec::new(),
+        event: RawValue::from_string(event.into()).expect("JSON"),
+        events: Vec::new(),
+    }
+}
+
+#[test]
+fn the_first_match_takes_the_alert_unless_it_continues() {
+    let text = "\
+- match: {severity: [high, critical]}
+  to: [soc, chat]
+  continue: true
+- match: {account: $prod, tags|startswith: attack.}
+  to: mail
+- match: {not: {event.source_country: GB}, rule: secret-*, source: main, title|contains: secret}
+  to: [chat, soc]
+- to: console
+";
+    let (routes, findings) = load_text(text);
+    assert!(findings.is_empty(), "{findings:?}");
+    let high = alert(Severity::High, "acc1", r#"{"source_country":"GB"}"#);
+    assert_eq!(destinations(&routes, &high), ["soc", "chat", "mail"]);
+    let low = alert(Severity::Low, "acc9", r#"{"source_country":"KP"}"#);
+    assert_eq!(destinations(&routes, &low), ["chat", "soc"]);
+    let high_abroad = alert(Severity::Critical, "acc9", r#"{"source_country":"KP"}"#);
+    assert_eq!(destinations(&routes, &high_abroad), ["soc", "chat"], "each sink once");
+    let home = alert(Severity::Info, "acc9", r#"{"source_country":"gb"}"#);
+    assert_eq!(destinations(&routes, &home), ["console"]);
+}
+
+#[test]
+fn an_event_too_large_to_look_into_goes_everywhere_it_may_belong() {
+    let text = "- {match: {event.user_email: admin@example.org}, to: soc}\n- {match: {severity: low}, to: mail}\n- to: console\n";
+    let (routes, _) = load_text(text);
+    let padding = "x".repeat(MAX_EVENT_BYTES - 40);
+    let huge = alert(Severity::Low, "a", &format!(r#"{{"user_email":"x@example.org","p":"{padding}"}}"#));
+    assert_eq!(destinations(&routes, &huge), ["soc", "mail"]);
+    let small = alert(Severity::Low, "a", r#"{"user_email":"x@example.org"}"#);
+    assert_eq!(destinations(&routes, &small), ["mail"]);
+}
+
+#[test]
+fn mistakes_are_named_where_they_are() {
+    let no_catch_all = "1:3 W0241 an alert that none of these routes matches goes nowhere \
+                        (end the list with a route without `match`: `- to: [name]`)";
+    let cases: &[(&str, &[&str])] = &[
+        ("- to: [sok]\n", &["1:8 E0240 there is no sink `sok` (did you mean `soc`?)"]),
+        (
+            "- to: []\n",
+            &["1:7 E0240 the route goes to no sink (name a sink; a route that only drops alerts is not possible)"],
+        ),
+        ("- match: {severity: high}\n", &["1:3 E0202 a route has no `to` (add `to: ...`)"]),
+        (
+            "- {matches: {severity: high}, to: soc}\n",
+            &["1:4 E0201 unknown key `matches` in a route (did you mean `match`?)"],
+        ),
+        ("- match: {severty: high}\n  to: soc\n", &["1:11 E0241 an alert has no `severty` (did you mean `severity`?)"]),
+        (
+            "- match: {user_email: a}\n  to: soc\n",
+            &[
+                "1:11 E0241 an alert has no `user_email` (known are: severity, rule, tags, account, source, title, event.; \
+               a field of the event is `event.user_email`)",
+            ],
+        ),
+        (
+            "- match: {any: [{severity: hihg}]}\n  to: soc\n",
+            &["1:28 E0206 `hihg` is no severity (did you mean `high`?)"],
+        ),
+        ("- match: {account: $prd}\n  to: soc\n", &["1:20 E0220 there is no list `prd` (did you mean `$prod`?)"]),
+        (
+            "- {to: soc, continue: maybe}\n",
+            &["1:23 E0203 `continue` must be `true` or `false`, not text (write `true` or `false`)"],
+        ),
+        (
+            "- to: soc\n- match: {severity: low}\n  to: mail\n",
+            &[
+                "2:3 W0240 no alert reaches this route: the one at line 1 takes them all (move it up, or give the other `continue: true`)",
+            ],
+        ),
+        ("- match: {rule: a}\n  to: soc\n", &[no_catch_all]),
+        (
+            "- {match: {severity: [high, critical]}, to: soc}\n- {match: {severity: low, rule: x}, to: soc}\n",
+            &["2:3 W0241 alerts of severity info, low, medium go nowhere unless another of these routes matches \
+               (end the list with a route without `match`: `- to: [name]`)"],
+        ),
+        ("- {match: {severity: [info, low, medium, high, critical]}, to: soc}\n", &[]),
+        ("- {to: soc, continue: true}\n- {match: {severity: low}, to: mail}\n", &[]),
+        ("{to: soc}\n", &["1:1 E0203 `routes` must be a list, not a map (begin each route with `- `)"]),
+    ];
+    let wrong: Vec<String> = cases
+        .iter()
+        .map(|(text, expected)| (text, expected, load_text(text).1))
+        .filter(|(_, expected, findings)| findings != *expected)
+        .map(|(text, _, findings)| format!("{text}{findings:#?}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

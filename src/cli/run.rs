@@ -1,0 +1,227 @@
+//! `vigie run`: the daemon. Signals, reloads and the console are its business; what it runs is `daemon`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Exit, Failure, Outcome, WithExit};
+use super::output::{Output, counted};
+use super::reload::{Reloads, Trigger};
+use super::{Global, config_paths, load, log};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config};
+use crate::console::{self, Console};
+use crate::daemon::{Daemon, End};
+use crate::pipeline::status::Status;
+use crate::store::StoreError;
+use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+
+/// Threads of the runtime: one for polling and matching, one for sends; the store has its own.
+const WORKER_THREADS: usize = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Poll until nothing is owed, deliver what is due, end
+    #[arg(long)]
+    once: bool,
+    /// Match and store, send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Listen here instead of what the configuration says
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
+    log::start(global, "info");
+    let (config, mut diagnostics) = load::config(global, output)?;
+    if let Some(config) = &config {
+        load::warn_unseen_event_types(config, &mut diagnostics);
+    }
+    output.diagnostics(&diagnostics)?;
+    let Some(config) = config else { return Ok(Exit::CONFIG) };
+    if args.listen.is_some_and(|address| !address.ip().is_loopback()) {
+        return Err(Failure::usage("--listen takes a loopback address"));
+    }
+    runtime()?.block_on(run_daemon(args, global, config, output))
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .exit(Exit::UNAVAILABLE)
+}
+
+/// Opens the store of a configuration for this process alone.
+pub(super) fn open_store(config: &Config) -> Result<Arc<SqliteStore>, Failure> {
+    SqliteStore::open(&config.state_dir, &SqliteOptions::daemon())
+        .map(Arc::new)
+        .map_err(|error: OpenError| Failure::new(Exit::STORAGE, error))
+}
+
+async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Output) -> Outcome {
+    let metrics = crate::metrics::install().exit(Exit::UNAVAILABLE)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let status = Arc::new(Status::default());
+    let store = open_store(&config)?;
+    let listener = match args.listen.or(config.listen) {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let daemon = Daemon {
+        store: store.clone(),
+        alerts: store.clone(),
+        maintain: store.clone(),
+        clock: clock.clone(),
+        status: status.clone(),
+        once: args.once,
+        dry_run: args.dry_run,
+        jitter_seed: jitter_seed(clock.now()),
+    };
+    let mut reloads = Reloads::start(&config.watched).exit(Exit::UNAVAILABLE)?;
+    let console_stop = CancellationToken::new();
+    if let Some(listener) = listener {
+        let console = Console {
+            metrics,
+            status: status.clone(),
+            store: store.clone(),
+            sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            clock: clock.clone(),
+        };
+        tracing::info!(address = ?listener.local_addr(), "console listens");
+        tokio::spawn(console::serve(listener, console, console_stop.clone().cancelled_owned()));
+    }
+    tracing::info!(
+        sources = config.sources.len(),
+        rules = config.rules.len(),
+        sinks = config.sinks.len(),
+        state = ?config.state_dir,
+        dry_run = args.dry_run,
+        "started"
+    );
+    let ended = supervise(&daemon, config, &mut reloads, global, output).await;
+    console_stop.cancel();
+    finish(&args, ended, &status, output)
+}
+
+async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
+    let bound = tokio::net::TcpListener::bind(address).await;
+    bound.map_err(|error| {
+        let text = format!("cannot listen on {address}: {error}; choose another with --listen or `server: listen`");
+        Failure::text(Exit::UNAVAILABLE, text)
+    })
+}
+
+/// Runs one configuration after another until a signal ends it.
+async fn supervise(
+    daemon: &Daemon,
+    mut config: Config,
+    reloads: &mut Reloads,
+    global: &Global,
+    output: &mut Output,
+) -> Result<(End, Option<Exit>), StoreError> {
+    let state_dir: PathBuf = config.state_dir.clone();
+    loop {
+        let stop = CancellationToken::new();
+        let running = daemon.run(config, &stop);
+        tokio::pin!(running);
+        let next = loop {
+            let trigger = tokio::select! {
+                ended = &mut running => return ended.map(|end| (end, None)),
+                trigger = reloads.next() => trigger,
+            };
+            match trigger {
+                Trigger::Stop(exit) => {
+                    tracing::info!("stopping: sends in flight are finished and settled");
+                    stop.cancel();
+                    let end = tokio::select! {
+                        ended = &mut running => ended?,
+                        () = reloads.interrupted() => return Ok((End::default(), Some(Exit::INTERRUPTED))),
+                    };
+                    return Ok((end, Some(exit)));
+                }
+                Trigger::Reload => {
+                    if let Some(next) = reload(daemon, &state_dir, global, output) {
+                        break next;
+                    }
+                }
+            }
+        };
+        stop.cancel();
+        running.await?;
+        reloads.watch(&next.watched);
+        config = next;
+    }
+}
+
+/// The new configuration, or `None` when it does not load: then the old one stays in force.
+fn reload(daemon: &Daemon, state_dir: &PathBuf, global: &Global, output: &mut Output) -> Option<Config> {
+    let paths = config_paths(global).ok()?;
+    let (config, diagnostics) = config::load(&paths, &load::surroundings(output));
+    if output.diagnostics(&diagnostics).is_err() {
+        tracing::debug!("stderr is gone");
+    }
+    let refused = match &config {
+        None => Some("the new configuration is invalid".to_owned()),
+        Some(config) if config.state_dir != *state_dir => Some("`state: dir` changed; that needs a restart".to_owned()),
+        Some(_) => None,
+    };
+    metrics::gauge!(crate::metrics::RELOAD_SUCCESSFUL).set(if refused.is_none() { 1.0 } else { 0.0 });
+    daemon.status.update(|snapshot| snapshot.reload.clone_from(&refused));
+    match refused {
+        Some(why) => {
+            tracing::error!(why, "not reloaded; the old configuration stays in force");
+            None
+        }
+        None => {
+            tracing::info!("reloaded");
+            config
+        }
+    }
+}
+
+fn finish(
+    args: &Args,
+    ended: Result<(End, Option<Exit>), StoreError>,
+    status: &Status,
+    output: &mut Output,
+) -> Outcome {
+    let (end, by_signal) = ended.map_err(|error| Failure::new(Exit::STORAGE, error))?;
+    if let Some(exit) = by_signal {
+        tracing::info!("stopped");
+        return Ok(exit);
+    }
+    if let Some(text) = end.refused {
+        return Err(Failure::text(Exit::REFUSED, text));
+    }
+    if let Some(text) = end.stopped {
+        return Err(Failure::text(Exit::UNAVAILABLE, text));
+    }
+    if !args.once {
+        return Ok(Exit::OK);
+    }
+    let snapshot = status.snapshot();
+    let events: u64 = snapshot.sources.values().map(|source| source.events).sum();
+    let [events, alerts] = [events, snapshot.alerts].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    output.note(&format!("{}, {}", counted(events, "event"), counted(alerts, "alert")))?;
+    let waiting: Vec<String> = end
+        .left
+        .iter()
+        .filter(|(_, queue)| queue.depth > 0)
+        .map(|(name, queue)| format!("{} for `{name}`", queue.depth))
+        .collect();
+    if waiting.is_empty() {
+        return Ok(Exit::OK);
+    }
+    Err(Failure::text(Exit::TEMPORARY, format!("deliveries still wait: {}", waiting.join(", "))))
+}
+
+/// Differs between processes; nothing secret depends on it.
+pub(super) fn jitter_seed(now: DateTime<Utc>) -> u64 {
+    now.timestamp_micros().unsigned_abs() ^ (u64::from(std::process::id()) << 32)
+}

@@ -1,0 +1,400 @@
+//! The configuration: YAML text in, a validated meaning or all of its mistakes out.
+//!
+//! Everything is parsed and built before any socket opens, and one bad part stops the start. This is the only module that
+//! reads the environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
+use vigie_engine::route::{self, Route};
+use vigie_engine::rule::Rule;
+use vigie_engine::yaml::{Key, Kind, Node, Scalar};
+
+use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
+use crate::sink::{self, Sink};
+use crate::source::{self, Source};
+
+mod files;
+mod rules;
+pub mod schema;
+pub mod variables;
+
+pub use files::read_files;
+
+/// Options of `state:`.
+pub const STATE_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "dir",
+        kind: OptionKind::Text,
+        presence: Presence::Default("./state"),
+        help: "directory of the store, relative to the working directory; one process at a time",
+    },
+    OptionSpec {
+        name: "retention",
+        kind: OptionKind::Duration(8 * 86_400_000, 3650 * 86_400_000),
+        presence: Presence::Default("30d"),
+        help: "how long events, alerts and delivered deliveries are kept (at least 8d, the longest look-back)",
+    },
+];
+
+/// Options of `server:`.
+pub const SERVER_OPTIONS: &[OptionSpec] = &[OptionSpec {
+    name: "listen",
+    kind: OptionKind::Text,
+    presence: Presence::Default("127.0.0.1:8787"),
+    help: "loopback address and port of /healthz, /readyz and /metrics",
+}];
+
+/// Top-level keys.
+pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "state", "server"];
+
+/// A configuration as meant.
+pub struct Config {
+    /// Named sources, ready to fetch.
+    pub sources: Vec<NamedSource>,
+    /// The user's rules and the built-in ones.
+    pub rules: Vec<Rule>,
+    /// Named sinks, ready to send.
+    pub sinks: Vec<NamedSink>,
+    /// In order.
+    pub routes: Vec<Route>,
+    /// Where the store lives.
+    pub state_dir: PathBuf,
+    /// How long things are kept.
+    pub retention: Duration,
+    /// Where the console listens, if the configuration asks for it.
+    pub listen: Option<SocketAddr>,
+    /// Files that were read, for watching.
+    pub watched: Vec<PathBuf>,
+}
+
+/// A source by its name.
+pub struct NamedSource {
+    /// The identity.
+    pub name: String,
+    /// Kind, such as `vonage_audit`.
+    pub kind: &'static str,
+    /// Ready to fetch.
+    pub source: Box<dyn Source>,
+    /// The account's client, for the verbs that ask the API directly.
+    pub account: Option<source::vonage::account::Account>,
+    /// Where its name stands.
+    pub span: Span,
+}
+
+/// A sink by its name.
+pub struct NamedSink {
+    /// The identity.
+    pub name: String,
+    /// Ready to send.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// What building drivers may use.
+pub struct Surroundings<'a> {
+    /// Environment variables.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// What sinks may use.
+    pub sinks: sink::BuildContext,
+    /// What sources may use.
+    pub sources: source::BuildContext,
+}
+
+/// The environment of this process.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn process_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Loads everything that the paths name. `None` when there was an error; the findings say which.
+#[must_use]
+pub fn load(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Option<Config>, Diagnostics) {
+    let mut diagnostics = Diagnostics::default();
+    let files = read_files(paths, &mut diagnostics);
+    let config = load_files(&files, surroundings, &mut diagnostics);
+    (config.filter(|_| !diagnostics.has_errors()), diagnostics)
+}
+
+/// Loads configuration files that were read already.
+pub fn load_files(
+    files: &[SourceFile],
+    surroundings: &Surroundings<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Config> {
+    let sections = Sections::collect(files, diagnostics)?;
+    let expand = |text: &str| variables::expand(text, surroundings.variable);
+    let loaded = rules::load(&sections, diagnostics);
+    let sources = sections
+        .named("sources")
+        .into_iter()
+        .filter_map(|(key, node)| build_source(key, node, &expand, &surroundings.sources, diagnostics));
+    let sources: Vec<NamedSource> = sources.collect();
+    let mut sinks: Vec<NamedSink> = Vec::new();
+    for (key, node) in sections.named("sinks") {
+        sinks.extend(build_sink(key, node, &expand, &surroundings.sinks, diagnostics));
+    }
+    let no_sinks = sections.get("sinks").is_none();
+    if no_sinks {
+        sinks.extend(default_sink(&sections.anchor, &surroundings.sinks, diagnostics));
+    }
+    let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
+    let state = read_section(&sections, "state", STATE_OPTIONS, &expand, diagnostics);
+    let server = read_section(&sections, "server", SERVER_OPTIONS, &expand, diagnostics);
+    let listen = match sections.get("server") {
+        Some(_) => server.as_ref().and_then(|options| listen_address(options, diagnostics)),
+        None => None,
+    };
+    let state = state?;
+    let mut watched: Vec<PathBuf> = files.iter().map(|file| PathBuf::from(&*file.path)).collect();
+    watched.extend(loaded.read);
+    Some(Config {
+        sources,
+        rules: loaded.rules,
+        sinks,
+        routes,
+        state_dir: PathBuf::from(state.text("dir").unwrap_or("./state")),
+        retention: state.duration("retention").unwrap_or(Duration::from_secs(30 * 86_400)),
+        listen,
+        watched,
+    })
+}
+
+/// Loads rule files without a configuration, their tests not yet run.
+#[must_use]
+pub fn load_rules(paths: &[PathBuf]) -> (Vec<Rule>, Diagnostics) {
+    let mut diagnostics = Diagnostics::default();
+    let rules = rules::load_paths(paths, &mut diagnostics);
+    (rules, diagnostics)
+}
+
+/// The top-level keys of all files, put together.
+pub(crate) struct Sections {
+    parts: BTreeMap<&'static str, Vec<Node>>,
+    /// The start of the first file, to point at what is missing.
+    pub(crate) anchor: Span,
+}
+
+impl Sections {
+    fn collect(files: &[SourceFile], diagnostics: &mut Diagnostics) -> Option<Self> {
+        let first = files.first()?;
+        let anchor = Span { path: first.path.clone(), line: 1, column: 1, len_chars: 1 };
+        let mut sections = Self { parts: BTreeMap::new(), anchor };
+        for file in files {
+            diagnostics.add_file(file.clone());
+            let Some(node) = vigie_engine::yaml::parse(file, diagnostics) else { continue };
+            let Some(entries) = node.entries() else {
+                let hint = Some(format!("it holds {}", TOP_LEVEL.join(", ")));
+                diagnostics.error(
+                    "E0410",
+                    &node.span,
+                    format!("a configuration is a map, not {}", node.describe()),
+                    hint,
+                );
+                continue;
+            };
+            for (key, value) in entries {
+                match TOP_LEVEL.iter().find(|name| **name == key.text) {
+                    Some(name) => sections.parts.entry(name).or_default().push(value.clone()),
+                    None => diagnostics.error(
+                        "E0411",
+                        &key.span,
+                        format!("unknown section `{}`", key.text),
+                        Some(suggestion(&key.text, TOP_LEVEL.iter().copied())),
+                    ),
+                }
+            }
+        }
+        sections.check_shapes(diagnostics);
+        Some(sections)
+    }
+
+    fn check_shapes(&self, diagnostics: &mut Diagnostics) {
+        if self.get("sources").is_none() {
+            let hint = "add `sources: {main: {vonage_audit: {api_key: ..., api_secret: ...}}}`";
+            diagnostics.error("E0412", &self.anchor, "no source is configured", Some(hint.into()));
+        }
+        for name in ["sources", "sinks"] {
+            let mut seen: BTreeMap<&str, &Key> = BTreeMap::new();
+            for node in self.parts.get(name).into_iter().flatten() {
+                let Some(entries) = node.entries().filter(|entries| !entries.is_empty()) else {
+                    let text = format!("`{name}` is a map from names to drivers, not {}", node.describe());
+                    diagnostics.error("E0413", &node.span, text, Some(format!("{name}: {{main: {{...}}}}")));
+                    continue;
+                };
+                for (key, _) in entries {
+                    if let Some(first) = seen.insert(&key.text, key) {
+                        let text = format!("`{}` is there twice in `{name}`", key.text);
+                        let hint = format!("the first is at {}:{}", first.span.path, first.span.line);
+                        diagnostics.error("E0414", &key.span, text, Some(hint));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first node of a section.
+    pub(crate) fn get(&self, name: &str) -> Option<&Node> {
+        self.parts.get(name).and_then(|nodes| nodes.first())
+    }
+
+    /// All nodes of a section, over all files.
+    pub(crate) fn all(&self, name: &str) -> &[Node] {
+        self.parts.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn named(&self, name: &str) -> Vec<(&Key, &Node)> {
+        let entries = self.all(name).iter().filter_map(Node::entries).flatten();
+        entries.map(|(key, node)| (key, node)).collect()
+    }
+}
+
+fn read_section(
+    sections: &Sections,
+    name: &'static str,
+    specs: &'static [OptionSpec],
+    expand: options::Expand<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<options::Options> {
+    if let [_, second, ..] = sections.all(name) {
+        diagnostics.error("E0414", &second.span, format!("`{name}` is there twice"), None);
+    }
+    let empty = Node { span: sections.anchor.clone(), kind: Kind::Map(Vec::new()) };
+    options::read(sections.get(name).unwrap_or(&empty), &format!("`{name}`"), specs, expand, diagnostics)
+}
+
+/// `name: {kind: {options}}`: exactly one key, the kind.
+fn one_kind<'n>(
+    key: &Key,
+    node: &'n Node,
+    what: &str,
+    kinds: &[&'static str],
+    diagnostics: &mut Diagnostics,
+) -> Option<(&'static str, &'n Node)> {
+    let shape = || Some(format!("write `{}: {{{}: {{...}}}}`", key.text, kinds.first().copied().unwrap_or_default()));
+    let Some([(kind, options)]) = node.entries() else {
+        let text = format!("{what} `{}` takes one driver, by its kind ({})", key.text, kinds.join(", "));
+        diagnostics.error("E0415", &node.span, text, shape());
+        return None;
+    };
+    let known = kinds.iter().find(|known| **known == kind.text);
+    if known.is_none() {
+        let text = format!("there is no {what} of the kind `{}`", kind.text);
+        diagnostics.error("E0416", &kind.span, text, Some(suggestion(&kind.text, kinds.iter().copied())));
+    }
+    known.map(|known| (*known, options))
+}
+
+/// Names stand in metrics, ids and command lines.
+fn check_name(key: &Key, what: &str, diagnostics: &mut Diagnostics) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = !key.text.is_empty() && key.text.len() <= 64 && key.text.chars().all(plain);
+    let reserved = key.text == crate::pipeline::notice::SOURCE && what == "source";
+    if !fits {
+        let hint = "letters, digits, `-`, `_` and `.`, at most 64 of them";
+        diagnostics.error("E0417", &key.span, format!("`{}` is no name for a {what}", key.text), Some(hint.into()));
+    }
+    if reserved {
+        let hint = "it is the built-in source of the program's own events";
+        diagnostics.error("E0417", &key.span, "the name `vigie` is taken", Some(hint.into()));
+    }
+    fits && !reserved
+}
+
+fn build_source(
+    key: &Key,
+    node: &Node,
+    expand: options::Expand<'_>,
+    context: &source::BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<NamedSource> {
+    let named = check_name(key, "source", diagnostics);
+    let kinds: Vec<&'static str> = source::KINDS.iter().map(|kind| kind.kind).collect();
+    let (kind, node) = one_kind(key, node, "source", &kinds, diagnostics)?;
+    let driver = source::KINDS.iter().find(|driver| driver.kind == kind)?;
+    let what = format!("source `{}` ({kind})", key.text);
+    let options = options::read(node, &what, driver.options, expand, diagnostics)?;
+    let built = (driver.build)(&options, &key.text, context, diagnostics)?;
+    let source::Built { source, account } = built;
+    named.then(|| NamedSource { name: key.text.clone(), kind, source, account, span: key.span.clone() })
+}
+
+fn build_sink(
+    key: &Key,
+    node: &Node,
+    expand: options::Expand<'_>,
+    context: &sink::BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<NamedSink> {
+    let named = check_name(key, "sink", diagnostics);
+    let kinds: Vec<&'static str> = sink::KINDS.iter().map(|kind| kind.kind).collect();
+    let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
+    let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
+    let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
+    let sink = (driver.build)(&options, &key.text, context, diagnostics)?;
+    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink) })
+}
+
+/// No sinks configured: stdout, in the form for people.
+fn default_sink(anchor: &Span, context: &sink::BuildContext, diagnostics: &mut Diagnostics) -> Option<NamedSink> {
+    let key = Key { text: "stdout".into(), span: anchor.clone() };
+    let empty = || Node { span: anchor.clone(), kind: Kind::Map(Vec::new()) };
+    let node = Node { kind: Kind::Map(vec![(key.clone(), empty())]), ..empty() };
+    build_sink(&key, &node, &|text| Ok(text.to_owned()), context, diagnostics)
+}
+
+/// No routes configured: everything goes everywhere.
+fn routes(
+    sections: &Sections,
+    lists: &vigie_engine::rule::Lists,
+    no_sinks: bool,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Route> {
+    let names: Vec<String> = match no_sinks {
+        true => vec!["stdout".into()],
+        false => sections.named("sinks").into_iter().map(|(key, _)| key.text.clone()).collect(),
+    };
+    let everything = route_to_all(&sections.anchor, &names);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    route::load(sections.get("routes").unwrap_or(&everything), lists, &names, diagnostics)
+}
+
+/// `routes: [{to: [every sink]}]`.
+fn route_to_all(anchor: &Span, names: &[String]) -> Node {
+    let node = |kind| Node { span: anchor.clone(), kind };
+    let name = |text: &String| node(Kind::Scalar(Scalar { text: text.clone(), quoted: true }));
+    let to = node(Kind::List(names.iter().map(name).collect()));
+    node(Kind::List(vec![node(Kind::Map(vec![(Key { text: "to".into(), span: anchor.clone() }, to)]))]))
+}
+
+/// Off loopback a token would be required; there is none yet, so loopback it is.
+fn listen_address(options: &options::Options, diagnostics: &mut Diagnostics) -> Option<SocketAddr> {
+    let text = options.text("listen")?;
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(_) => {
+            let hint = "use 127.0.0.1 or [::1]; put a proxy with authentication in front to reach it from elsewhere";
+            diagnostics.error(
+                "E0418",
+                options.span_of("listen"),
+                format!("`{text}` is not loopback"),
+                Some(hint.into()),
+            );
+            None
+        }
+        Err(_) => {
+            let hint = Some("an address and a port, such as 127.0.0.1:8787".into());
+            diagnostics.error("E0418", options.span_of("listen"), format!("`{text}` is no address"), hint);
+            None
+        }
+    }
+}
+
+/// The directory that relative paths of a file refer to.
+pub(crate) fn directory_of(path: &str) -> PathBuf {
+    Path::new(path).parent().map(Path::to_path_buf).unwrap_or_default()
+}

@@ -1,0 +1,79 @@
+//! Finding and reading YAML files. Directories are read in name order, so that two machines see the same.
+
+use std::path::{Path, PathBuf};
+
+use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
+use vigie_engine::yaml::MAX_YAML_BYTES;
+
+/// How deep a rules directory is searched: deeper trees are a mistake or a link that goes in circles.
+const MAX_DIRECTORY_DEPTH: usize = 8;
+/// Most files that one run reads.
+const MAX_FILES: usize = 10_000;
+
+/// Reads files; a directory stands for the YAML files in it (not below it).
+#[must_use]
+pub fn read_files(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
+    let mut files = Vec::new();
+    for path in paths {
+        let found = if path.is_dir() { list(path, 1, diagnostics) } else { vec![path.clone()] };
+        if found.is_empty() {
+            missing(path, "holds no .yaml or .yml file", diagnostics);
+        }
+        files.extend(found.iter().filter_map(|path| read(path, diagnostics)));
+    }
+    files
+}
+
+/// Reads rule files; a directory stands for all YAML files below it.
+pub(crate) fn read_rule_files(path: &Path, diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
+    let found = if path.is_dir() { list(path, MAX_DIRECTORY_DEPTH, diagnostics) } else { vec![path.to_path_buf()] };
+    found.iter().filter_map(|path| read(path, diagnostics)).collect()
+}
+
+fn list(directory: &Path, depth: usize, diagnostics: &mut Diagnostics) -> Vec<PathBuf> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            missing(directory, &format!("cannot be read ({error})"), diagnostics);
+            return Vec::new();
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        // ConfigMaps keep their versions in hidden directories beside the links that count.
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if hidden || found.len() >= MAX_FILES {
+            continue;
+        }
+        if path.is_dir() {
+            if depth > 1 {
+                found.extend(list(&path, depth - 1, diagnostics));
+            }
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn read(path: &Path, diagnostics: &mut Diagnostics) -> Option<SourceFile> {
+    let size_bytes = std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
+    if size_bytes > MAX_YAML_BYTES as u64 {
+        missing(path, &format!("is larger than {MAX_YAML_BYTES} bytes"), diagnostics);
+        return None;
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(SourceFile { path: path.to_string_lossy().into(), text: text.into() }),
+        Err(error) => {
+            missing(path, &format!("cannot be read ({error})"), diagnostics);
+            None
+        }
+    }
+}
+
+fn missing(path: &Path, what: &str, diagnostics: &mut Diagnostics) {
+    let span = Span { path: path.to_string_lossy().into(), line: 1, column: 1, len_chars: 1 };
+    diagnostics.error("E0419", &span, format!("{} {what}", path.display()), None);
+}

@@ -1,0 +1,84 @@
+//! JSON Schema of configuration and rule files, made from the option tables.
+
+use serde_json::{Map, Value, json};
+
+use super::{SERVER_OPTIONS, STATE_OPTIONS};
+use crate::options::{OptionSpec, json_schema};
+use crate::{sink, source};
+
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// Written by hand: a rule's `when` is a free map whose keys are fields with modifiers.
+const RULES: &str = include_str!("rules.schema.json");
+
+/// Schema of a configuration file.
+#[must_use]
+pub fn config() -> Value {
+    let sources = source::KINDS.iter().map(|kind| (kind.kind, kind.options));
+    let sinks = sink::KINDS.iter().map(|kind| (kind.kind, kind.options));
+    json!({
+        "$schema": DIALECT,
+        "title": "Vigie configuration",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["sources", "rules"],
+        "properties": {
+            "sources": named(sources),
+            "rules": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+            "sinks": named(sinks),
+            "routes": {"type": "array", "items": route()},
+            "state": json_schema(STATE_OPTIONS),
+            "server": json_schema(SERVER_OPTIONS),
+        },
+    })
+}
+
+/// Schema of a rule file.
+#[must_use]
+pub fn rules() -> Value {
+    serde_json::from_str(RULES).unwrap_or(Value::Null)
+}
+
+fn named(kinds: impl Iterator<Item = (&'static str, &'static [OptionSpec])>) -> Value {
+    let properties: Map<String, Value> = kinds.map(|(name, options)| (name.to_owned(), json_schema(options))).collect();
+    json!({
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": {"pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "additionalProperties": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": false,
+            "properties": properties,
+        },
+    })
+}
+
+fn route() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["to"],
+        "properties": {
+            "match": {"type": "object"},
+            "to": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+            "continue": {"type": "boolean"},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_schemas_are_objects_with_their_sections() {
+        assert!(rules()["properties"]["rules"].is_object(), "rules.schema.json does not parse");
+        let config = config();
+        for section in super::super::TOP_LEVEL {
+            assert!(config["properties"][section].is_object(), "{section}");
+        }
+        let kinds = &config["properties"]["sinks"]["additionalProperties"]["properties"];
+        assert!(kinds["webhook"]["required"].as_array().is_some_and(|names| names.contains(&"url".into())), "{kinds}");
+    }
+}

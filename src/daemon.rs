@@ -1,0 +1,239 @@
+//! The daemon: one configuration at work. It puts store, engine, sources and lanes together and ends them in order.
+//!
+//! Everything it must remember is in the store, so a reload is a stop and a start with another configuration; there is no
+//! second way to change a running one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vigie_engine::engine::Engine;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Wake};
+use crate::pipeline::ingest::{Ingest, Outlet, Parts, SourceEnd};
+use crate::pipeline::notice::SelfNotice;
+use crate::pipeline::status::Status;
+use crate::source::Cursor;
+use crate::store::{Alerts, Loaded, Maintain, Queue, Result, Store, StoreError};
+
+/// How often retention looks for something to remove.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
+/// Between two runs of retention when the first ended at its limit: ingest goes first.
+const MAINTAIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What stays the same over reloads.
+#[derive(Clone)]
+pub struct Daemon {
+    /// The durable truth.
+    pub store: Arc<dyn Store>,
+    /// Alerts that are stored already.
+    pub alerts: Arc<dyn Alerts>,
+    /// Retention.
+    pub maintain: Arc<dyn Maintain>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// What the console shows.
+    pub status: Arc<Status>,
+    /// Stop once nothing is owed and what is due was delivered.
+    pub once: bool,
+    /// Match and store, send nothing.
+    pub dry_run: bool,
+    /// Seed of the back-off jitter.
+    pub jitter_seed: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct End {
+    /// The credentials of a source were refused.
+    pub refused: Option<String>,
+    /// A source cannot go on.
+    pub stopped: Option<String>,
+    /// What each sink still owes (finite runs only).
+    pub left: Vec<(String, Queue)>,
+}
+
+impl Daemon {
+    /// Runs one configuration until `stop`, or until its sources are finished.
+    ///
+    /// # Errors
+    /// When the store failed for good: what was not acknowledged is asked for again at the next start.
+    pub async fn run(&self, config: Config, stop: &CancellationToken) -> Result<End> {
+        let loaded = self.store.load().await?;
+        let Loaded { cursors, state, lanes: lane_states } = loaded;
+        let mut engine = Engine::new(config.rules);
+        let unusable = engine.restore(state);
+        if !unusable.is_empty() {
+            tracing::error!(rows = unusable.len(), first = ?unusable.first(), "rule state that cannot be read is not used");
+        }
+        let (notices, notices_in) = NoticeSender::channel();
+        let shared = Lanes {
+            store: self.store.clone(),
+            alerts: self.alerts.clone(),
+            clock: self.clock.clone(),
+            notices,
+            jitter_seed: self.jitter_seed,
+        };
+        let states: BTreeMap<_, _> = lane_states.into_iter().collect();
+        let lanes: Vec<Lane> = config
+            .sinks
+            .iter()
+            .map(|sink| shared.lane(&sink.name, sink.sink.clone(), states.get(&sink.name).cloned().unwrap_or_default()))
+            .collect();
+        let wake = Wake::default();
+        let outlets: Vec<Outlet> =
+            config.sinks.iter().map(|sink| Outlet { name: sink.name.clone(), sink: sink.sink.clone() }).collect();
+        let ingest = Arc::new(Ingest::new(Parts {
+            engine,
+            routes: config.routes,
+            outlets,
+            wake: wake.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            status: self.status.clone(),
+            dry_run: self.dry_run,
+        }));
+        self.warn_orphans(&config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>()).await?;
+
+        // Whatever fails first ends the others in order: sources, then lanes.
+        let inner = stop.child_token();
+        let lanes_stop = CancellationToken::new();
+        let mut side = JoinSet::new();
+        side.spawn(pump_notices(ingest.clone(), notices_in, inner.clone()));
+        side.spawn(maintain(self.clone(), config.retention, inner.clone()));
+        let lanes_task = tokio::spawn({
+            let (wake, lanes_stop, inner) = (wake.clone(), lanes_stop.clone(), inner.clone());
+            async move {
+                let ended = deliver::run(lanes, &wake, &lanes_stop).await;
+                inner.cancel();
+                ended
+            }
+        });
+        let sources = self.run_sources(&ingest, config.sources, cursors, &inner).await;
+        if !self.once || sources.is_err() {
+            inner.cancel();
+        }
+        lanes_stop.cancel();
+        let lanes_ended = lanes_task.await.unwrap_or_else(|error| Err(StoreError::Fatal(error.into())));
+        let mut end = sources?;
+        lanes_ended?;
+        if self.once && !stop.is_cancelled() {
+            end.left = self.drain(&shared, &config.sinks, stop).await?;
+        }
+        inner.cancel();
+        while let Some(ended) = side.join_next().await {
+            ended.unwrap_or_else(|error| Err(StoreError::Fatal(error.into())))?;
+        }
+        Ok(end)
+    }
+
+    async fn drain(
+        &self,
+        shared: &Lanes,
+        sinks: &[crate::config::NamedSink],
+        stop: &CancellationToken,
+    ) -> Result<Vec<(String, Queue)>> {
+        let states: BTreeMap<_, _> = self.store.load().await?.lanes.into_iter().collect();
+        let lane = |sink: &crate::config::NamedSink| {
+            shared.lane(&sink.name, sink.sink.clone(), states.get(&sink.name).cloned().unwrap_or_default())
+        };
+        deliver::drain(sinks.iter().map(lane).collect(), stop).await
+    }
+
+    async fn run_sources(
+        &self,
+        ingest: &Arc<Ingest>,
+        sources: Vec<crate::config::NamedSource>,
+        cursors: Vec<(String, Cursor)>,
+        stop: &CancellationToken,
+    ) -> Result<End> {
+        let cursors: BTreeMap<String, Cursor> = cursors.into_iter().collect();
+        let mut tasks = JoinSet::new();
+        for mut named in sources {
+            let (ingest, stop, once) = (ingest.clone(), stop.clone(), self.once);
+            let cursor = cursors.get(&named.name).cloned();
+            self.status.update_source(&named.name, |_| {});
+            tasks.spawn(async move {
+                let ended = ingest.run_source(&named.name, &mut *named.source, cursor, once, &stop).await;
+                (named.name, ended)
+            });
+        }
+        let mut end = End::default();
+        let mut failure = None;
+        while let Some(joined) = tasks.join_next().await {
+            match joined {
+                Ok((_, Ok(SourceEnd::Cancelled | SourceEnd::Finished))) => {}
+                Ok((name, Ok(SourceEnd::Refused(text)))) => end.refused = Some(format!("source `{name}`: {text}")),
+                Ok((name, Ok(SourceEnd::Stopped(text)))) => {
+                    tracing::error!(source = %name, error = ?text, "the source cannot go on");
+                    end.stopped = Some(format!("source `{name}`: {text}"));
+                }
+                Ok((_, Err(error))) => {
+                    failure.get_or_insert(error);
+                    stop.cancel();
+                }
+                Err(error) => {
+                    failure.get_or_insert(StoreError::Fatal(error.into()));
+                    stop.cancel();
+                }
+            }
+        }
+        if !self.once && failure.is_none() && end.stopped.is_none() {
+            // A daemon whose files are read to the end stays: lanes may still owe, and the console answers.
+            stop.cancelled().await;
+        }
+        failure.map_or(Ok(end), Err)
+    }
+
+    /// Deliveries of a sink that the configuration no longer has are kept, and said aloud.
+    async fn warn_orphans(&self, sinks: &[&str]) -> Result<()> {
+        for (name, queue) in self.maintain.backlogs().await? {
+            if queue.depth > 0 && !sinks.contains(&name.as_str()) {
+                tracing::warn!(sink = %name, waiting = queue.depth, "deliveries wait for a sink that is not configured");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn pump_notices(
+    ingest: Arc<Ingest>,
+    mut notices: mpsc::Receiver<LaneNotice>,
+    stop: CancellationToken,
+) -> Result<()> {
+    loop {
+        let notice = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            notice = notices.recv() => notice,
+        };
+        let Some(notice) = notice else { return Ok(()) };
+        let notice = SelfNotice { event_type: notice.kind.event_type(), about: notice.sink, text: notice.message };
+        match ingest.notify(vec![notice]).await {
+            Ok(()) => {}
+            Err(StoreError::Full(cause)) => tracing::error!(%cause, "a notice about a sink could not be stored"),
+            Err(fatal) => return Err(fatal),
+        }
+    }
+}
+
+async fn maintain(daemon: Daemon, retention: Duration, stop: CancellationToken) -> Result<()> {
+    let mut wait = MAINTAIN_AGAIN;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = match daemon.maintain.maintain(daemon.clock.now(), retention).await {
+            Ok(more) if more => MAINTAIN_AGAIN,
+            Ok(_) | Err(StoreError::Full(_)) => MAINTAIN_EVERY,
+            Err(fatal) => return Err(fatal),
+        };
+    }
+}

@@ -1,0 +1,394 @@
+//! Ingest: one response becomes one commit of events, rule state, alerts, deliveries and the source's cursor.
+//!
+//! It never sends anything and never moves a cursor without what the cursor stands for. A failed commit leaves engine and
+//! source where they were, so the same request gives the same result.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use metrics::{counter, gauge};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use vigie_engine::alert::Alert;
+use vigie_engine::engine::{Effects, Engine};
+use vigie_engine::event::Event;
+use vigie_engine::route::{Route, destinations};
+
+use super::deliver::Wake;
+use super::notice::{self, SelfNotice};
+use super::status::Status;
+use crate::clock::Clock;
+use crate::metrics as names;
+use crate::sink::{Form, RenderContext, Sink, delivery_id};
+use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
+use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
+
+/// How long ingest waits before it tries a full disk again: long enough not to spin, short enough to resume at once
+/// when somebody has made room.
+const FULL_RETRY: Duration = Duration::from_secs(2);
+/// Failures for longer than this become a notice; shorter ones heal by themselves every day.
+const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
+
+/// A sink as ingest sees it: it renders.
+#[derive(Clone)]
+pub struct Outlet {
+    /// Name in the configuration: the identity.
+    pub name: String,
+    /// Renders the bytes.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// What ingest needs.
+pub struct Parts {
+    /// Rules and their state, already restored.
+    pub engine: Engine,
+    /// In order.
+    pub routes: Vec<Route>,
+    /// All sinks.
+    pub outlets: Vec<Outlet>,
+    /// Wakes the lanes when something was committed for them.
+    pub wake: Wake,
+    /// The durable truth.
+    pub store: Arc<dyn Store>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// What the console shows.
+    pub status: Arc<Status>,
+    /// Match and store, but create no deliveries.
+    pub dry_run: bool,
+}
+
+/// Runs sources.
+pub struct Ingest {
+    engine: Mutex<Engine>,
+    routes: Vec<Route>,
+    outlets: Vec<Outlet>,
+    wake: Wake,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    status: Arc<Status>,
+    dry_run: bool,
+}
+
+/// Why a source's loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SourceEnd {
+    /// It was told to.
+    Cancelled,
+    /// A finite source gave everything, or `once` was asked for and nothing is owed.
+    Finished,
+    /// The credentials were refused and the run is finite.
+    Refused(String),
+    /// It cannot go on.
+    Stopped(String),
+}
+
+impl Ingest {
+    /// Takes the parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { engine, routes, outlets, wake, store, clock, status, dry_run } = parts;
+        Self { engine: Mutex::new(engine), routes, outlets, wake, store, clock, status, dry_run }
+    }
+
+    /// Polls one source until it is told to stop; with `once`, until nothing that was visible is left.
+    ///
+    /// # Errors
+    /// When the store failed for good.
+    pub async fn run_source(
+        &self,
+        name: &str,
+        source: &mut dyn Source,
+        mut cursor: Option<Cursor>,
+        once: bool,
+        stop: &CancellationToken,
+    ) -> StoreResult<SourceEnd> {
+        loop {
+            let fetched = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(SourceEnd::Cancelled),
+                fetched = source.fetch(cursor.as_ref(), &*self.store) => fetched,
+            };
+            let wait = match fetched {
+                Ok(fetched) => match self.absorb(name, fetched).await {
+                    Ok(absorbed) => {
+                        cursor = Some(absorbed.cursor);
+                        if absorbed.finished || (once && absorbed.caught_up) {
+                            return Ok(SourceEnd::Finished);
+                        }
+                        absorbed.next_in
+                    }
+                    Err(StoreError::Full(cause)) => self.full(name, &cause),
+                    Err(fatal) => return Err(fatal),
+                },
+                Err(error) => match self.fetch_failed(name, error, once).await? {
+                    Ok(wait) => wait,
+                    Err(end) => return Ok(end),
+                },
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(SourceEnd::Cancelled),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Says something about the program itself; it is stored and routed like any event.
+    ///
+    /// # Errors
+    /// When the store cannot take it.
+    pub async fn notify(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
+        if notices.is_empty() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        for notice in &notices {
+            counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
+            tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
+        }
+        let events: Vec<Event> = notices.into_iter().filter_map(|notice| notice.into_event(now)).collect();
+        self.evaluate_and_commit(notice::SOURCE, events, Vec::new(), None, now).await
+    }
+
+    async fn absorb(&self, name: &str, fetched: Fetched) -> StoreResult<Absorbed> {
+        let now = self.clock.now();
+        // Notices first: a crash in between repeats one (it folds), the other order could lose it.
+        let notices = fetched.notices.into_iter().map(|notice| SelfNotice {
+            event_type: notice.kind.event_type(),
+            about: name.to_owned(),
+            text: notice.message,
+        });
+        self.notify(notices.collect()).await?;
+        let unseen = self.unseen(name, fetched.events, fetched.before_start, fetched.poison).await?;
+        let Unseen { events, before_start, poison } = unseen;
+        let (event_count, poison_count) = (events.len() as u64, poison.len() as u64);
+        let mut rows: Vec<StoredEvent> = before_start.iter().map(stored).collect();
+        rows.extend(poison.into_iter().map(|row| StoredEvent {
+            id: row.id,
+            created_at: row.created_at.unwrap_or(now),
+            raw: row.raw.into(),
+            poison: Some(row.error),
+        }));
+        let newest = events.iter().map(Event::created_at).max();
+        self.evaluate_and_commit(name, events, rows, Some(fetched.cursor.clone()), now).await?;
+
+        let source = name.to_owned();
+        counter!(names::POLL, "source" => source.clone(), "outcome" => "ok").increment(1);
+        counter!(names::EVENTS, "source" => source.clone()).increment(event_count);
+        counter!(names::EVENTS_POISON, "source" => source.clone()).increment(poison_count);
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floats; seconds and counts stay far below 2^53")]
+        {
+            gauge!(names::POLL_LAST_SUCCESS, "source" => source.clone()).set(now.timestamp() as f64);
+            gauge!(names::WINDOWS_OWED, "source" => source.clone()).set(fetched.windows_owed as f64);
+            if let Some(newest) = newest {
+                gauge!(names::EVENT_LAG, "source" => source).set((now - newest).num_milliseconds() as f64 / 1000.0);
+            }
+        }
+        self.status.update(|snapshot| snapshot.store = None);
+        self.status.update_source(name, |status| {
+            status.last_success_at = Some(now);
+            status.failing = None;
+            status.failing_since = None;
+            status.windows_owed = fetched.windows_owed;
+            status.events += event_count;
+            status.caught_up = fetched.caught_up;
+            status.finished = fetched.finished;
+        });
+        Ok(Absorbed {
+            cursor: fetched.cursor,
+            next_in: fetched.next_in,
+            finished: fetched.finished,
+            caught_up: fetched.caught_up,
+        })
+    }
+
+    /// Drops what the store has and what the answer itself repeats; an id counts once.
+    async fn unseen(
+        &self,
+        name: &str,
+        mut events: Vec<Event>,
+        mut before_start: Vec<Event>,
+        mut poison: Vec<Poison>,
+    ) -> StoreResult<Unseen> {
+        let given = (events.len() + before_start.len() + poison.len()) as u64;
+        let mut ids: Vec<String> = events.iter().chain(&before_start).map(|event| event.id().to_owned()).collect();
+        ids.extend(poison.iter().map(|row| row.id.clone()));
+        let stored = self.store.contains(name, &ids).await?;
+        let mut taken: HashSet<String> =
+            ids.into_iter().zip(stored).filter(|(_, stored)| *stored).map(|(id, _)| id).collect();
+        events.retain(|event| taken.insert(event.id().to_owned()));
+        before_start.retain(|event| taken.insert(event.id().to_owned()));
+        poison.retain(|row| taken.insert(row.id.clone()));
+        let repeated = given - (events.len() + before_start.len() + poison.len()) as u64;
+        counter!(names::EVENTS_DUPLICATE, "source" => name.to_owned()).increment(repeated);
+        Ok(Unseen { events, before_start, poison })
+    }
+
+    async fn evaluate_and_commit(
+        &self,
+        source: &str,
+        events: Vec<Event>,
+        unevaluated: Vec<StoredEvent>,
+        cursor: Option<Cursor>,
+        now: DateTime<Utc>,
+    ) -> StoreResult<()> {
+        // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
+        let mut engine = self.engine.lock().await;
+        let mut batch = engine.batch();
+        for event in &events {
+            batch.step(source, event, now);
+        }
+        let effects = batch.finish();
+        let mut rows: Vec<StoredEvent> = events.iter().map(stored).collect();
+        rows.extend(unevaluated);
+        let mut alerts = Vec::with_capacity(effects.alerts.len());
+        let mut deliveries = Vec::new();
+        for alert in &effects.alerts {
+            let (muted_by, mut owed) = self.route(alert, now);
+            deliveries.append(&mut owed);
+            alerts.push(NewAlert { alert: alert.clone(), muted_by });
+        }
+        let woken: HashSet<String> = deliveries.iter().map(|delivery| delivery.sink.clone()).collect();
+        let batch = IngestBatch {
+            source: source.to_owned(),
+            cursor,
+            events: rows,
+            state: effects.state.clone(),
+            alerts,
+            folds: effects.folds.clone(),
+            deliveries,
+            at: Some(now),
+        };
+        self.store.commit(batch).await?;
+        engine.apply(&effects.state);
+        drop(engine);
+        self.count(&effects, &woken);
+        if !woken.is_empty() {
+            self.wake.wake();
+        }
+        Ok(())
+    }
+
+    /// Which sinks owe this alert, rendered; or why none does.
+    fn route(&self, alert: &Alert, now: DateTime<Utc>) -> (Option<String>, Vec<NewDelivery>) {
+        if self.dry_run {
+            return (Some("dry run".into()), Vec::new());
+        }
+        let names = destinations(&self.routes, alert);
+        if names.is_empty() {
+            return (Some("no route matched".into()), Vec::new());
+        }
+        let deliveries = names.iter().filter_map(|name| {
+            let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
+            Some(render(outlet, alert, now))
+        });
+        (None, deliveries.collect())
+    }
+
+    fn count(&self, effects: &Effects, woken: &HashSet<String>) {
+        for (rule_id, matches) in &effects.matches {
+            counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
+        }
+        counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
+        let outcome = match (self.dry_run, woken.is_empty()) {
+            (true, _) => "muted",
+            (false, true) => "unrouted",
+            (false, false) => "routed",
+        };
+        for alert in &effects.alerts {
+            let severity = alert.rule.severity.as_str();
+            counter!(names::ALERTS, "severity" => severity, "outcome" => outcome).increment(1);
+        }
+        self.status.update(|snapshot| snapshot.alerts += effects.alerts.len() as u64);
+    }
+
+    fn full(&self, name: &str, cause: &crate::store::BoxError) -> Duration {
+        counter!(names::POLL, "source" => name.to_owned(), "outcome" => "store_full").increment(1);
+        tracing::error!(source = name, %cause, "no space left for the store; polling pauses, nothing is lost");
+        self.status.update(|snapshot| snapshot.store = Some(format!("no space left: {cause}")));
+        FULL_RETRY
+    }
+
+    async fn fetch_failed(
+        &self,
+        name: &str,
+        error: SourceError,
+        once: bool,
+    ) -> StoreResult<Result<Duration, SourceEnd>> {
+        let now = self.clock.now();
+        let outcome = match error.fault {
+            Fault::RetryAfter(_) => "retry",
+            Fault::Refused(_) => "refused",
+            Fault::Stop => "stopped",
+        };
+        counter!(names::POLL, "source" => name.to_owned(), "outcome" => outcome).increment(1);
+        tracing::warn!(source = name, error = ?error.message, outcome, "request failed");
+        let mut since = now;
+        self.status.update_source(name, |status| {
+            since = *status.failing_since.get_or_insert(now);
+            status.failing = Some(error.message.clone());
+        });
+        let mut notices: Vec<SelfNotice> = error
+            .notice
+            .into_iter()
+            .map(|notice| SelfNotice {
+                event_type: notice.kind.event_type(),
+                about: name.to_owned(),
+                text: notice.message,
+            })
+            .collect();
+        let failing_for = (now - since).to_std().unwrap_or_default();
+        if notices.is_empty() && failing_for >= FAILING_NOTICE_AFTER {
+            let text = format!("no good answer for {} s: {}", failing_for.as_secs(), error.message);
+            let event_type = crate::source::NoticeKind::PollingFailing.event_type();
+            notices.push(SelfNotice { event_type, about: name.to_owned(), text });
+        }
+        match self.notify(notices).await {
+            Ok(()) => {}
+            Err(StoreError::Full(cause)) => return Ok(Ok(self.full(name, &cause))),
+            Err(fatal) => return Err(fatal),
+        }
+        Ok(match error.fault {
+            Fault::RetryAfter(wait) => Ok(wait),
+            Fault::Refused(_) if once => Err(SourceEnd::Refused(error.message)),
+            Fault::Refused(wait) => Ok(wait),
+            Fault::Stop => Err(SourceEnd::Stopped(error.message)),
+        })
+    }
+}
+
+/// What of an answer is not stored yet.
+struct Unseen {
+    events: Vec<Event>,
+    before_start: Vec<Event>,
+    poison: Vec<Poison>,
+}
+
+fn stored(event: &Event) -> StoredEvent {
+    StoredEvent { id: event.id().to_owned(), created_at: event.created_at(), raw: event.raw().clone(), poison: None }
+}
+
+struct Absorbed {
+    cursor: Cursor,
+    next_in: Duration,
+    finished: bool,
+    caught_up: bool,
+}
+
+/// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.
+fn render(outlet: &Outlet, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
+    let delivery_id = delivery_id(&alert.alert_id, &outlet.name);
+    let form = |form| outlet.sink.render(alert, &RenderContext { delivery_id: &delivery_id, now, form });
+    let body = form(Form::Full).or_else(|error| {
+        tracing::warn!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "rendered as plain text instead");
+        form(Form::Plain)
+    });
+    let body = body.unwrap_or_else(|error| {
+        tracing::error!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "reduced to its identity");
+        format!("[{}] {} (alert {})", alert.rule.severity.as_str(), alert.rule.id, alert.alert_id).into_bytes()
+    });
+    NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: outlet.name.clone(), body }
+}

@@ -1,0 +1,61 @@
+//! How sources and the store stand right now, for health checks and progress. It decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+/// One source.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SourceStatus {
+    /// Last request that gave an answer which was committed.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// The last failure, until a request succeeds again.
+    pub failing: Option<String>,
+    /// When the failures began.
+    pub failing_since: Option<DateTime<Utc>>,
+    /// Windows not yet proven complete.
+    pub windows_owed: u64,
+    /// Events stored since the start of the process.
+    pub events: u64,
+    /// Everything visible so far is accounted for.
+    pub caught_up: bool,
+    /// It gave everything it has (a file).
+    pub finished: bool,
+}
+
+/// The whole program.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Snapshot {
+    /// By name.
+    pub sources: BTreeMap<String, SourceStatus>,
+    /// Why ingest stands still, if it does.
+    pub store: Option<String>,
+    /// Alerts since the start of the process.
+    pub alerts: u64,
+    /// Why the last reload did not take effect.
+    pub reload: Option<String>,
+}
+
+/// Shared between ingest, which writes, and the console, which reads.
+#[derive(Debug, Default)]
+pub struct Status(Mutex<Snapshot>);
+
+impl Status {
+    /// Changes it.
+    pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Changes what is known of one source.
+    pub fn update_source(&self, name: &str, change: impl FnOnce(&mut SourceStatus)) {
+        self.update(|snapshot| change(snapshot.sources.entry(name.to_owned()).or_default()));
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,446 @@
+//! `email`: each alert as one mail over SMTP, text and HTML, rendered whole at ingest and sent as those bytes.
+//!
+//! From and To come from the configuration only. Message-ID is the delivery's, so that a copy is known as one; mails of one
+//! dedup key share a thread. Recipients are told apart: one that is refused or not ready keeps the mail from no other.
+
+mod body;
+mod relay;
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, Message, MessageBuilder, MultiPart, SinglePart};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
+use lettre::{Address, address::AddressError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use url::Url;
+use vigie_engine::alert::Alert;
+use vigie_engine::diagnostic::Diagnostics;
+use vigie_engine::text::{is_unsafe, single_line};
+
+use self::body::{Content, headline};
+use self::relay::{Fate, GREYLISTED, Handover, Relay, Security};
+use super::http::guard::{Policy, Refused};
+use super::http::redact::Redactor;
+use super::http::{ALLOW_PRIVATE, CA_FILE};
+use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use crate::options::{OptionKind, OptionSpec, Options, Presence};
+use crate::pipeline::BoxFuture;
+use crate::secret::Secret;
+
+/// Key in the YAML.
+pub const KIND: &str = "email";
+
+/// Its options.
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "smtp",
+        kind: OptionKind::Url(&["smtps", "smtp", "smtp+starttls"]),
+        presence: Presence::Required,
+        help: "smtps://user:password@host (TLS) or smtp://host (STARTTLS; plain text to loopback only)",
+    },
+    OptionSpec {
+        name: "user",
+        kind: OptionKind::Text,
+        presence: Presence::Optional,
+        help: "who logs in, when the URL does not say it",
+    },
+    OptionSpec {
+        name: "password",
+        kind: OptionKind::Secret,
+        presence: Presence::Optional,
+        help: "its password as it is, for one with characters that a URL would need encoded",
+    },
+    OptionSpec {
+        name: "from",
+        kind: OptionKind::Text,
+        presence: Presence::Required,
+        help: "the sender, such as vigie@example.org or Vigie <vigie@example.org>",
+    },
+    OptionSpec { name: "to", kind: OptionKind::Texts, presence: Presence::Required, help: "one recipient or a list" },
+    OptionSpec {
+        name: "insecure",
+        kind: OptionKind::Flag,
+        presence: Presence::Default("false"),
+        help: "whether smtp:// may send in plain text beyond loopback",
+    },
+    CA_FILE,
+    ALLOW_PRIVATE,
+];
+
+/// Recipients of one sink: each costs a command of the conversation, and the whole is bounded in time.
+pub const MAX_RECIPIENTS: usize = 50;
+/// Mails of which some recipients wait, remembered so that the others get no copy.
+const MAX_PARTIAL: usize = 512;
+/// Longest value of a header of ours.
+const MAX_HEADER_CHARS: usize = 200;
+
+/// What an e-mail sink is made of.
+#[derive(Debug, Clone)]
+pub struct EmailOptions {
+    /// Relay: `smtps`, `smtp+starttls` or `smtp`, perhaps with user and password.
+    pub smtp: Url,
+    /// Takes the place of the URL's user.
+    pub user: Option<String>,
+    /// Takes the place of the URL's password.
+    pub password: Option<Secret>,
+    /// Sender.
+    pub from: String,
+    /// Recipients.
+    pub to: Vec<String>,
+    /// PEM of additional authorities.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Plain text beyond loopback.
+    pub insecure: bool,
+    /// What may be reached.
+    pub policy: Policy,
+}
+
+/// Why an e-mail sink cannot be built; names the option.
+#[derive(Debug, thiserror::Error)]
+pub enum EmailError {
+    /// The guard refuses the relay's host.
+    #[error("the host of the URL is refused")]
+    Refused(#[source] Refused),
+    /// A text is no mail address.
+    #[error("`{address}` is no mail address")]
+    Address {
+        /// `from` or `to`.
+        option: &'static str,
+        /// As written, made inert.
+        address: String,
+        /// Why, by the parser.
+        #[source]
+        source: Option<AddressError>,
+    },
+    /// More than [`MAX_RECIPIENTS`].
+    #[error("more than {MAX_RECIPIENTS} recipients")]
+    TooManyRecipients,
+    /// Something in the URL or beside it has no meaning.
+    #[error("{0}")]
+    Url(&'static str),
+    /// The additional authorities are no PEM certificates.
+    #[error("the CA file holds no usable certificate")]
+    Authorities,
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] lettre::transport::smtp::Error),
+}
+
+/// The sink.
+#[derive(Debug)]
+pub struct EmailSink {
+    from: Mailbox,
+    to: Vec<Mailbox>,
+    relay: Relay,
+    redactor: Redactor,
+    partial: Mutex<VecDeque<Partial>>,
+}
+
+/// A mail that some recipients have.
+#[derive(Debug, Clone, Default)]
+struct Partial {
+    delivery_id: String,
+    taken: Vec<Address>,
+    refused: Vec<Fate>,
+}
+
+/// Builds it from its options.
+pub fn build(
+    options: &Options,
+    _name: &str,
+    _context: &BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<Box<dyn Sink>> {
+    let ca_pem = match options.text(CA_FILE.name).map(|path| (path, std::fs::read(path))) {
+        None => None,
+        Some((_, Ok(pem))) => Some(pem),
+        Some((path, Err(error))) => {
+            let message = format!("CA file `{path}` cannot be read: {error}");
+            diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
+            return None;
+        }
+    };
+    let built = EmailSink::new(EmailOptions {
+        smtp: options.url("smtp")?.clone(),
+        user: options.text("user").map(str::to_owned),
+        password: options.secret("password").cloned(),
+        from: options.text("from")?.to_owned(),
+        to: options.texts("to").to_vec(),
+        ca_pem,
+        insecure: options.flag("insecure"),
+        policy: Policy { allow_private: options.flag(ALLOW_PRIVATE.name) },
+    });
+    let error = match built {
+        Ok(sink) => return Some(Box::new(sink)),
+        Err(error) => error,
+    };
+    let (code, option, hint) = match &error {
+        EmailError::Refused(_) => ("E0421", "smtp", None),
+        EmailError::Authorities => ("E0422", CA_FILE.name, Some(CA_FILE.help)),
+        EmailError::Address { option, .. } => ("E0427", *option, Some("write it as name@example.org")),
+        EmailError::TooManyRecipients => ("E0427", "to", Some("use the address of a group")),
+        EmailError::Url(_) | EmailError::Tls(_) => ("E0428", "smtp", Some("smtps://user:password@mail.example.org")),
+    };
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let hint = hint.map(str::to_owned);
+    diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), hint);
+    None
+}
+
+impl EmailSink {
+    /// Builds it; opens nothing.
+    ///
+    /// # Errors
+    /// When an option cannot be used.
+    pub fn new(options: EmailOptions) -> Result<Self, EmailError> {
+        let from = mailbox("from", &options.from)?;
+        let to = options.to.iter().map(|text| mailbox("to", text)).collect::<Result<Vec<_>, _>>()?;
+        if to.len() > MAX_RECIPIENTS {
+            return Err(EmailError::TooManyRecipients);
+        }
+        let url = &options.smtp;
+        let host = url.host_str().ok_or(EmailError::Url("it has no host"))?.to_owned();
+        options.policy.vet_host(&host).map_err(EmailError::Refused)?;
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(EmailError::Url("nothing may follow host and port"));
+        }
+        let user = options.user.clone().or_else(|| Some(decode(url.username())).filter(|user| !user.is_empty()));
+        let password = options.password.clone().or_else(|| url.password().map(|text| Secret::new(decode(text))));
+        let (credentials, secrets) = match (user, password) {
+            (Some(user), Some(password)) => {
+                (Some(Credentials::new(user.clone(), password.expose().to_owned())), spellings(&user, &password))
+            }
+            (None, None) => (None, Vec::new()),
+            _ => return Err(EmailError::Url("user and password go together")),
+        };
+        let security = security(&options, &host)?;
+        let default_port = match &security {
+            Security::Implicit(_) => 465,
+            Security::StartTls(_) => 587,
+            Security::Plain => 25,
+        };
+        let bare_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let relay = Relay {
+            host: bare_host,
+            port: url.port().unwrap_or(default_port),
+            security,
+            credentials,
+            policy: options.policy,
+            sender: from.email.clone(),
+        };
+        let redactor = Redactor::new(url, &secrets);
+        Ok(Self { from, to, relay, redactor, partial: Mutex::new(VecDeque::new()) })
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
+        let before = self.partial(&delivery.delivery_id);
+        let settled = |address: &Address| {
+            before.taken.contains(address) || before.refused.iter().any(|fate| fate.recipient == *address)
+        };
+        let pending: Vec<Address> =
+            self.to.iter().map(|mailbox| mailbox.email.clone()).filter(|address| !settled(address)).collect();
+        match self.relay.hand_over(&delivery.body, &pending).await {
+            Ok(handover) => self.judge(before, handover),
+            Err(failure) => AttemptReport {
+                outcome: failure.outcome,
+                status: failure.status,
+                excerpt: self.redactor.excerpt(failure.cause.as_bytes()),
+            },
+        }
+    }
+
+    /// What the recipients' fates make of the delivery, this attempt and earlier ones taken together.
+    fn judge(&self, mut known: Partial, handover: Handover) -> AttemptReport {
+        let Handover { taken, refused, later, reply } = handover;
+        known.taken.extend(taken);
+        known.refused.extend(refused);
+        let outcome = match (known.taken.is_empty(), later.is_empty()) {
+            (false, true) => Outcome::Delivered,
+            (false, false) => Outcome::Later(GREYLISTED),
+            (true, false) => Outcome::Wait(Some(GREYLISTED)),
+            (true, true) => Outcome::Dead,
+        };
+        let decided = later.first().or(known.refused.first()).map_or(250, |fate| fate.code);
+        let counts = [("taken", known.taken.len()), ("refused", known.refused.len()), ("not yet", later.len())];
+        let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
+        let status = match counts.collect::<Vec<_>>().as_slice() {
+            [_] => format!("SMTP {decided}"),
+            several => format!("SMTP {decided} ({})", several.join(", ")),
+        };
+        let fates = later.iter().chain(&known.refused).map(|fate| format!("{}: {}", fate.recipient, fate.said));
+        let reply = Some(reply).filter(|reply| !reply.is_empty());
+        let excerpt = reply.into_iter().chain(fates).collect::<Vec<_>>().join("; ");
+        let excerpt = self.redactor.excerpt(excerpt.as_bytes());
+        self.remember(known, matches!(outcome, Outcome::Later(_) | Outcome::Wait(_)));
+        AttemptReport { outcome, status, excerpt }
+    }
+
+    fn partial(&self, delivery_id: &str) -> Partial {
+        let partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = partial.iter().find(|known| known.delivery_id == delivery_id).cloned();
+        known.unwrap_or_else(|| Partial { delivery_id: delivery_id.to_owned(), ..Partial::default() })
+    }
+
+    /// Forgotten at a restart: then the recipients who have it get one more copy with the same Message-ID.
+    fn remember(&self, known: Partial, waits: bool) {
+        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        partial.retain(|other| other.delivery_id != known.delivery_id);
+        if waits {
+            if partial.len() >= MAX_PARTIAL {
+                partial.pop_front();
+            }
+            partial.push_back(known);
+        }
+    }
+
+    fn headers(&self, alert: &Alert, context: &RenderContext<'_>) -> MessageBuilder {
+        let domain = self.from.email.domain();
+        let thread = format!("<{}@{domain}>", thread_id(alert));
+        let builder = Message::builder()
+            .date(context.now.into())
+            .from(self.from.clone())
+            .subject(headline(alert))
+            .message_id(Some(format!("<{}@{domain}>", context.delivery_id)))
+            .in_reply_to(thread.clone())
+            .references(thread);
+        let builder = self.to.iter().fold(builder, |builder, mailbox| builder.to(mailbox.clone()));
+        let rows: [(HeaderName, &str); 7] = [
+            (HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated"),
+            (HeaderName::new_from_ascii_str("X-Auto-Response-Suppress"), "All"),
+            (HeaderName::new_from_ascii_str("X-Vigie-Alert-Id"), &alert.alert_id),
+            (HeaderName::new_from_ascii_str("X-Vigie-Delivery-Id"), context.delivery_id),
+            (HeaderName::new_from_ascii_str("X-Vigie-Rule"), &alert.rule.id),
+            (HeaderName::new_from_ascii_str("X-Vigie-Severity"), super::text::severity_word(alert.rule.severity)),
+            (HeaderName::new_from_ascii_str("X-Vigie-Source"), &alert.source),
+        ];
+        rows.into_iter().fold(builder, |builder, (name, value)| {
+            builder.raw_header(HeaderValue::new(name, single_line(value, MAX_HEADER_CHARS)))
+        })
+    }
+}
+
+impl Sink for EmailSink {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn retry_profile(&self) -> RetryProfile {
+        RetryProfile::Person
+    }
+
+    fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let content = Content::new(alert, context.delivery_id);
+        let headers = self.headers(alert, context);
+        let mail = match context.form {
+            Form::Plain => headers.singlepart(SinglePart::plain(content.text())),
+            Form::Full => headers.multipart(
+                MultiPart::alternative()
+                    .boundary(format!("vigie-{}", context.delivery_id))
+                    .singlepart(SinglePart::plain(content.text()))
+                    .singlepart(SinglePart::html(content.html())),
+            ),
+        };
+        mail.map(|mail| mail.formatted()).map_err(|error| RenderError(error.to_string()))
+    }
+
+    fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
+        Box::pin(self.attempt(delivery))
+    }
+}
+
+fn security(options: &EmailOptions, host: &str) -> Result<Security, EmailError> {
+    let implicit = options.smtp.scheme() == "smtps";
+    let plain = options.smtp.scheme() == "smtp" && (options.insecure || is_loopback(host));
+    if options.insecure && !plain {
+        return Err(EmailError::Url("`insecure` has a meaning with smtp:// only"));
+    }
+    if plain {
+        return Ok(Security::Plain);
+    }
+    let mut tls = TlsParameters::builder(host.to_owned()).certificate_store(CertificateStore::WebpkiRoots);
+    if let Some(pem) = &options.ca_pem {
+        let found = CertificateDer::pem_slice_iter(pem).filter(Result::is_ok).count();
+        let certificate = Certificate::from_pem(pem).map_err(|_| EmailError::Authorities)?;
+        if found == 0 {
+            return Err(EmailError::Authorities);
+        }
+        tls = tls.add_root_certificate(certificate);
+    }
+    let tls = tls.build_rustls().map_err(EmailError::Tls)?;
+    Ok(if implicit { Security::Implicit(tls) } else { Security::StartTls(tls) })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A control character in a display name makes the library panic, and an address beyond ASCII needs a relay that few are.
+fn mailbox(option: &'static str, text: &str) -> Result<Mailbox, EmailError> {
+    let refuse = |source| EmailError::Address { option, address: single_line(text, MAX_HEADER_CHARS), source };
+    if text.chars().any(is_unsafe) {
+        return Err(refuse(None));
+    }
+    let mailbox: Mailbox = text.trim().parse().map_err(|error| refuse(Some(error)))?;
+    if mailbox.email.to_string().is_ascii() { Ok(mailbox) } else { Err(refuse(None)) }
+}
+
+/// Mails of one dedup key belong together; an alert without one stands for itself.
+fn thread_id(alert: &Alert) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |part: &str| {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    };
+    add(&alert.rule.id);
+    add(&alert.source);
+    if alert.key.is_empty() {
+        add(&alert.alert_id);
+    }
+    for (field, value) in &alert.key {
+        add(field);
+        add(value.as_raw());
+    }
+    let thread: String = hasher.finalize().to_hex().chars().take(32).collect();
+    format!("thread-{thread}")
+}
+
+/// The forms in which a relay could repeat the log-in.
+fn spellings(user: &str, password: &Secret) -> Vec<Secret> {
+    let password = password.expose();
+    let plain = STANDARD.encode(format!("\0{user}\0{password}"));
+    vec![Secret::new(password), Secret::new(STANDARD.encode(password)), Secret::new(plain)]
+}
+
+/// Resolves `%40` and the like; what is no such escape stays as it is.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! What the poller has found out about the API, because its description does not say: zone of naive stamps, page cap,
+//! whether totals can be trusted.
+//!
+//! Nothing here is assumed for good on one answer. Bounds are the exception, on purpose: whether a bound is inclusive cannot be
+//! proven from outside (a server may keep fractions that it does not show), so every window is asked for with one second
+//! of padding and counted without the seconds at its edges; that is right for every kind of bound.
+
+use chrono::{DateTime, FixedOffset, NaiveDateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// Zones in use lie between these, in whole quarters of an hour.
+const EASTMOST_S: i64 = 14 * 3_600;
+const WESTMOST_S: i64 = -12 * 3_600;
+const QUARTER_S: i64 = 900;
+/// A stamp in whole seconds and a padded bound may miss each other by this much.
+const SLACK_S: i64 = 2;
+/// Answers that must agree before a zone is taken as proven.
+const ZONE_ANSWERS: u8 = 2;
+/// Answers in a row that must contradict a proven zone before it is doubted.
+const ZONE_CONTRADICTIONS: u8 = 3;
+
+/// Part of the cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Zone of naive stamps.
+    pub zone: Zone,
+    /// Longest page that was shown when a longer one was asked for.
+    pub page_cap: Option<u64>,
+    /// Turns false for good when a total was below or above what can be shown.
+    pub totals_trusted: bool,
+    /// Totals below this were confirmed by asking for what lies beyond them.
+    pub totals_confirmed_below: u64,
+    /// Stored rows before this time are no evidence for counting (Unix seconds).
+    pub counts_from_s: i64,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self {
+            zone: Zone::default(),
+            page_cap: None,
+            totals_trusted: true,
+            totals_confirmed_below: 0,
+            counts_from_s: i64::MIN,
+        }
+    }
+}
+
+impl Calibration {
+    /// The rows that fill a page when `asked` are asked for.
+    #[must_use]
+    pub fn full_page(&self, asked: u64) -> u64 {
+        self.page_cap.map_or(asked, |cap| cap.min(asked))
+    }
+
+    /// A page of `rows` was not all there is although `asked` is more.
+    pub fn learn_cap(&mut self, rows: u64, asked: u64) {
+        if rows > 0 && rows < asked {
+            self.page_cap = Some(rows);
+        } else if self.page_cap.is_some_and(|cap| rows > cap) {
+            self.page_cap = None;
+        }
+    }
+}
+
+/// In which zone naive stamps are written: an interval that every answer narrows, because a row lies within the window that
+/// was asked for (in UTC) while its stamp shows the wall clock of the zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// East of UTC, lower bound.
+    low_s: i64,
+    /// East of UTC, upper bound.
+    high_s: i64,
+    /// Answers that narrowed it without contradiction.
+    answers: u8,
+    /// Answers in a row that contradict.
+    contradictions: u8,
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self { low_s: WESTMOST_S, high_s: EASTMOST_S, answers: 0, contradictions: 0 }
+    }
+}
+
+/// What an answer said about the zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZoneVerdict {
+    /// In line with what is known, or nothing to say.
+    Fits,
+    /// Rows lie outside the window by this zone: the filter was ignored, or the zone changed.
+    Contradicts,
+    /// The zone was doubted too often and is unknown again.
+    Lost,
+}
+
+impl Zone {
+    /// The offset, once exactly one zone is possible and enough answers said so.
+    #[must_use]
+    pub fn proven(&self) -> Option<FixedOffset> {
+        if self.answers < ZONE_ANSWERS {
+            return None;
+        }
+        self.only()
+    }
+
+    /// For reading stamps: the proven zone, else UTC.
+    #[must_use]
+    pub fn offset(&self) -> FixedOffset {
+        self.proven().unwrap_or_else(utc)
+    }
+
+    /// Takes the naive stamps of one answer to the window `from..to` (padded, in UTC).
+    pub fn learn(&mut self, stamps: &[NaiveDateTime], from: DateTime<Utc>, to: DateTime<Utc>) -> ZoneVerdict {
+        let seconds = || stamps.iter().map(|stamp| stamp.and_utc().timestamp());
+        let (Some(first_s), Some(last_s)) = (seconds().min(), seconds().max()) else { return ZoneVerdict::Fits };
+        let low_s = self.low_s.max(last_s - to.timestamp() - SLACK_S);
+        let high_s = self.high_s.min(first_s - from.timestamp() + SLACK_S);
+        if only_between(low_s, high_s).is_none() && count_between(low_s, high_s) == 0 {
+            self.contradictions += 1;
+            if self.contradictions < ZONE_CONTRADICTIONS && self.proven().is_some() {
+                return ZoneVerdict::Contradicts;
+            }
+            *self = Self::default();
+            return ZoneVerdict::Lost;
+        }
+        (self.low_s, self.high_s) = (low_s, high_s);
+        self.contradictions = 0;
+        if self.only().is_some() {
+            self.answers = self.answers.saturating_add(1).min(ZONE_ANSWERS);
+        }
+        ZoneVerdict::Fits
+    }
+
+    /// A window (in UTC) whose answer halves what is possible, given a row with this naive stamp.
+    #[must_use]
+    pub fn probe(&self, stamp: NaiveDateTime) -> (i64, i64) {
+        let wall_s = stamp.and_utc().timestamp();
+        // A single zone is left: confirm it. Else the eastern half of what is possible.
+        let middle_s = if self.only().is_some() { self.low_s } else { (self.low_s + self.high_s).div_euclid(2) };
+        (wall_s - self.high_s - 1, wall_s - middle_s + 1)
+    }
+
+    /// The row that was looked for by `probe` is not in that window, and the answer was complete.
+    pub fn exclude_probed(&mut self) {
+        if self.only().is_some() {
+            *self = Self::default();
+        } else {
+            self.high_s = (self.low_s + self.high_s).div_euclid(2) + SLACK_S;
+        }
+    }
+
+    /// Gives up: naive stamps are UTC.
+    pub fn assume_utc(&mut self) {
+        *self = Self { low_s: 0, high_s: 0, answers: ZONE_ANSWERS, contradictions: 0 };
+    }
+
+    fn only(&self) -> Option<FixedOffset> {
+        only_between(self.low_s, self.high_s)
+    }
+}
+
+fn utc() -> FixedOffset {
+    use chrono::Offset as _;
+    Utc.fix()
+}
+
+fn count_between(low_s: i64, high_s: i64) -> i64 {
+    (high_s.div_euclid(QUARTER_S) - (low_s - 1).div_euclid(QUARTER_S)).max(0)
+}
+
+fn only_between(low_s: i64, high_s: i64) -> Option<FixedOffset> {
+    if count_between(low_s, high_s) != 1 {
+        return None;
+    }
+    FixedOffset::east_opt(i32::try_from(high_s.div_euclid(QUARTER_S) * QUARTER_S).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().expect("valid")
+    }
+
+    fn stamp(text: &str) -> NaiveDateTime {
+        text.parse().expect("valid")
+    }
+
+    #[test]
+    fn two_narrow_answers_prove_a_zone() {
+        let mut zone = Zone::default();
+        let stamps = [stamp("2026-01-02T08:39:00")];
+        assert_eq!(zone.learn(&stamps, at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z")), ZoneVerdict::Fits);
+        assert_eq!(zone.proven(), None);
+        zone.learn(&stamps, at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
+        assert_eq!(zone.proven(), FixedOffset::east_opt(5 * 3600 + 1800));
+    }
+
+    #[test]
+    fn a_wide_answer_with_spread_rows_narrows_too() {
+        let mut zone = Zone::default();
+        let stamps = [stamp("2026-01-01T19:01:00"), stamp("2026-01-02T06:58:00")];
+        for _ in 0..2 {
+            zone.learn(&stamps, at("2026-01-02T00:00:00Z"), at("2026-01-02T12:00:00Z"));
+        }
+        assert_eq!(zone.proven(), FixedOffset::west_opt(5 * 3600));
+    }
+
+    #[test]
+    fn one_answer_that_ignored_its_filter_does_not_shake_a_proven_zone() {
+        let mut zone = Zone::default();
+        let (from, to) = (at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
+        for _ in 0..2 {
+            zone.learn(&[stamp("2026-01-02T03:05:00")], from, to);
+        }
+        let stray = [stamp("2026-01-01T22:05:00")];
+        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Contradicts);
+        assert_eq!(zone.learn(&[stamp("2026-01-02T03:05:00")], from, to), ZoneVerdict::Fits);
+        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Contradicts);
+        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Contradicts);
+        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Lost);
+        assert_eq!(zone.proven(), None);
+    }
+
+    #[test]
+    fn halving_finds_any_zone() {
+        let row = stamp("2026-01-02T08:39:00");
+        for quarter in -48i64..=56 {
+            let real_s = row.and_utc().timestamp() - quarter * 900;
+            let mut zone = Zone::default();
+            let mut asked = 0;
+            while zone.proven().is_none() && asked < 20 {
+                let (from_s, to_s) = zone.probe(row);
+                if (from_s..=to_s).contains(&real_s) {
+                    let moment = |second| DateTime::from_timestamp(second, 0).expect("valid");
+                    assert_eq!(zone.learn(&[row], moment(from_s), moment(to_s)), ZoneVerdict::Fits);
+                } else {
+                    zone.exclude_probed();
+                }
+                asked += 1;
+            }
+            assert_eq!(zone.proven().map(|offset| i64::from(offset.local_minus_utc())), Some(quarter * 900));
+            assert!(asked <= 12, "{asked} requests for {quarter}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One row of a page becomes an event or poison; nothing else on the page is touched by it.
+//!
+//! A row is never dropped. A poison row goes under its own id only when id and time could be read: otherwise a later,
+//! repaired row with the same id would pass for a repetition and never be evaluated.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, FixedOffset, NaiveDateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use vigie_engine::event::{Event, EventError, MAX_EVENT_BYTES};
+
+use crate::source::Poison;
+use crate::source::vonage::stamp::Stamp;
+
+/// A longer id is no id. The API's are UUIDs.
+const MAX_ID_BYTES: usize = 256;
+
+/// A row with what the poller needs of it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Identity; computed from the bytes where the row has none that can be used.
+    pub id: String,
+    /// By its stamp; the time of the answer where there is none.
+    pub at: DateTime<Utc>,
+    /// The stamp, if it came without a zone.
+    pub naive: Option<NaiveDateTime>,
+    /// Identity and time are the row's own, so it may be counted against the API's totals.
+    pub counted: bool,
+    /// What it is.
+    pub content: Content,
+}
+
+/// An event or not.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// An event.
+    Event(Event),
+    /// Kept, reported, never evaluated.
+    Poison(Poison),
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    created_at: Option<&'a RawValue>,
+}
+
+/// Reads one row. `zone` is where naive stamps are written, `answered_at` the server's time of the answer.
+#[must_use]
+pub fn read_row(raw: &Arc<str>, zone: FixedOffset, answered_at: DateTime<Utc>) -> Row {
+    let head = match serde_json::from_str::<Head<'_>>(raw) {
+        Ok(head) => head,
+        Err(_) => return poison(raw, None, answered_at, "it is no JSON object with an id and a time"),
+    };
+    let stamp = head.created_at.and_then(text_of).as_deref().and_then(Stamp::parse);
+    let at = stamp.and_then(|stamp| stamp.at(zone));
+    let naive = match stamp {
+        Some(Stamp::Naive(naive)) => Some(naive),
+        Some(Stamp::Zoned(_)) | None => None,
+    };
+    let id = head.id.and_then(text_of).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
+    let (id, at) = match (id, at) {
+        (Some(id), Some(at)) => (id, at),
+        (None, at) => return poison(raw, at, answered_at, "it has no id"),
+        (Some(_), None) => return poison(raw, None, answered_at, "its created_at cannot be read"),
+    };
+    let content = match Event::new(&id, at, Arc::clone(raw)) {
+        Ok(event) => Content::Event(event),
+        Err(error) => {
+            Content::Poison(Poison { id: id.clone(), created_at: Some(at), raw: cut(raw), error: describe(&error) })
+        }
+    };
+    Row { id, at, naive, counted: true, content }
+}
+
+fn poison(raw: &Arc<str>, at: Option<DateTime<Utc>>, answered_at: DateTime<Utc>, error: &str) -> Row {
+    let digest = blake3::hash(raw.as_bytes()).to_hex();
+    let id = format!("poison-{}", digest.chars().take(32).collect::<String>());
+    let at = at.unwrap_or(answered_at);
+    let kept = Poison { id: id.clone(), created_at: Some(at), raw: cut(raw), error: error.to_owned() };
+    Row { id, at, naive: None, counted: false, content: Content::Poison(kept) }
+}
+
+fn describe(error: &EventError) -> String {
+    match error {
+        EventError::TooLarge => format!("it is larger than {MAX_EVENT_BYTES} bytes"),
+        EventError::NotAnObject => "it is no JSON object".into(),
+        EventError::Json(place) => format!("it is no JSON: {place}"),
+    }
+}
+
+/// Text, or a number as text (an id may change its type; it stays the same id).
+fn text_of(raw: &RawValue) -> Option<String> {
+    match serde_json::from_str(raw.get()) {
+        Ok(serde_json::Value::String(text)) => Some(text),
+        Ok(serde_json::Value::Number(number)) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn cut(raw: &str) -> String {
+    let mut end = raw.len().min(MAX_EVENT_BYTES);
+    while !raw.is_char_boundary(end) {
+        end -= 1;
+    }
+    raw.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Row {
+        let zone = FixedOffset::east_opt(7200).expect("valid");
+        read_row(&Arc::from(text), zone, "2026-01-02T03:04:05Z".parse().expect("valid"))
+    }
+
+    fn error_of(row: &Row) -> &str {
+        match &row.content {
+            Content::Poison(poison) => &poison.error,
+            Content::Event(_) => "",
+        }
+    }
+
+    #[test]
+    fn a_row_is_an_event_with_its_zone_applied() {
+        let row = read(r#"{"id":"a","created_at":"2018-08-13T10:15:31","x":"\ud800"}"#);
+        assert!(row.counted && row.naive.is_some());
+        assert_eq!(row.at, "2018-08-13T08:15:31Z".parse::<DateTime<Utc>>().expect("valid"));
+        assert_eq!(read(r#"{"id":17,"created_at":"2018-08-13T10:15:31Z"}"#).id, "17");
+    }
+
+    #[test]
+    fn what_is_no_event_is_poison_under_a_computed_id() {
+        for (text, error) in [
+            ("17", "no JSON object"),
+            ("null", "no JSON object"),
+            (r#"{"created_at":"2018-08-13T10:15:31Z"}"#, "no id"),
+            (r#"{"id":"","created_at":"2018-08-13T10:15:31Z"}"#, "no id"),
+            (r#"{"id":"a"}"#, "created_at"),
+            (r#"{"id":"a","created_at":"soon"}"#, "created_at"),
+            (r#"{"id":"a","id":"b","created_at":"2018-08-13T10:15:31Z"}"#, "no JSON object"),
+        ] {
+            let row = read(text);
+            assert!(error_of(&row).contains(error), "{text}: {}", error_of(&row));
+            assert!(row.id.starts_with("poison-") && !row.counted, "{text}");
+            assert_eq!(row.id, read(text).id, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_oversized_row_is_poison_under_its_own_id_and_cut() {
+        let text = format!(r#"{{"id":"a","created_at":"2018-08-13T10:15:31Z","x":"{}"}}"#, "é".repeat(200_000));
+        let row = read(&text);
+        assert!(error_of(&row).contains("larger"), "{}", error_of(&row));
+        assert!(row.counted && row.id == "a");
+        let Content::Poison(poison) = row.content else { return };
+        assert!(poison.raw.len() <= MAX_EVENT_BYTES && poison.raw.len() > MAX_EVENT_BYTES - 4);
+    }
+}

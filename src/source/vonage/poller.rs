@@ -1,0 +1,276 @@
+//! The polling algorithm as a state machine without input or output: `plan` says what to ask for, `judge` what an answer
+//! proves, `absorb` what follows from it.
+//!
+//! It never reads a clock (the server's `Date` comes in with the answer) and never forgets a window that is not proven complete.
+//! All that must survive a crash is in `State`; `Volatile` may be lost at any moment and only costs requests.
+
+pub mod absorb;
+pub mod judge;
+pub mod walk;
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use tokio::time::Instant;
+
+use crate::source::vonage::client::{BoundForm, ListQuery, MAX_PAGE_SIZE, PageInfo};
+use crate::source::vonage::event::Row;
+use crate::source::vonage::poller::walk::Walk;
+use crate::source::vonage::state::State;
+use crate::source::vonage::window::Window;
+
+/// Drains between two roots, so that neither starves the other.
+const DRAINS_PER_ROOT: u32 = 8;
+/// A closed window ends this long after the root that owes it: the server's own clock may lag behind its stamps.
+const CLOSED_BEYOND_S: i64 = 5;
+/// Every window is asked for with this much before its first second; see `calibration`.
+const PAD_S: i64 = 1;
+/// End of time for counting: no stamp lies beyond the year 3000.
+pub const FAR_S: i64 = 32_503_680_000;
+
+/// One rhythm of looking back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier {
+    /// A root is due this long after the last one.
+    pub every: Duration,
+    /// What a root covers before its frontier.
+    pub look_back: Duration,
+}
+
+/// The default tiers: fresh events fast, late ones surely. Lateness up to the last look-back loses nothing.
+pub const DEFAULT_TIERS: [Tier; 3] = [
+    Tier { every: Duration::from_secs(15), look_back: Duration::from_secs(600) },
+    Tier { every: Duration::from_secs(300), look_back: Duration::from_secs(6 * 3_600) },
+    Tier { every: Duration::from_secs(6 * 3_600), look_back: Duration::from_secs(7 * 86_400) },
+];
+
+/// Where the first frontier lies, on the server's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the first answer.
+    Now,
+    /// This long before the first answer.
+    Ago(Duration),
+    /// Here.
+    At(DateTime<Utc>),
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// The very first: the server's clock and the form of its stamps.
+    Survey,
+    /// Where naive stamps are written.
+    Zone,
+    /// From a tier's look-back on, without an upper bound.
+    Root(usize),
+    /// An owed window.
+    Drain(Window),
+    /// A page of an owed second that holds more than a page.
+    Walk(Window),
+}
+
+/// A list request with its window in whole seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What it is for.
+    pub ask: Ask,
+    /// `date_from` as sent.
+    pub from_s: Option<i64>,
+    /// `date_to` as sent.
+    pub to_s: Option<i64>,
+    /// From 1.
+    pub page: u32,
+    /// Rows asked for.
+    pub size: u32,
+}
+
+impl Request {
+    fn new(ask: Ask, from_s: Option<i64>, to_s: Option<i64>) -> Self {
+        Self { ask, from_s, to_s, page: 1, size: MAX_PAGE_SIZE }
+    }
+
+    /// For the client.
+    #[must_use]
+    pub fn query(&self) -> ListQuery {
+        let moment = |second: i64| DateTime::from_timestamp(second, 0);
+        ListQuery {
+            from: self.from_s.and_then(moment),
+            to: self.to_s.and_then(moment),
+            bounds: BoundForm::Zulu,
+            page: self.page,
+            size: self.size,
+            ..ListQuery::default()
+        }
+    }
+
+    /// The same window, another page.
+    #[must_use]
+    pub fn at_page(&self, page: u32, size: u32) -> Self {
+        Self { page, size, ..self.clone() }
+    }
+
+    /// The seconds in which every row is within the window whatever kind its bounds are of.
+    #[must_use]
+    pub fn countable(&self) -> (i64, i64) {
+        (self.from_s.map_or(i64::MIN, |from_s| from_s + PAD_S), self.to_s.unwrap_or(FAR_S))
+    }
+
+    /// Whether its answer is judged as a whole window.
+    #[must_use]
+    pub fn is_window(&self) -> bool {
+        matches!(self.ask, Ask::Root(_) | Ask::Drain(_))
+    }
+}
+
+/// What came back, with what the store knows about it.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Rows without repetitions, in the order of the answer.
+    pub rows: Vec<Row>,
+    /// For each row, whether the store lacks it.
+    pub new: Vec<bool>,
+    /// What the API said about its pages.
+    pub page: PageInfo,
+    /// Server time when the request was made (`Date` less the time it took).
+    pub asked_s: i64,
+    /// Server time of the answer.
+    pub answered_s: i64,
+    /// Rows stored in the countable seconds before this answer.
+    pub stored: u64,
+    /// What `judge` wanted to know besides, in the order asked.
+    pub probes: Vec<Probe>,
+    /// Whether the newest event is still known, where an answer lacked rows.
+    pub anchor: Option<AnchorLookup>,
+}
+
+/// What lies beyond what an answer showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// Nothing.
+    Empty,
+    /// Rows.
+    Rows,
+    /// The probe said nothing that can be used.
+    Unknown,
+}
+
+/// `GET /events/{id}` of the newest seen event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnchorLookup {
+    /// It is there: the list is at fault.
+    Found,
+    /// The API no longer knows it.
+    Gone,
+    /// No answer.
+    Failed,
+}
+
+/// State machine of one account.
+#[derive(Debug, Clone)]
+pub struct Poller {
+    /// Durable.
+    pub state: State,
+    tiers: Vec<Tier>,
+    start: Start,
+    volatile: Volatile,
+}
+
+/// What a restart forgets.
+#[derive(Debug, Clone)]
+struct Volatile {
+    due: Vec<Instant>,
+    rooted: Vec<bool>,
+    unproven_roots: Vec<u32>,
+    drains_since_root: u32,
+    walk: Option<Walk>,
+    zone_row: Option<(NaiveDateTime, String)>,
+    zone_tries: u32,
+    stumbles: u32,
+    deferred: Option<Window>,
+}
+
+impl Poller {
+    /// Goes on from `state`, or begins.
+    #[must_use]
+    pub fn new(tiers: &[Tier], start: Start, state: Option<State>, now: Instant) -> Self {
+        let state = state.unwrap_or_else(|| State::new(&look_backs_s(tiers)));
+        let volatile = Volatile {
+            due: vec![now; tiers.len()],
+            rooted: vec![false; tiers.len()],
+            unproven_roots: vec![0; tiers.len()],
+            drains_since_root: 0,
+            walk: None,
+            zone_row: None,
+            zone_tries: 0,
+            stumbles: 0,
+            deferred: None,
+        };
+        Self { state, tiers: tiers.to_vec(), start, volatile }
+    }
+
+    /// What to ask for now.
+    #[must_use]
+    pub fn plan(&self, now: Instant) -> Request {
+        if self.state.start_s.is_none() {
+            return Request::new(Ask::Survey, None, None);
+        }
+        if let Some((stamp, _)) = &self.volatile.zone_row {
+            let (from_s, to_s) = self.state.calibration.zone.probe(*stamp);
+            return Request::new(Ask::Zone, Some(from_s), Some(to_s));
+        }
+        let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
+        let owing = !self.state.owed.is_empty();
+        match next {
+            Some((tier, due)) if !owing || (*due <= now && self.volatile.drains_since_root >= DRAINS_PER_ROOT) => {
+                self.root(tier)
+            }
+            _ => self.drain(),
+        }
+    }
+
+    /// How long until something is due; zero while something is owed.
+    #[must_use]
+    pub fn idle_for(&self, now: Instant) -> Duration {
+        if self.state.start_s.is_none() || self.volatile.zone_row.is_some() || !self.state.owed.is_empty() {
+            return Duration::ZERO;
+        }
+        let due = self.volatile.due.iter().min().copied();
+        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
+    }
+
+    /// Every tier had its root since the start and nothing is owed.
+    #[must_use]
+    pub fn caught_up(&self) -> bool {
+        self.state.start_s.is_some()
+            && self.volatile.zone_row.is_none()
+            && self.state.owed.is_empty()
+            && self.volatile.rooted.iter().all(|rooted| *rooted)
+    }
+
+    fn root(&self, tier: usize) -> Request {
+        let start_s = self.state.start_s.unwrap_or(0);
+        let from_s = self.state.tiers.get(tier).map_or(start_s, |tier| tier.frontier_s - tier.look_back_s);
+        Request::new(Ask::Root(tier), Some(from_s.max(start_s) - PAD_S), None)
+    }
+
+    fn drain(&self) -> Request {
+        if let Some(walk) = &self.volatile.walk
+            && self.state.owed.windows().contains(&walk.window)
+        {
+            return walk.request();
+        }
+        let deferred = self.volatile.deferred;
+        let owed = &self.state.owed;
+        match owed.narrowest(|window| Some(window) == deferred).or_else(|| owed.narrowest(|_| false)) {
+            Some(window) => Request::new(Ask::Drain(window), Some(window.from_s - PAD_S), Some(window.to_s)),
+            None => self.root(0),
+        }
+    }
+}
+
+/// Look-backs in seconds.
+#[must_use]
+pub fn look_backs_s(tiers: &[Tier]) -> Vec<i64> {
+    tiers.iter().map(|tier| i64::try_from(tier.look_back.as_secs()).unwrap_or(i64::MAX)).collect()
+}

@@ -1,0 +1,367 @@
+//! What follows from an answer: events handed on, windows owed or settled, the frontier moved, the operator told.
+//!
+//! A frontier moves only together with what it leaves behind: the window is proven complete, or its parts are owed in the same
+//! cursor. An answer that is at fault (rows missing, filter ignored) moves nothing.
+
+use vigie_engine::event::Event;
+
+use crate::source::vonage::calibration::ZoneVerdict;
+use crate::source::vonage::client::MAX_PAGE_SIZE;
+use crate::source::vonage::event::{Content, Row};
+use crate::source::vonage::poller::judge::{Judgement, Verdict};
+use crate::source::vonage::poller::walk::{Walk, WalkEnd};
+use crate::source::vonage::poller::{
+    AnchorLookup, Ask, CLOSED_BEYOND_S, FAR_S, Instant, Observation, Poller, Request, Start, look_backs_s,
+};
+use crate::source::vonage::state::Anchor;
+use crate::source::vonage::window::Window;
+use crate::source::{Notice, NoticeKind, Poison};
+
+/// Answers at fault in a row after which what was stored before no longer counts as evidence: the API may have dropped rows.
+const MAX_STUMBLES: u32 = 10;
+/// Zone probes after which naive stamps are read as UTC, the stated default, and the operator is told.
+const MAX_ZONE_TRIES: u32 = 40;
+/// A row dated further ahead than this is reported.
+const FUTURE_SLACK_S: i64 = 60;
+/// The last tier never looks back further: the usual retention of the store.
+const MAX_LOOK_BACK_S: i64 = 30 * 86_400;
+/// Notices of one kind from one answer; the rows themselves are all kept.
+const MAX_ROW_NOTICES: usize = 5;
+
+/// What one answer gives to the pipeline.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// To be evaluated.
+    pub events: Vec<Event>,
+    /// To be stored and never evaluated: they happened before the start.
+    pub before_start: Vec<Event>,
+    /// To be kept.
+    pub poison: Vec<Poison>,
+    /// For the operator.
+    pub notices: Vec<Notice>,
+    /// Answers at fault in a row, this one included; the next request waits accordingly.
+    pub stumbles: u32,
+}
+
+impl Poller {
+    /// Takes an answer. `judgement` is what `judge` decided where the request was for a window.
+    pub fn absorb(&mut self, request: &Request, seen: Observation, judgement: Option<Judgement>, now: Instant) -> Step {
+        self.state.step += 1;
+        let mut step = Step::default();
+        if let Some(judgement) = judgement {
+            self.learn_totals(request, &judgement, seen.page.total_elements, &mut step);
+        }
+        if self.hold_for_zone(request, &seen, &mut step) {
+            return step;
+        }
+        match request.ask {
+            Ask::Survey => {
+                self.begin(&seen);
+                self.ingest(&seen, 0, &mut step);
+            }
+            Ask::Zone => self.probed_zone(&seen),
+            Ask::Root(tier) => self.rooted(tier, request, &seen, verdict(judgement), now, &mut step),
+            Ask::Drain(window) => self.drained(window, &seen, verdict(judgement), &mut step),
+            Ask::Walk(window) => self.walked(window, &seen, &mut step),
+        }
+        if self.state.owed.is_empty() {
+            self.volatile.walk = None;
+            self.state.tiers.iter_mut().for_each(|tier| tier.proven = true);
+        }
+        step
+    }
+
+    fn begin(&mut self, seen: &Observation) {
+        let start_s = match self.start {
+            Start::Now => seen.asked_s,
+            Start::Ago(span) => seen.asked_s - i64::try_from(span.as_secs()).unwrap_or(i64::MAX).min(seen.asked_s),
+            Start::At(at) => at.timestamp(),
+        };
+        self.state.start_s = Some(start_s);
+        self.state.tiers.iter_mut().for_each(|tier| tier.frontier_s = start_s);
+    }
+
+    /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The answer
+    /// is asked for again afterwards, since nothing moved.
+    fn hold_for_zone(&mut self, request: &Request, seen: &Observation, step: &mut Step) -> bool {
+        let held = self.must_hold(&seen.rows);
+        let stamps: Vec<_> = seen.rows.iter().filter_map(|row| row.naive).collect();
+        let zone = &mut self.state.calibration.zone;
+        if matches!(request.ask, Ask::Zone | Ask::Root(0)) && !stamps.is_empty() {
+            let to_s = request.to_s.unwrap_or(seen.answered_s + 1);
+            let moment = |second| chrono::DateTime::from_timestamp(second, 0).unwrap_or_default();
+            if zone.learn(&stamps, moment(request.from_s.unwrap_or(0)), moment(to_s)) == ZoneVerdict::Lost {
+                self.volatile.zone_tries += 1;
+            }
+        }
+        if !held || request.ask == Ask::Zone {
+            return false;
+        }
+        if self.volatile.zone_tries >= MAX_ZONE_TRIES {
+            zone.assume_utc();
+            let text = "the zone of stamps without one cannot be found out; they are read as UTC";
+            step.notices.push(notice(NoticeKind::FilterIgnored, text));
+        }
+        let row = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone())));
+        self.volatile.zone_row = row.filter(|_| zone.proven().is_none());
+        if request.ask == Ask::Survey {
+            self.begin(seen);
+        }
+        true
+    }
+
+    /// Whether the rows were read without knowing the zone of their stamps.
+    #[must_use]
+    pub fn must_hold(&self, rows: &[Row]) -> bool {
+        self.state.calibration.zone.proven().is_none() && rows.iter().any(|row| row.naive.is_some())
+    }
+
+    fn probed_zone(&mut self, seen: &Observation) {
+        self.volatile.zone_tries += 1;
+        let Some((_, id)) = &self.volatile.zone_row else { return };
+        if self.state.calibration.zone.proven().is_some() {
+            self.volatile.zone_row = None;
+            self.volatile.zone_tries = 0;
+        } else if self.volatile.zone_tries >= MAX_ZONE_TRIES {
+            self.volatile.zone_row = None;
+        } else if !seen.rows.iter().any(|row| row.id == *id) && seen.page.total_elements == Some(seen.rows.len() as u64)
+        {
+            self.state.calibration.zone.exclude_probed();
+        }
+    }
+
+    fn learn_totals(&mut self, request: &Request, judgement: &Judgement, total: Option<u64>, step: &mut Step) {
+        let calibration = &mut self.state.calibration;
+        if let Some(rows) = judgement.capped_at {
+            calibration.learn_cap(rows, u64::from(request.size));
+        }
+        if let Some(below) = judgement.confirmed_below {
+            calibration.totals_confirmed_below = calibration.totals_confirmed_below.max(below);
+        }
+        if judgement.totals_lie {
+            self.distrust_totals(total, step);
+        }
+    }
+
+    fn distrust_totals(&mut self, total: Option<u64>, step: &mut Step) {
+        if std::mem::replace(&mut self.state.calibration.totals_trusted, false) {
+            let text = format!(
+                "the API's total ({}) is not what it shows; windows are now proven complete by reading them to their end",
+                total.unwrap_or(0)
+            );
+            step.notices.push(notice(NoticeKind::TotalsUntrusted, &text));
+        }
+    }
+
+    fn rooted(
+        &mut self,
+        tier: usize,
+        request: &Request,
+        seen: &Observation,
+        verdict: Verdict,
+        now: Instant,
+        step: &mut Step,
+    ) {
+        let Some(old) = self.state.tiers.get(tier).cloned() else { return };
+        let every = self.tiers.get(tier).map_or(std::time::Duration::ZERO, |tier| tier.every);
+        if let Some(due) = self.volatile.due.get_mut(tier) {
+            *due = now + every;
+        }
+        if matches!(verdict, Verdict::Missing | Verdict::Ignored) {
+            if let Some(due) = self.volatile.due.get_mut(tier) {
+                *due = now;
+            }
+            self.stumble(verdict, seen, step);
+            return;
+        }
+        self.volatile.stumbles = 0;
+        self.volatile.drains_since_root = 0;
+        if let Some(rooted) = self.volatile.rooted.get_mut(tier) {
+            *rooted = true;
+        }
+        let proven_s = if old.proven { old.frontier_s } else { 0 };
+        self.ingest(seen, proven_s, step);
+        // The server's Date has whole seconds and was written after the request was made.
+        let start_s = seen.asked_s - 1;
+        let complete = verdict == Verdict::Complete;
+        if !complete {
+            self.owe(tier, request, seen, start_s + CLOSED_BEYOND_S, proven_s);
+        }
+        if let Some(unproven) = self.volatile.unproven_roots.get_mut(tier) {
+            *unproven = if complete { 0 } else { *unproven + 1 };
+        }
+        if let Some(tier) = self.state.tiers.get_mut(tier) {
+            tier.frontier_s = tier.frontier_s.max(start_s);
+            tier.proven = complete && (tier.proven || self.state.owed.is_empty());
+        }
+    }
+
+    fn owe(&mut self, tier: usize, request: &Request, seen: &Observation, closed_s: i64, proven_s: i64) {
+        let from_s = request.countable().0;
+        let window = Window { from_s, to_s: closed_s.max(from_s + 1), proven_s };
+        for part in window.split(parts(seen)) {
+            self.state.owed.add(part);
+        }
+        let again = self.volatile.unproven_roots.get(tier).is_some_and(|unproven| *unproven > 0);
+        if again || seen.rows.iter().any(|row| row.at.timestamp() >= window.to_s) {
+            // What is dated in the future: closed as well, so that it is proven complete and not only glanced at.
+            self.state.owed.add(Window { from_s: window.to_s, to_s: FAR_S, proven_s: 0 });
+        }
+    }
+
+    fn drained(&mut self, window: Window, seen: &Observation, verdict: Verdict, step: &mut Step) {
+        self.volatile.drains_since_root += 1;
+        match verdict {
+            Verdict::Missing | Verdict::Ignored => {
+                self.volatile.deferred = Some(window);
+                self.stumble(verdict, seen, step);
+                return;
+            }
+            Verdict::Complete => self.state.owed.settle(window),
+            Verdict::Incomplete if window.width_s() > 1 => {
+                self.state.owed.settle(window);
+                for part in window.split(parts(seen)) {
+                    self.state.owed.add(part);
+                }
+            }
+            Verdict::Incomplete => {
+                let mut walk = Walk::new(window, (seen.rows.len() as u64).min(u64::from(MAX_PAGE_SIZE)));
+                walk.take(seen, false);
+                self.volatile.walk = Some(walk);
+            }
+        }
+        self.volatile.stumbles = 0;
+        self.volatile.deferred = None;
+        self.ingest(seen, window.proven_s, step);
+    }
+
+    fn walked(&mut self, window: Window, seen: &Observation, step: &mut Step) {
+        self.volatile.drains_since_root += 1;
+        self.ingest(seen, window.proven_s, step);
+        let trusted = self.state.calibration.totals_trusted;
+        let Some(walk) = &mut self.volatile.walk else { return };
+        if let WalkEnd::Complete { totals_lie } = walk.take(seen, trusted) {
+            self.volatile.walk = None;
+            self.state.owed.settle(window);
+            if totals_lie {
+                self.distrust_totals(seen.page.total_elements, step);
+            }
+        }
+    }
+
+    fn stumble(&mut self, verdict: Verdict, seen: &Observation, step: &mut Step) {
+        self.volatile.stumbles += 1;
+        step.stumbles = self.volatile.stumbles;
+        if verdict == Verdict::Ignored {
+            if self.volatile.stumbles == 1 {
+                let text = "the API answered with events outside of the time that was asked for";
+                step.notices.push(notice(NoticeKind::FilterIgnored, text));
+            }
+            return;
+        }
+        let gone = seen.anchor == Some(AnchorLookup::Gone);
+        if self.volatile.stumbles == 1 {
+            let detail = match seen.anchor {
+                Some(AnchorLookup::Found) => "the newest one is still there when asked for by itself",
+                Some(AnchorLookup::Gone) => "the newest one is not found by itself either",
+                Some(AnchorLookup::Failed) | None => "the newest one could not be asked for by itself",
+            };
+            let text = format!("an answer of the API lacks events that it has shown before; {detail}");
+            step.notices.push(notice(NoticeKind::AnchorMissing, &text));
+        }
+        if gone || self.volatile.stumbles >= MAX_STUMBLES {
+            self.volatile.stumbles = 0;
+            self.state.anchor = None;
+            self.state.calibration.counts_from_s = seen.answered_s;
+            let text = "events that were seen are gone from the API for good; polling goes on without them as evidence";
+            step.notices.push(notice(NoticeKind::AnchorMissing, text));
+        }
+    }
+
+    /// Hands on what is new and learns from it.
+    fn ingest(&mut self, seen: &Observation, proven_s: i64, step: &mut Step) {
+        let mut latest_late_s = 0;
+        let (mut poisoned, mut ahead) = (0, 0);
+        for (row, _) in seen.rows.iter().zip(&seen.new).filter(|(_, is_new)| **is_new) {
+            let at_s = row.at.timestamp();
+            match &row.content {
+                Content::Event(event) if at_s < self.state.start_s.unwrap_or(0) => {
+                    step.before_start.push(event.clone())
+                }
+                Content::Event(event) => step.events.push(event.clone()),
+                Content::Poison(poison) => {
+                    poisoned += 1;
+                    if poisoned <= MAX_ROW_NOTICES {
+                        let text = format!("a row of the API is no event ({}); kept as {}", poison.error, poison.id);
+                        step.notices.push(notice(NoticeKind::PoisonEvent, &text));
+                    }
+                    step.poison.push(poison.clone());
+                }
+            }
+            if !row.counted {
+                self.state.leave_out(row.at.timestamp_micros(), seen.answered_s);
+                continue;
+            }
+            if at_s > seen.answered_s + FUTURE_SLACK_S {
+                ahead += 1;
+                if ahead <= MAX_ROW_NOTICES {
+                    let text =
+                        format!("event {} is dated {} s ahead of the API's clock", shown(row), at_s - seen.answered_s);
+                    step.notices.push(notice(NoticeKind::FutureEvent, &text));
+                }
+                continue;
+            }
+            latest_late_s = latest_late_s.max(proven_s - at_s);
+            self.anchor_at(row);
+        }
+        self.widen(latest_late_s, step);
+    }
+
+    fn anchor_at(&mut self, row: &Row) {
+        let at_us = row.at.timestamp_micros();
+        if self.state.anchor.as_ref().is_none_or(|anchor| anchor.at_us < at_us) {
+            self.state.anchor = Some(Anchor { id: row.id.clone(), at_us });
+        }
+    }
+
+    /// An event was invisible for at least this long: tiers whose look-back is less than twice that look back further, each at
+    /// most as far as the next one does anyway.
+    fn widen(&mut self, late_s: i64, step: &mut Step) {
+        if late_s <= 0 {
+            return;
+        }
+        let defaults = look_backs_s(&self.tiers);
+        let mut widened = Vec::new();
+        for (index, tier) in self.state.tiers.iter_mut().enumerate() {
+            let limit_s = defaults.get(index + 1).copied().unwrap_or(MAX_LOOK_BACK_S);
+            let wanted_s = late_s.saturating_mul(2).min(limit_s);
+            if late_s > tier.look_back_s / 2 && wanted_s > tier.look_back_s {
+                tier.look_back_s = wanted_s;
+                widened.push(index);
+            }
+        }
+        if !widened.is_empty() {
+            let text = format!("events became visible {late_s} s late or more; polling now looks back further");
+            step.notices.push(notice(NoticeKind::EventsLate, &text));
+        }
+    }
+}
+
+fn verdict(judgement: Option<Judgement>) -> Verdict {
+    judgement.map_or(Verdict::Incomplete, |judgement| judgement.verdict)
+}
+
+/// How many parts a window is split into: about what its total fills, with room for uneven ones.
+fn parts(seen: &Observation) -> i64 {
+    let rows = seen.rows.len().max(1) as u64;
+    let pages = seen.page.total_elements.unwrap_or(0) / rows;
+    i64::try_from(pages.saturating_mul(3) / 2).unwrap_or(i64::MAX).max(2)
+}
+
+fn shown(row: &Row) -> String {
+    vigie_engine::text::single_line(&row.id, 64)
+}
+
+fn notice(kind: NoticeKind, message: &str) -> Notice {
+    Notice { kind, message: message.to_owned() }
+}

@@ -1,0 +1,244 @@
+//! What an answer proves about its window: that it is complete, that it is not, that rows are missing that must be in it, or
+//! that it does not answer the question.
+//!
+//! Two things prove completeness: the API's total equals the rows known to lie inside (whatever the sort order), or a page that is not
+//! full is followed by nothing. A total is believed only below the largest one that was confirmed by asking for what lies beyond it.
+
+use crate::source::vonage::poller::{Ask, Observation, Poller, Probe, Request};
+
+/// Probes of one answer; more would not tell more.
+pub const MAX_PROBES: usize = 2;
+/// Stamps in whole seconds and a padded bound may miss each other by this much.
+const OUTSIDE_SLACK_S: i64 = 2;
+/// A naive zone with daylight saving shows the stamps of its other half this far off.
+const DAYLIGHT_SAVING_S: i64 = 3_600;
+
+/// What an answer proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All that lies in the window is known.
+    Complete,
+    /// There is more.
+    Incomplete,
+    /// It lacks rows that the API has shown before.
+    Missing,
+    /// It shows rows outside of what was asked for.
+    Ignored,
+}
+
+/// A verdict with what was learned on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// What it proves.
+    pub verdict: Verdict,
+    /// The total was below or above what is there.
+    pub totals_lie: bool,
+    /// Totals below this are confirmed.
+    pub confirmed_below: Option<u64>,
+    /// A page that is not full by what was asked, and yet not all.
+    pub capped_at: Option<u64>,
+}
+
+/// Either a judgement, or a request whose answer is needed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Ask this, add the result to `Observation::probes`, and judge again.
+    Probe(Request),
+    /// Done.
+    Decided(Judgement),
+}
+
+struct Facts<'a> {
+    request: &'a Request,
+    probes: &'a [Probe],
+    rows: u64,
+    new: u64,
+    known: u64,
+    known_shown: u64,
+    full: bool,
+    confirmed_below: u64,
+}
+
+impl Poller {
+    /// Judges the answer to a root or a drain.
+    #[must_use]
+    pub fn judge(&self, request: &Request, seen: &Observation) -> Finding {
+        if self.is_outside(request, seen) {
+            return decided(Verdict::Ignored);
+        }
+        let facts = self.facts(request, seen);
+        match seen.page.total_elements {
+            Some(total) if self.state.calibration.totals_trusted => by_total(&facts, total),
+            _ => by_looking_beyond(&facts, false),
+        }
+    }
+
+    fn is_outside(&self, request: &Request, seen: &Observation) -> bool {
+        seen.rows.iter().filter(|row| row.counted).any(|row| {
+            let slack_s = match (row.naive, request.ask) {
+                (Some(_), Ask::Drain(_) | Ask::Root(1..)) => OUTSIDE_SLACK_S + DAYLIGHT_SAVING_S,
+                _ => OUTSIDE_SLACK_S,
+            };
+            let at_s = row.at.timestamp();
+            request.from_s.is_some_and(|from_s| at_s < from_s - slack_s)
+                || request.to_s.is_some_and(|to_s| at_s > to_s + slack_s)
+        })
+    }
+
+    fn facts<'a>(&self, request: &'a Request, seen: &'a Observation) -> Facts<'a> {
+        let (from_s, to_s) = request.countable();
+        let counts = from_s >= self.state.calibration.counts_from_s;
+        let inside = |second: i64| (from_s..to_s).contains(&second);
+        let countable = seen.rows.iter().zip(&seen.new).filter(|(row, _)| row.counted && inside(row.at.timestamp()));
+        let (new, known_shown) = countable.fold((0, 0), |(new, known), (_, is_new)| match is_new {
+            true => (new + 1, known),
+            false => (new, known + 1),
+        });
+        let stored = seen.stored.saturating_sub(self.state.left_out(from_s, to_s));
+        let rows = seen.rows.len() as u64;
+        let asked = self.state.calibration.full_page(u64::from(request.size));
+        let page_size = seen.page.size.filter(|size| *size > 0).map_or(asked, |size| size.min(asked));
+        Facts {
+            request,
+            probes: &seen.probes,
+            rows,
+            new,
+            known: if counts { stored } else { 0 },
+            known_shown: if counts { known_shown } else { 0 },
+            full: rows >= page_size,
+            confirmed_below: if counts { self.state.calibration.totals_confirmed_below } else { 0 },
+        }
+    }
+}
+
+fn decided(verdict: Verdict) -> Finding {
+    Finding::Decided(Judgement { verdict, totals_lie: false, confirmed_below: None, capped_at: None })
+}
+
+fn by_total(facts: &Facts<'_>, total: u64) -> Finding {
+    if facts.rows == 0 {
+        return if total == 0 { empty(facts) } else { nothing_shown(facts) };
+    }
+    if total < facts.rows || (total < facts.known && (facts.full || facts.rows >= facts.known)) {
+        return by_looking_beyond(facts, true);
+    }
+    let all_shown = total == facts.rows;
+    if all_shown && facts.known > facts.known_shown {
+        return decided(Verdict::Missing);
+    }
+    if all_shown || total == facts.known + facts.new {
+        return confirm(facts, total);
+    }
+    if facts.full { decided(Verdict::Incomplete) } else { short_page(facts) }
+}
+
+/// The total equals what is known. The first time that a total is as large as this, look beyond it: a total may be capped.
+fn confirm(facts: &Facts<'_>, total: u64) -> Finding {
+    if total < facts.confirmed_below {
+        return decided(Verdict::Complete);
+    }
+    let page_size = (1..=facts.rows).rev().find(|size| total.is_multiple_of(*size)).unwrap_or(1);
+    let (Ok(size), Ok(page)) = (u32::try_from(page_size), u32::try_from(total / page_size + 1)) else {
+        return decided(Verdict::Incomplete);
+    };
+    match facts.probes.first() {
+        None => Finding::Probe(facts.request.at_page(page, size)),
+        Some(Probe::Empty) => Finding::Decided(Judgement {
+            verdict: Verdict::Complete,
+            totals_lie: false,
+            confirmed_below: Some(total + 1),
+            capped_at: None,
+        }),
+        Some(Probe::Rows | Probe::Unknown) => decided(Verdict::Incomplete),
+    }
+}
+
+/// The total says that there is more, the page has room for it.
+fn short_page(facts: &Facts<'_>) -> Finding {
+    match beyond(facts, MAX_PROBES) {
+        Beyond::Ask(request) => Finding::Probe(request),
+        Beyond::Nothing => complete_unless_missing(facts, true),
+        Beyond::More => capped(facts, false),
+        Beyond::Unknown => decided(Verdict::Incomplete),
+    }
+}
+
+/// Without totals: a page that is not full, followed by nothing, was everything.
+fn by_looking_beyond(facts: &Facts<'_>, totals_lie: bool) -> Finding {
+    if facts.rows == 0 {
+        return empty(facts);
+    }
+    let lie = |verdict| Finding::Decided(Judgement { verdict, totals_lie, confirmed_below: None, capped_at: None });
+    if facts.full {
+        return lie(Verdict::Incomplete);
+    }
+    match beyond(facts, 1) {
+        Beyond::Ask(request) => Finding::Probe(request),
+        Beyond::Nothing => complete_unless_missing(facts, totals_lie),
+        Beyond::More => capped(facts, totals_lie),
+        Beyond::Unknown => lie(Verdict::Incomplete),
+    }
+}
+
+/// No row and a total of none. A root comes again soon; an owed window is asked for once more before it is believed.
+fn empty(facts: &Facts<'_>) -> Finding {
+    if facts.known > 0 {
+        return decided(Verdict::Missing);
+    }
+    if matches!(facts.request.ask, Ask::Root(_)) {
+        return decided(Verdict::Complete);
+    }
+    match facts.probes.first() {
+        None => Finding::Probe(facts.request.clone()),
+        Some(Probe::Empty) => decided(Verdict::Complete),
+        Some(Probe::Rows | Probe::Unknown) => decided(Verdict::Missing),
+    }
+}
+
+/// No row although the total is not zero: a bad answer, unless it says so again and again.
+fn nothing_shown(facts: &Facts<'_>) -> Finding {
+    if facts.known > 0 || facts.probes.iter().any(|probe| *probe != Probe::Empty) {
+        return decided(Verdict::Missing);
+    }
+    if facts.probes.len() < MAX_PROBES {
+        return Finding::Probe(facts.request.clone());
+    }
+    complete_unless_missing(facts, true)
+}
+
+fn complete_unless_missing(facts: &Facts<'_>, totals_lie: bool) -> Finding {
+    if facts.known > facts.known_shown {
+        return decided(Verdict::Missing);
+    }
+    let verdict = Verdict::Complete;
+    Finding::Decided(Judgement { verdict, totals_lie, confirmed_below: None, capped_at: None })
+}
+
+fn capped(facts: &Facts<'_>, totals_lie: bool) -> Finding {
+    let verdict = Verdict::Incomplete;
+    Finding::Decided(Judgement { verdict, totals_lie, confirmed_below: None, capped_at: Some(facts.rows) })
+}
+
+enum Beyond {
+    Ask(Request),
+    Nothing,
+    More,
+    Unknown,
+}
+
+/// Page 2 in pages of just what page 1 showed: empty if and only if page 1 was everything.
+fn beyond(facts: &Facts<'_>, probes: usize) -> Beyond {
+    if facts.probes.contains(&Probe::Rows) {
+        return Beyond::More;
+    }
+    if facts.probes.contains(&Probe::Unknown) {
+        return Beyond::Unknown;
+    }
+    if facts.probes.len() >= probes {
+        return Beyond::Nothing;
+    }
+    match u32::try_from(facts.rows) {
+        Ok(size) => Beyond::Ask(facts.request.at_page(2, size)),
+        Err(_) => Beyond::Unknown,
+    }
+}

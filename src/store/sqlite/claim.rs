@@ -1,0 +1,62 @@
+//! The claim transaction: a delivery is taken for one attempt, durably, before anything is sent.
+//!
+//! It never looks at lanes: whether a sink may be tried at all is the lane's decision. The order (fewest attempts first)
+//! keeps a row that always fails from holding up the others.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, Statement, params};
+
+use super::fault::Fault;
+use super::stamp::Stamp;
+use crate::sink::Delivery;
+use crate::store::MAX_CLAIM;
+
+/// Prepared once per writer.
+pub(super) struct Statements<'c> {
+    due: Statement<'c>,
+    take: Statement<'c>,
+}
+
+/// A claim as asked.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    pub(super) sink: String,
+    pub(super) now: DateTime<Utc>,
+    pub(super) lease_until: DateTime<Utc>,
+    pub(super) limit: usize,
+}
+
+impl<'c> Statements<'c> {
+    pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            due: connection.prepare(
+                "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since FROM deliveries
+                 WHERE status = 0 AND sink = ?1 AND next_at <= ?2 ORDER BY attempts, delivery_no LIMIT ?3",
+            )?,
+            take: connection
+                .prepare("UPDATE deliveries SET attempts = attempts + 1, next_at = ?2 WHERE delivery_no = ?1")?,
+        })
+    }
+
+    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Vec<Delivery>, Fault> {
+        let limit = i64::try_from(claim.limit.min(MAX_CLAIM)).unwrap_or(0);
+        let mut rows = self.due.query(params![claim.sink, Stamp(claim.now), limit])?;
+        let mut claimed = Vec::new();
+        while let Some(row) = rows.next()? {
+            let delivery = Delivery {
+                delivery_id: row.get(1)?,
+                alert_id: row.get(2)?,
+                sink: claim.sink.clone(),
+                body: row.get(3)?,
+                attempts: row.get(4)?,
+                created_at: row.get::<_, Stamp>(5)?.0,
+            };
+            claimed.push((row.get::<_, i64>(0)?, delivery));
+        }
+        drop(rows);
+        for (delivery_no, _) in &claimed {
+            self.take.execute(params![delivery_no, Stamp(claim.lease_until)])?;
+        }
+        Ok(claimed.into_iter().map(|(_, delivery)| delivery).collect())
+    }
+}

@@ -1,0 +1,228 @@
+//! kill -9 and SIGTERM at random moments: nothing lost, nothing invented, every copy under one id.
+//!
+//! The same harness runs two wrong commit orders, kept here as wrappers around the real store, and must catch both.
+
+mod mutant;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::api::{Api, KEY, SECRET};
+use crate::program::{Place, Running};
+use crate::receiver::{Answer, Received, Receiver};
+
+const KILLS: usize = 100;
+const STOPS: usize = 50;
+/// A wrong order must show within this many kills; the first loss ends its run.
+const MUTANT_KILLS: usize = 60;
+/// Sends that a lane may have in flight, over the three sinks: two webhooks with 8 each, one file with 8.
+const IN_FLIGHT: usize = 24;
+/// A round lasts at most this long after the start of the process.
+const MAX_ROUND_MS: u64 = 350;
+const BURSTS_PER_ROUND: usize = 6;
+const EVENTS_PER_BURST: usize = 5;
+
+struct Scene {
+    api: Api,
+    steady: Receiver,
+    shaky: Receiver,
+    place: Place,
+    rng: SmallRng,
+    seed: u64,
+}
+
+/// What the three sinks got: event id -> delivery ids, one for each copy.
+type Copies = BTreeMap<String, Vec<String>>;
+
+impl Scene {
+    async fn new(seed: u64) -> Self {
+        println!("seed {seed}");
+        let (api, steady, shaky) = (Api::start().await, Receiver::start().await, Receiver::start().await);
+        let place = Place::new();
+        place.write("rules/all.yaml", RULES);
+        place.write("vigie.yaml", &configuration(&api, &steady, &shaky));
+        Self { api, steady, shaky, place, rng: SmallRng::seed_from_u64(seed), seed }
+    }
+
+    /// A process runs for a random while, in which events happen and one destination comes and goes.
+    async fn round(&mut self, start: &dyn Fn(&Place) -> Running) -> Running {
+        let process = start(&self.place);
+        let mut left_ms = self.rng.random_range(0..MAX_ROUND_MS);
+        for _ in 0..BURSTS_PER_ROUND {
+            for _ in 0..EVENTS_PER_BURST {
+                self.api.happen("ACCOUNT_SECRET_CREATE");
+            }
+            let step_ms = self.rng.random_range(0..=left_ms / 2);
+            left_ms -= step_ms;
+            let broken = self.rng.random_bool(0.3);
+            self.shaky.answer(if broken { Answer::status(503) } else { Answer::ok() });
+            // The moment of death is what is random here, so it is a time and not a signal.
+            tokio::time::sleep(Duration::from_millis(step_ms)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(left_ms)).await;
+        process
+    }
+
+    /// Lets a last process deliver everything that is owed; whether every event reached every sink.
+    async fn finish(&mut self, start: &dyn Fn(&Place) -> Running, patience: Duration) -> bool {
+        self.shaky.answer(Answer::ok());
+        let expected: BTreeSet<String> = self.api.pushed().into_iter().collect();
+        let process = start(&self.place);
+        let has_all = |copies: Copies| expected.iter().all(|id| copies.contains_key(id));
+        let steady = self.steady.wait(patience, |received| has_all(webhook_copies(received))).await;
+        let shaky = self.shaky.wait(patience, |received| has_all(webhook_copies(received))).await;
+        let status = process.end("TERM").await;
+        assert_eq!(status.code(), Some(0), "seed {}: SIGTERM ends with 0\n{}", self.seed, self.place.log());
+        steady && shaky && has_all(self.file_copies())
+    }
+
+    fn file_copies(&self) -> Copies {
+        let text = std::fs::read_to_string(self.place.file("alerts.jsonl")).unwrap_or_default();
+        let mut copies = Copies::new();
+        for line in text.lines() {
+            // A line torn by kill -9 is ended by the next process and is no alert.
+            if let Ok(alert) = serde_json::from_str::<serde_json::Value>(line) {
+                add(&mut copies, &alert);
+            }
+        }
+        copies
+    }
+
+    fn all_copies(&self) -> [(&'static str, Copies); 3] {
+        [
+            ("steady", webhook_copies(&self.steady.received())),
+            ("shaky", webhook_copies(&self.shaky.received())),
+            ("file", self.file_copies()),
+        ]
+    }
+
+    /// Nothing lost, nothing invented, one id for all copies; gives the number of copies too many.
+    fn judge(&self) -> usize {
+        let pushed: BTreeSet<String> = self.api.pushed().into_iter().collect();
+        let mut too_many = 0;
+        for (sink, copies) in self.all_copies() {
+            let lost: Vec<&String> = pushed.iter().filter(|id| !copies.contains_key(*id)).collect();
+            assert!(lost.is_empty(), "seed {}: {sink} lost {lost:?}\n{}", self.seed, self.place.log());
+            let phantom: Vec<&String> = copies.keys().filter(|id| !pushed.contains(*id)).collect();
+            assert!(phantom.is_empty(), "seed {}: {sink} invented {phantom:?}", self.seed);
+            for (event, ids) in &copies {
+                let distinct: BTreeSet<&String> = ids.iter().collect();
+                assert_eq!(distinct.len(), 1, "seed {}: {sink} has {event} under several ids: {ids:?}", self.seed);
+                too_many += ids.len() - 1;
+            }
+        }
+        too_many
+    }
+}
+
+/// What a destination took; what it refused is no copy.
+fn webhook_copies(received: &[Received]) -> Copies {
+    let mut copies = Copies::new();
+    for request in received.iter().filter(|request| request.accepted) {
+        let alert = request.json();
+        assert_eq!(Some(request.header("webhook-id")), alert["delivery_id"].as_str(), "the header carries the id");
+        add(&mut copies, &alert);
+    }
+    copies
+}
+
+fn add(copies: &mut Copies, alert: &serde_json::Value) {
+    let event = alert["events"][0].as_str().expect("an alert names its event");
+    let delivery = alert["delivery_id"].as_str().expect("an alert names its delivery");
+    copies.entry(event.to_owned()).or_default().push(delivery.to_owned());
+}
+
+const RULES: &str = r#"
+rules:
+  - id: every-event
+    title: Every event
+    severity: high
+    when: {event_type: "*"}
+    tests:
+      - {name: any, events: [{event_type: APP_CREATE}], expect: alert}
+"#;
+
+fn configuration(api: &Api, steady: &Receiver, shaky: &Receiver) -> String {
+    format!(
+        r#"
+sources:
+  main:
+    vonage_audit: {{api_key: {KEY}, api_secret: {SECRET}, base_url: "{}", poll_interval: 200ms, start: 1h}}
+rules: [rules/]
+sinks:
+  steady: {{webhook: {{url: "{}"}}}}
+  shaky: {{webhook: {{url: "{}"}}}}
+  trail: {{file: {{path: alerts.jsonl}}}}
+routes:
+  - match: {{severity: high}}
+    to: [steady, shaky, trail]
+  - to: trail
+state: {{dir: state}}
+"#,
+        api.base_url, steady.url, shaky.url
+    )
+}
+
+fn daemon(place: &Place) -> Running {
+    place.start(&["run", "-c", "vigie.yaml"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_at_100_random_moments_loses_nothing() {
+    let mut scene = Scene::new(fresh_seed()).await;
+    for _ in 0..KILLS {
+        scene.round(&daemon).await.kill().await;
+    }
+    let complete = scene.finish(&daemon, crate::program::PATIENCE).await;
+    let too_many = scene.judge();
+    assert!(complete, "seed {}: not everything arrived\n{}", scene.seed, scene.place.log());
+    let events = scene.api.pushed().len();
+    println!("{KILLS} kills, {events} events, 3 sinks: 0 lost, 0 phantom, {too_many} copies too many");
+    let bound = KILLS * IN_FLIGHT;
+    assert!(too_many <= bound, "seed {}: {too_many} copies too many in {KILLS} kills, at most {bound}", scene.seed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_50_times_sends_nothing_twice() {
+    let mut scene = Scene::new(fresh_seed()).await;
+    for _ in 0..STOPS {
+        let status = scene.round(&daemon).await.end("TERM").await;
+        // Killed by the signal only before the program could listen to it: then nothing was in flight.
+        assert!(matches!(status.code(), Some(0) | None), "{status:?}\n{}", scene.place.log());
+    }
+    assert!(scene.finish(&daemon, crate::program::PATIENCE).await, "seed {}: incomplete", scene.seed);
+    assert_eq!(scene.judge(), 0, "seed {}: sent twice", scene.seed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_harness_catches_ids_stored_before_their_alerts() {
+    assert_mutant_is_caught(mutant::Order::SeenFirst).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_harness_catches_deliveries_marked_before_they_are_sent() {
+    assert_mutant_is_caught(mutant::Order::MarkThenSend).await;
+}
+
+async fn assert_mutant_is_caught(order: mutant::Order) {
+    let start = move |place: &Place| mutant::start(place, order);
+    let mut scene = Scene::new(fresh_seed()).await;
+    for _ in 0..MUTANT_KILLS {
+        scene.round(&start).await.kill().await;
+    }
+    // Everything that this order can still deliver has arrived long before.
+    let complete = scene.finish(&daemon, Duration::from_secs(5)).await;
+    let pushed: BTreeSet<String> = scene.api.pushed().into_iter().collect();
+    let lost: usize =
+        scene.all_copies().iter().map(|(_, copies)| pushed.iter().filter(|id| !copies.contains_key(*id)).count()).sum();
+    println!("{order:?}: {lost} lost in {MUTANT_KILLS} kills");
+    assert!(!complete && lost > 0, "seed {}: {order:?} was not caught", scene.seed);
+}
+
+/// A new seed each run; a failing one is printed and can be put in its place.
+fn fresh_seed() -> u64 {
+    rand::rng().random()
+}

@@ -1,0 +1,8 @@
+//! Tests from outside: the real binary, real sockets on loopback, real processes that are killed; and whole parts in
+//! simulations on paused time.
+
+mod api;
+mod crash;
+mod poller_sim;
+mod program;
+mod receiver;

@@ -1,0 +1,139 @@
+//! What a seed decides: the world, the server's knobs and faults, crashes and the rhythm of polling.
+
+use std::time::Duration;
+
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use vigie::source::vonage::{Start, Tier};
+use vigie_sim::event::Stamp;
+use vigie_sim::quirks::{Bound, Malformed, Quirks, Resolution, SortOrder, Totals};
+use vigie_sim::{Fault, FaultChance, Lateness, StressConfig};
+
+/// Everything that a seed decides.
+pub(super) struct Scenario {
+    pub(super) seed: u64,
+    pub(super) stress: StressConfig,
+    pub(super) quirks: Quirks,
+    pub(super) faults: Vec<FaultChance>,
+    pub(super) tiers: Vec<Tier>,
+    pub(super) start: Start,
+    /// The daemon begins this long after the world.
+    pub(super) head_start: Duration,
+    pub(super) crash: f64,
+    pub(super) commit_failure: f64,
+}
+
+fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+fn pick<T: Copy>(random: &mut SmallRng, items: &[T]) -> T {
+    items[random.random_range(0..items.len())]
+}
+
+impl Scenario {
+    pub(super) fn draw(seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let world_start: DateTime<Utc> = "2026-03-01T00:00:00Z".parse().expect("valid");
+        let stress = StressConfig {
+            events_per_hour: random.random_range(20.0..160.0),
+            bursts_per_day: random.random_range(6.0..48.0),
+            burst_max: random.random_range(5..260),
+            gaps_per_day: 8.0,
+            gap_max: seconds(3_600),
+            lateness: Lateness {
+                usual: seconds(5),
+                late_share: random.random_range(0.0..0.1),
+                late_max: seconds(1_200),
+            },
+            ..StressConfig::new(seed, world_start, seconds(3 * 3_600))
+        };
+        let quirks = quirks(&mut random);
+        let faults = faults(&mut random);
+        // The last look-back is the longest lateness and some; it is shorter than the world, so that the last sweep
+        // cannot repair what was lost before.
+        let tiers = vec![
+            Tier { every: seconds(pick(&mut random, &[30, 45, 60])), look_back: seconds(600) },
+            Tier { every: seconds(300), look_back: seconds(2_400) },
+        ];
+        let head_start = seconds(random.random_range(0..3_600));
+        let start = match random.random_range(0..4) {
+            0 => Start::Ago(seconds(random.random_range(60..7_200))),
+            1 => Start::At(world_start + TimeDelta::seconds(random.random_range(0..5_400))),
+            _ => Start::Now,
+        };
+        let crash = if random.random_bool(0.5) { random.random_range(0.0..0.02) } else { 0.0 };
+        let commit_failure = if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 };
+        Self { seed, stress, quirks, faults, tiers, start, head_start, crash, commit_failure }
+    }
+
+    /// A while after the last event of the world became visible.
+    pub(super) fn ends_at(&self) -> DateTime<Utc> {
+        self.stress.start + TimeDelta::from_std(self.stress.duration).expect("short") + TimeDelta::minutes(25)
+    }
+}
+
+fn quirks(random: &mut SmallRng) -> Quirks {
+    let stamps =
+        [Stamp::Naive, Stamp::NaiveMillis, Stamp::Zulu, Stamp::ZuluMillis, Stamp::Offset(120), Stamp::Offset(-210)];
+    let zone_minutes = pick(random, &[0, 0, 60, 120, 330, 345, 720, 840, -180, -210, -480, -720]);
+    let orders = [SortOrder::Ascending, SortOrder::Descending, SortOrder::Scrambled, SortOrder::NewestFirstById];
+    let totals = match random.random_range(0..10) {
+        0 => Totals::Low(random.random_range(1..6)),
+        1 => Totals::High(random.random_range(1..6)),
+        2 => Totals::Capped(random.random_range(20..200)),
+        3 => Totals::Shrinking(random.random_range(1..3)),
+        _ => Totals::Exact,
+    };
+    let malformed = [Malformed::NoStamp, Malformed::BadStamp, Malformed::NumericId, Malformed::Text];
+    Quirks {
+        order: pick(random, &orders),
+        unstable_ties: random.random_bool(0.5),
+        from: pick(random, &[Bound::Inclusive, Bound::Exclusive]),
+        to: pick(random, &[Bound::Inclusive, Bound::Exclusive]),
+        resolution: pick(random, &[Resolution::Full, Resolution::Second]),
+        zone: FixedOffset::east_opt(zone_minutes * 60).expect("valid"),
+        stamp: random.random_bool(0.6).then(|| pick(random, &stamps)),
+        hidden_fraction: random.random_bool(0.3),
+        lateness: None,
+        page_cap: random.random_bool(0.4).then(|| random.random_range(10..100)),
+        totals,
+        shift: if random.random_bool(0.3) { seconds(random.random_range(1..120)) } else { Duration::ZERO },
+        future_row: random.random_bool(0.2).then(|| seconds(random.random_range(10..7_200))),
+        repeated_rows: if random.random_bool(0.3) { 0.1 } else { 0.0 },
+        malformed: random.random_bool(0.2).then(|| pick(random, &malformed)),
+        ..Quirks::default()
+    }
+}
+
+fn faults(random: &mut SmallRng) -> Vec<FaultChance> {
+    if random.random_bool(0.3) {
+        return Vec::new();
+    }
+    let retry_after = seconds(random.random_range(1..60));
+    let all = [
+        Fault::Unauthorized,
+        Fault::Forbidden,
+        Fault::RateLimited { retry_after },
+        Fault::RateLimitedUntil { retry_after },
+        Fault::ServerError,
+        Fault::Unavailable,
+        Fault::Cut,
+        Fault::Reset,
+        Fault::Stall(seconds(random.random_range(1..60))),
+        Fault::Truncated,
+        Fault::Html,
+        Fault::Empty,
+        Fault::Null,
+        Fault::EmptyPage,
+        Fault::FilterIgnored,
+        Fault::SlowBody { piece_bytes: 4_096, pause: seconds(1) },
+    ];
+    all.into_iter()
+        .map(|fault| {
+            let rare = matches!(fault, Fault::Unauthorized | Fault::Forbidden);
+            FaultChance { fault, probability: random.random_range(0.0..if rare { 0.002 } else { 0.02 }) }
+        })
+        .collect()
+}

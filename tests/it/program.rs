@@ -1,0 +1,110 @@
+//! The binary under test in a directory of its own. Processes are ended by their own id, also when a test fails.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// No step of a test takes longer on a busy machine; beyond it the test fails instead of hanging.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A working directory with a configuration.
+pub(crate) struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { directory: TempDir::new().expect("a temporary directory") }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Writes a file below the directory.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.file(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// The binary with these arguments, in this directory, with an empty environment but for PATH.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vigie"));
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        let output = tokio::time::timeout(PATIENCE, self.command(arguments).output()).await;
+        output.expect("it ends").expect("it starts")
+    }
+
+    /// Starts it; what it says on stderr goes to a file, so that a failing test can show it.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.file("stderr.log")).expect("a log");
+        let child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+        Running { child }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.file("stderr.log")).unwrap_or_default()
+    }
+}
+
+/// A process that runs.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl From<Child> for Running {
+    fn from(child: Child) -> Self {
+        Self { child }
+    }
+}
+
+impl Running {
+    /// kill -9.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// Sends a signal by name and waits for the end.
+    pub(crate) async fn end(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal).await;
+        self.wait().await
+    }
+
+    pub(crate) async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &id]).status().await.expect("kill runs");
+        assert!(status.success(), "signal {signal} to {id}");
+    }
+
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("it can be waited for")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
