@@ -236,6 +236,26 @@ async fn run_once_delivers_and_the_archive_shows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_people_have_is_read_once() {
+    let place = Place::new();
+    place.write("rules/app.yaml", RULES);
+    place.write("vigie.yaml", "sources: {replay: {ndjson: {path: events.ndjson}}}\nrules: [rules/]\n");
+    let row = |id: &str, country: &str| {
+        format!(
+            r#"{{"id":"{id}","event_type":"APP_CREATE","created_at":"2026-01-05T12:00:00Z","source_country":"{country}"}}"#
+        )
+    };
+    let rows = [row("one", "KP"), row("two", "FR"), row("one", "KP")];
+    place.write("events.ndjson", &format!("{}\n", rows.join("\n")));
+    let ran = place.run(&["run", "--once", "-c", "vigie.yaml"]).await;
+    assert_eq!(code(&ran), Some(0), "{}", text(&ran.stderr));
+    assert!(text(&ran.stderr).ends_with("2 events, 1 alert\n"), "{}", text(&ran.stderr));
+    assert!(text(&ran.stdout).contains("An application was created"), "without sinks alerts go to stdout");
+    let again = place.run(&["run", "--once", "-c", "vigie.yaml"]).await;
+    assert_eq!((code(&again), text(&again.stdout)), (Some(0), String::new()), "{}", text(&again.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_replayed_under_their_id() {
     let scene = Scene::new().await;
     scene.receiver.answer(Answer::status(410));
@@ -243,16 +263,21 @@ async fn dead_letters_are_replayed_under_their_id() {
     let ran = scene.run(&["run", "--once", "-c", "vigie.yaml"]).await;
     assert_eq!(code(&ran), Some(0), "{}", text(&ran.stderr));
     let dead = scene.json(&["deliveries", "list", "--status", "dead"]).await;
-    let id = dead[0]["delivery_id"].as_str().expect("a dead letter").to_owned();
+    let all: Vec<&Value> = dead.as_array().expect("a list").iter().collect();
+    assert_eq!(all.len(), 2, "{dead}");
+    let ids: Vec<String> = all.iter().map(|row| row["delivery_id"].as_str().expect("an id").to_owned()).collect();
 
     scene.receiver.answer(Answer::ok());
     let replayed = scene.run(&["deliveries", "replay", "--failed", "--since", "1h", "--sink", "soc"]).await;
     assert_eq!(code(&replayed), Some(0));
-    assert_eq!(text(&replayed.stderr), "1 dead letter due again\n");
+    // The alert about the dead letter went to the same sink and died there as well.
+    assert_eq!(text(&replayed.stderr), "2 dead letters due again\n");
     let ran = scene.run(&["run", "--once", "-c", "vigie.yaml"]).await;
     assert_eq!(code(&ran), Some(0), "{}", text(&ran.stderr));
     let accepted: Vec<_> = scene.receiver.received().into_iter().filter(|request| request.accepted).collect();
-    assert!(accepted.iter().any(|request| request.header("webhook-id") == id), "the copy has the first one's id");
+    for id in &ids {
+        assert!(accepted.iter().any(|request| request.header("webhook-id") == id), "{id} comes under its first id");
+    }
     assert_eq!(scene.json(&["deliveries", "list", "--status", "dead"]).await, Value::Array(Vec::new()));
 }
 
