@@ -20,7 +20,7 @@ pub(crate) fn print(name: &str, measured: &str, aim: Option<(&str, bool)>) {
         Some((aim, false)) => (aim, "MISSED"),
         None => ("", ""),
     };
-    println!("figure | {name:<46} | {measured:<34} | {aim:<22} | {holds}");
+    println!("figure | {name:<46} | {measured:<28} | {aim:<24} | {holds}");
 }
 
 /// What the disk alone costs: p50 and p99 of an append and `fdatasync`.
