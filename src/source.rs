@@ -1,5 +1,7 @@
 //! Sources: where events come from. A source may repeat an event and never skips one.
 
+pub mod ndjson;
+pub mod stamp;
 pub mod vonage;
 
 use std::time::Duration;
