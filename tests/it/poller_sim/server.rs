@@ -36,6 +36,11 @@ impl Server {
         Arc::new(self.clock)
     }
 
+    /// The zone of naive stamps, which only the naive connectors may know.
+    pub(super) fn zone(&self) -> chrono::FixedOffset {
+        self.sim().quirks().zone
+    }
+
     pub(super) fn visible_ids(&self) -> Vec<String> {
         self.sim().visible_ids(self.clock.now())
     }
