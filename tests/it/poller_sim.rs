@@ -3,6 +3,7 @@
 //!
 //! A seed decides everything. What once failed stays in `tests/seeds/poller.txt`, one seed a line.
 
+mod faults;
 mod naive;
 mod server;
 mod world;
@@ -15,7 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use vigie::clock::Clock as _;
 use vigie::source::vonage::{VonageOptions, VonageSource};
-use vigie::source::{Cursor, Fault, Fetched, Seen as _, Source as _};
+use vigie::source::{Cursor, Fault, Fetched, NoticeKind, Seen as _, Source as _};
 use vigie::store::memory::MemoryStore;
 use vigie::store::{IngestBatch, Store as _, StoredEvent};
 
@@ -41,6 +42,8 @@ struct Outcome {
     crashes: u32,
     failed_commits: u32,
     stuck: bool,
+    notices: Vec<NoticeKind>,
+    errors: Vec<String>,
 }
 
 impl Outcome {
@@ -62,12 +65,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(seed: u64) -> Self {
-        let scenario = Scenario::draw(seed);
+    fn new(scenario: Scenario) -> Self {
         let server = std::sync::Arc::new(Server::new(&scenario));
         let source = Self::start(&scenario, &server);
         Self {
-            random: SmallRng::seed_from_u64(seed ^ 0xdead),
+            random: SmallRng::seed_from_u64(scenario.seed ^ 0xdead),
             server,
             store: MemoryStore::new(),
             source,
@@ -109,11 +111,14 @@ impl Daemon {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     return false;
                 }
+                self.outcome.notices.extend(fetched.notices.iter().map(|notice| notice.kind));
                 self.commit(fetched).await;
                 tokio::time::sleep(next_in).await;
                 caught_up
             }
             Err(error) => {
+                self.outcome.notices.extend(error.notice.iter().map(|notice| notice.kind));
+                self.outcome.errors.push(error.message.clone());
                 let pause = match error.fault {
                     Fault::RetryAfter(pause) | Fault::Refused(pause) => pause,
                     Fault::Stop => panic!("seed {}: {}", self.scenario.seed, error.message),
@@ -163,13 +168,17 @@ impl Daemon {
 
     async fn run(mut self) -> Outcome {
         tokio::time::sleep(self.scenario.head_start).await;
-        while self.server.clock().now() < self.scenario.ends_at() {
+        self.run_until(self.scenario.ends_at()).await;
+        self.finish().await
+    }
+
+    async fn run_until(&mut self, end: chrono::DateTime<chrono::Utc>) {
+        while self.server.clock().now() < end {
             if self.random.random_bool(self.scenario.crash) {
                 self.crash().await;
             }
             self.turn().await;
         }
-        self.finish().await
     }
 
     /// `run --once`: what was visible when it began must be there when it has caught up.
@@ -221,7 +230,7 @@ impl Daemon {
 fn run_seed(seed: u64) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(async { Daemon::new(seed).run().await })
+    runtime.block_on(async { Daemon::new(Scenario::draw(seed)).run().await })
 }
 
 /// Runs seeds on all cores and returns those that were not clean.

@@ -284,7 +284,9 @@ impl Poller {
             let text = format!("an answer of the API lacks events that it has shown before; {detail}");
             step.notices.push(notice(NoticeKind::AnchorMissing, &text));
         }
-        if gone || self.volatile.stumbles >= MAX_STUMBLES {
+        // A list that shows nothing while its newest event is there is at fault, however long it says so.
+        let at_fault = seen.rows.is_empty() && seen.anchor == Some(AnchorLookup::Found);
+        if gone || (self.volatile.stumbles >= MAX_STUMBLES && !at_fault) {
             self.volatile.stumbles = 0;
             self.state.anchor = None;
             self.state.calibration.counts_from_s = seen.answered_s;
