@@ -1,5 +1,5 @@
-//! The real poller against the stand-in API, called in process on paused time: hundreds of seeds, each with its own mix of every
-//! hostile knob, crashes, downtime and failed commits. No event may be lost, none evaluated twice.
+//! The real poller against the stand-in API, called in process on paused time: hundreds of seeds, each with its own
+//! mix of every hostile knob, crashes, downtime and failed commits. No event may be lost, none evaluated twice.
 //!
 //! A seed decides everything. What once failed stays in `tests/seeds/poller.txt`, one seed a line.
 
@@ -25,7 +25,8 @@ use world::Scenario;
 
 /// Seeds of one run: about 20 s on two quiet cores in the test profile.
 const SEEDS: u64 = 500;
-/// Requests of an average world of 3.5 h at a poll a minute, with every fault and lie: a bound on cost that no load moves.
+/// Requests of an average world of 3.5 h at a poll a minute, with every fault and lie: a bound on cost that no load
+/// moves.
 const MAX_REQUESTS_PER_SEED: u64 = 800;
 /// Enough worlds for every naive style to lose more than one event in a thousand.
 const NAIVE_SEEDS: u64 = 10;
@@ -121,7 +122,10 @@ impl Daemon {
                 self.outcome.errors.push(error.message.clone());
                 let pause = match error.fault {
                     Fault::RetryAfter(pause) | Fault::Refused(pause) => pause,
-                    Fault::Stop => panic!("seed {}: {}", self.scenario.seed, error.message),
+                    Fault::Stop => {
+                        self.outcome.stuck = true;
+                        return true;
+                    }
                 };
                 tokio::time::sleep(pause).await;
                 false

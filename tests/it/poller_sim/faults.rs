@@ -1,4 +1,5 @@
-//! One fault at a time against an otherwise calm server: nothing is lost, and the operator hears of each by the right name.
+//! One fault at a time against an otherwise calm server: nothing is lost, and the operator hears of each by the right
+//! name.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

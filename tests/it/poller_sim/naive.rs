@@ -1,5 +1,5 @@
-//! The cursor styles of real connectors, in the same worlds on the same friendly terms as ours (they may repeat, they retry what
-//! fails): each loses events. This is what shows that the simulation bites.
+//! The cursor styles of real connectors, in the same worlds on the same friendly terms as ours (they may repeat, they
+//! retry what fails): each loses events. This is what shows that the simulation bites.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -110,7 +110,7 @@ impl Connector {
                 }
             }
             let last = answer.page.total_pages.unwrap_or(0) <= u64::from(query.page) || answer.rows.is_empty();
-            return Some(!last && !(self.style == Style::UntilSeen && known));
+            return Some(!(last || self.style == Style::UntilSeen && known));
         }
         None
     }
