@@ -3,6 +3,9 @@
 
 mod api;
 mod crash;
+mod delivery;
+mod full_disk;
 mod poller_sim;
 mod program;
 mod receiver;
+mod ssrf;
