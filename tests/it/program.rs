@@ -66,16 +66,21 @@ impl Place {
         output.expect("it ends").expect("it starts")
     }
 
-    /// Starts it; what it says on stderr goes to a file, so that a failing test can show it.
+    /// Starts it; what it says goes to `stdout.log` and `stderr.log`, so that a failing test can show it.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.file("stderr.log")).expect("a log");
-        let child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+        let out = std::fs::OpenOptions::new().create(true).append(true).open(self.file("stdout.log")).expect("a log");
+        let child = self.command(arguments).stdout(out).stderr(log).spawn().expect("it starts");
         Running { child }
     }
 
     /// Writes `vigie.yaml` and the rule [`EVERY_EVENT`]; `rest` is sinks and whatever else.
     pub(crate) fn configure(&self, api: &crate::api::Api, rest: &str) {
-        self.write("rules/every.yaml", EVERY_EVENT);
+        self.configure_with(api, EVERY_EVENT, rest);
+    }
+
+    pub(crate) fn configure_with(&self, api: &crate::api::Api, rules: &str, rest: &str) {
+        self.write("rules/all.yaml", rules);
         let (key, secret, url) = (crate::api::KEY, crate::api::SECRET, &api.base_url);
         let account = format!("api_key: {key}, api_secret: {secret}, base_url: \"{url}\"");
         let source = format!("main: {{vonage_audit: {{{account}, poll_interval: 200ms, start: 1h}}}}");
