@@ -3,6 +3,11 @@
 
 mod api;
 mod crash;
+mod delivery;
+mod full_disk;
+mod hostile;
 mod poller_sim;
 mod program;
 mod receiver;
+mod relay;
+mod ssrf;
