@@ -2,6 +2,7 @@
 //! simulations on paused time.
 
 mod api;
+mod bad_input;
 mod crash;
 mod delivery;
 mod full_disk;
