@@ -233,13 +233,13 @@ pub fn endpoint(
     match Endpoint::build(spec) {
         Ok(endpoint) => Some(endpoint),
         Err(error) => {
-            let (code, option) = match error {
-                BuildError::Refused(_) => ("E0421", url_option),
-                BuildError::Authorities => ("E0422", CA_FILE.name),
-                BuildError::Client(_) => ("E0423", url_option),
+            let (code, option, hint) = match error {
+                BuildError::Refused(_) => ("E0421", url_option, "use the public name of the service that takes alerts"),
+                BuildError::Authorities => ("E0422", CA_FILE.name, CA_FILE.help),
+                BuildError::Client(_) => ("E0423", url_option, "use a plain https:// URL"),
             };
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), None);
+            diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), Some(hint.into()));
             None
         }
     }
@@ -328,6 +328,15 @@ mod tests {
             assert_eq!(report.outcome, Outcome::Misconfigured, "{addresses:?}: {report:?}");
             assert_eq!(report.status, "refused by the address guard", "{addresses:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_literal_is_vetted_again_before_each_request() {
+        let server = Loopback::start(Reply::Http("200 OK", vec![], vec![])).await;
+        let mut endpoint = Endpoint::build(spec(server.url("/").as_str())).expect("builds");
+        endpoint.policy = Policy { allow_private: false };
+        let report = endpoint.send(Method::POST, HeaderMap::new(), Bytes::new()).await.err().expect("refused");
+        assert_eq!((report.outcome, server.received().len()), (Outcome::Misconfigured, 0));
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! The Vonage Audit API as a source: the thin shell around the poller. One list request a `fetch`, and the look-ups that its
-//! answer needs.
+//! The Vonage Audit API as a source: the thin shell around the poller. One list request a `fetch`, and the look-ups
+//! that its answer needs.
 //!
-//! It never commits anything and survives a caller that could not: an answer's consequences are offered with a cursor and
-//! taken over only when the caller comes back with just that cursor.
+//! It never commits anything and survives a caller that could not: an answer's consequences are offered with a cursor
+//! and taken over only when the caller comes back with just that cursor.
 
 pub mod account;
 pub mod calibration;
@@ -10,7 +10,6 @@ pub mod client;
 pub mod event;
 pub mod fault;
 pub mod poller;
-pub mod stamp;
 pub mod state;
 pub mod transport;
 pub mod window;
@@ -115,26 +114,6 @@ impl VonageSource {
         } else {
             None
         };
-        if std::path::Path::new("/tmp/trace").exists() {
-            let o = &observation;
-            eprintln!(
-                "TRACE {:?} q={:?}..{:?} p{} s{} rows={} new={} total={:?} stored={} asked={} j={:?} probes={:?} zone={:?} owed={:?}",
-                request.ask,
-                request.from_s,
-                request.to_s,
-                request.page,
-                request.size,
-                o.rows.len(),
-                o.new.iter().filter(|n| **n).count(),
-                o.page.total_elements,
-                o.stored,
-                o.asked_s,
-                judgement.map(|j| (j.verdict, j.totals_lie, j.confirmed_below, j.capped_at)),
-                o.probes,
-                poller.state.calibration.zone,
-                poller.state.owed.len()
-            );
-        }
         self.faults.clear();
         let step = poller.absorb(&request, observation, judgement, Instant::now());
         self.offer(poller, step)
@@ -165,7 +144,8 @@ impl VonageSource {
         self.faults.classify(error, Instant::now())
     }
 
-    /// Moves the bounds of a wide window to seconds without stored rows: rows in the seconds at the edges cannot be counted.
+    /// Moves the bounds of a wide window to seconds without stored rows: rows in the seconds at the edges cannot be
+    /// counted.
     async fn clear_edges(&self, request: &mut Request, seen: &dyn Seen) -> Result<(), SourceError> {
         let wide = match request.ask {
             Ask::Root(_) => true,

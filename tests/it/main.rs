@@ -2,7 +2,13 @@
 //! simulations on paused time.
 
 mod api;
+mod bad_input;
 mod crash;
+mod delivery;
+mod full_disk;
+mod hostile;
 mod poller_sim;
 mod program;
 mod receiver;
+mod relay;
+mod ssrf;

@@ -54,7 +54,7 @@ impl Scenario {
         // The last look-back is the longest lateness and some; it is shorter than the world, so that the last sweep
         // cannot repair what was lost before.
         let tiers = vec![
-            Tier { every: seconds(pick(&mut random, &[30, 45, 60])), look_back: seconds(600) },
+            Tier { every: seconds(pick(&mut random, &[45, 60, 90])), look_back: seconds(600) },
             Tier { every: seconds(300), look_back: seconds(2_400) },
         ];
         let head_start = seconds(random.random_range(0..3_600));
@@ -66,6 +66,20 @@ impl Scenario {
         let crash = if random.random_bool(0.5) { random.random_range(0.0..0.02) } else { 0.0 };
         let commit_failure = if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 };
         Self { seed, stress, quirks, faults, tiers, start, head_start, crash, commit_failure }
+    }
+
+    /// An account with some traffic and a server without any oddity: what goes wrong in it is the test's doing.
+    pub(super) fn calm(quirks: Quirks) -> Self {
+        let mut calm = Self::draw(1);
+        calm.stress.events_per_hour = 120.0;
+        calm.stress.gaps_per_day = 0.0;
+        calm.stress.lateness = Lateness::within(seconds(3));
+        calm.quirks = quirks;
+        calm.faults = Vec::new();
+        calm.start = Start::Now;
+        calm.head_start = seconds(600);
+        (calm.crash, calm.commit_failure) = (0.0, 0.0);
+        calm
     }
 
     /// A while after the last event of the world became visible.
@@ -97,7 +111,7 @@ fn quirks(random: &mut SmallRng) -> Quirks {
         stamp: random.random_bool(0.6).then(|| pick(random, &stamps)),
         hidden_fraction: random.random_bool(0.3),
         lateness: None,
-        page_cap: random.random_bool(0.4).then(|| random.random_range(10..100)),
+        page_cap: random.random_bool(0.4).then(|| random.random_range(15..100)),
         totals,
         shift: if random.random_bool(0.3) { seconds(random.random_range(1..120)) } else { Duration::ZERO },
         future_row: random.random_bool(0.2).then(|| seconds(random.random_range(10..7_200))),
