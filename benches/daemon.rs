@@ -1,8 +1,8 @@
 //! The release binary as a sidecar runs it: latency from an answer of the API to the webhook, idle memory, start, size.
 //!
 //! The API and the destination are in this process, on loopback; everything between them is the real program with the
-//! shipped rules and a real disk. The clock of the latency runs from before the answer leaves this process until the whole
-//! POST was read here, so both ways over loopback count against the aim.
+//! shipped rules and a real disk. The clock of the latency runs from before the answer leaves this process until the
+//! whole POST was read here, so both ways over loopback count against the aim.
 #![expect(clippy::print_stdout, reason = "a benchmark reports on stdout")]
 
 #[path = "shared/figures.rs"]
@@ -158,14 +158,19 @@ rules:
       - {name: any, events: [{event_type: APP_CREATE}], expect: alert}
 "#;
 
+struct OnItsWay {
+    event_id: String,
+    /// When an answer first held it.
+    shown: Option<Instant>,
+}
+
 /// Both ends of the program under test, and when what passed them.
 #[derive(Clone)]
 struct World {
     sim: Arc<Mutex<Sim>>,
     /// When the first request came.
     first: watch::Sender<Option<Instant>>,
-    /// The event on its way, and when an answer first held it.
-    shown: Arc<Mutex<Option<(String, Option<Instant>)>>>,
+    on_its_way: Arc<Mutex<Option<OnItsWay>>>,
     /// The last event of which an alert arrived, and when.
     arrived: watch::Sender<Option<(String, Instant)>>,
 }
@@ -176,7 +181,7 @@ impl Default for World {
         Self {
             sim: Arc::new(Mutex::new(sim)),
             first: watch::Sender::new(None),
-            shown: Arc::default(),
+            on_its_way: Arc::default(),
             arrived: watch::Sender::new(None),
         }
     }
@@ -196,7 +201,7 @@ impl World {
     /// One event happens; gives the time from the answer that first held it to its alert.
     async fn one_way(&self, index: usize) -> anyhow::Result<Duration> {
         let id = format!("00000000-0000-4000-8000-{index:012}");
-        *lock(&self.shown) = Some((id.clone(), None));
+        *lock(&self.on_its_way) = Some(OnItsWay { event_id: id.clone(), shown: None });
         let mut event = SimEvent::new(id.clone(), "ACCOUNT_SECRET_CREATE", now());
         event.account_id = KEY.into();
         event.source_ip = "203.0.113.9".into();
@@ -207,7 +212,8 @@ impl World {
         let is_it = |arrived: &Option<(String, Instant)>| arrived.as_ref().is_some_and(|(arrived, _)| *arrived == id);
         let arrival = tokio::time::timeout(PATIENCE, arrived.wait_for(is_it)).await.context("no alert came")??;
         let at = arrival.as_ref().map(|(_, at)| *at).context("no alert")?;
-        let shown = lock(&self.shown).as_ref().and_then(|(_, shown)| *shown).context("an alert before its event")?;
+        let shown =
+            lock(&self.on_its_way).as_ref().and_then(|event| event.shown).context("an alert before its event")?;
         Ok(at.duration_since(shown))
     }
 }
@@ -228,11 +234,11 @@ async fn answer(State(world): State<World>, request: Request) -> Response<Body> 
         response = response.header(name, value);
     }
     let body = String::from_utf8_lossy(&given.body);
-    if let Some((id, shown)) = lock(&world.shown).as_mut()
-        && shown.is_none()
-        && body.contains(id.as_str())
+    if let Some(event) = lock(&world.on_its_way).as_mut()
+        && event.shown.is_none()
+        && body.contains(&event.event_id)
     {
-        *shown = Some(Instant::now());
+        event.shown = Some(Instant::now());
     }
     response.body(Body::from(given.body.clone())).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Durable ingest: events a second through `Store::commit` on a real disk, fsync included, beside the disk's own fsync time.
+//! Durable ingest: events a second through `Store::commit` on a real disk, beside the disk's own fsync time.
 //!
 //! Plain timing instead of a sampler, because a commit's cost depends on the file's growth and must be seen over many
 //! commits.

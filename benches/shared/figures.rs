@@ -51,7 +51,7 @@ pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// A directory of this run: below `TMPDIR` if it is set (then it should be on the disk in question), else below `target`.
+/// A directory of this run: below `TMPDIR`, which then should be on the disk in question, or else below `target`.
 #[expect(clippy::disallowed_methods, reason = "the benchmark's own setting")]
 pub(crate) fn scratch() -> std::io::Result<tempfile::TempDir> {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
