@@ -1,6 +1,6 @@
 //! How many events a second one core takes from raw JSON through 10 and 1,000 rules.
 //!
-//! The events have the fields and sizes of the public description of the Vonage Audit API; one in some hundreds matches.
+//! The events have the fields and sizes of the public description of the Vonage Audit API; few of them match.
 //! Run with `cargo bench -p vigie-engine`; the throughput that it prints is events a second. Time is what the thread
 //! spent on a core, not what passed: other programs must not change a figure that is about one core.
 
