@@ -10,7 +10,6 @@ pub mod client;
 pub mod event;
 pub mod fault;
 pub mod poller;
-pub mod stamp;
 pub mod state;
 pub mod transport;
 pub mod window;

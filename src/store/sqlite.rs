@@ -229,6 +229,7 @@ impl Opening<'_> {
         }
         self.configure(&connection).map_err(|error| self.sqlite(error))?;
         schema::migrate(&connection, version).map_err(|error| self.schema(error))?;
+        claim::end_leases(&connection).map_err(|error| self.sqlite(error))?;
         connection.set_db_config(NO_CHECKPOINT_ON_CLOSE, false).map_err(|error| self.sqlite(error))?;
         Ok(connection)
     }

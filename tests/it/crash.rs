@@ -28,7 +28,7 @@ const EVENTS_PER_BURST: usize = 5;
 struct Scene {
     api: Api,
     steady: Receiver,
-    shaky: Receiver,
+    slow: Receiver,
     place: Place,
     rng: SmallRng,
     seed: u64,
@@ -40,14 +40,14 @@ type Copies = BTreeMap<String, Vec<String>>;
 impl Scene {
     async fn new(seed: u64) -> Self {
         println!("seed {seed}");
-        let (api, steady, shaky) = (Api::start().await, Receiver::start().await, Receiver::start().await);
+        let (api, steady, slow) = (Api::start().await, Receiver::start().await, Receiver::start().await);
         let place = Place::new();
         place.write("rules/all.yaml", RULES);
-        place.write("vigie.yaml", &configuration(&api, &steady, &shaky));
-        Self { api, steady, shaky, place, rng: SmallRng::seed_from_u64(seed), seed }
+        place.write("vigie.yaml", &configuration(&api, &steady, &slow));
+        Self { api, steady, slow, place, rng: SmallRng::seed_from_u64(seed), seed }
     }
 
-    /// A process runs for a random while, in which events happen and one destination comes and goes.
+    /// A process runs for a random while, in which events happen and one destination answers now fast, now slowly.
     async fn round(&mut self, start: &dyn Fn(&Place) -> Running) -> Running {
         let process = start(&self.place);
         let mut left_ms = self.rng.random_range(0..MAX_ROUND_MS);
@@ -57,8 +57,7 @@ impl Scene {
             }
             let step_ms = self.rng.random_range(0..=left_ms / 2);
             left_ms -= step_ms;
-            let broken = self.rng.random_bool(0.3);
-            self.shaky.answer(if broken { Answer::status(503) } else { Answer::ok() });
+            self.slow.answer(Answer::Slow(Duration::from_millis(self.rng.random_range(0..120))));
             // The moment of death is what is random here, so it is a time and not a signal.
             tokio::time::sleep(Duration::from_millis(step_ms)).await;
         }
@@ -68,15 +67,15 @@ impl Scene {
 
     /// Lets a last process deliver everything that is owed; whether every event reached every sink.
     async fn finish(&mut self, start: &dyn Fn(&Place) -> Running, patience: Duration) -> bool {
-        self.shaky.answer(Answer::ok());
+        self.slow.answer(Answer::ok());
         let expected: BTreeSet<String> = self.api.pushed().into_iter().collect();
         let process = start(&self.place);
         let has_all = |copies: Copies| expected.iter().all(|id| copies.contains_key(id));
         let steady = self.steady.wait(patience, |received| has_all(webhook_copies(received))).await;
-        let shaky = self.shaky.wait(patience, |received| has_all(webhook_copies(received))).await;
+        let slow = self.slow.wait(patience, |received| has_all(webhook_copies(received))).await;
         let status = process.end("TERM").await;
         assert_eq!(status.code(), Some(0), "seed {}: SIGTERM ends with 0\n{}", self.seed, self.place.log());
-        steady && shaky && has_all(self.file_copies())
+        steady && slow && has_all(self.file_copies())
     }
 
     fn file_copies(&self) -> Copies {
@@ -94,7 +93,7 @@ impl Scene {
     fn all_copies(&self) -> [(&'static str, Copies); 3] {
         [
             ("steady", webhook_copies(&self.steady.received())),
-            ("shaky", webhook_copies(&self.shaky.received())),
+            ("slow", webhook_copies(&self.slow.received())),
             ("file", self.file_copies()),
         ]
     }
@@ -145,7 +144,7 @@ rules:
       - {name: any, events: [{event_type: APP_CREATE}], expect: alert}
 "#;
 
-fn configuration(api: &Api, steady: &Receiver, shaky: &Receiver) -> String {
+fn configuration(api: &Api, steady: &Receiver, slow: &Receiver) -> String {
     format!(
         r#"
 sources:
@@ -154,15 +153,15 @@ sources:
 rules: [rules/]
 sinks:
   steady: {{webhook: {{url: "{}"}}}}
-  shaky: {{webhook: {{url: "{}"}}}}
+  slow: {{webhook: {{url: "{}"}}}}
   trail: {{file: {{path: alerts.jsonl}}}}
 routes:
   - match: {{severity: high}}
-    to: [steady, shaky, trail]
+    to: [steady, slow, trail]
   - to: trail
 state: {{dir: state}}
 "#,
-        api.base_url, steady.url, shaky.url
+        api.base_url, steady.url, slow.url
     )
 }
 

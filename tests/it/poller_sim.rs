@@ -23,7 +23,7 @@ use server::Server;
 use world::Scenario;
 
 /// Seeds of one run; see the time limit in `no_seed_loses_or_repeats_an_event`.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 500;
 /// The promise is kept within this on two cores in the test profile.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 const SOURCE: &str = "main";

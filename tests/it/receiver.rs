@@ -37,6 +37,8 @@ impl Received {
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Status(u16, Vec<(&'static str, String)>, String),
+    /// 200 after a while.
+    Slow(Duration),
     /// Never.
     Stall,
     /// As told next, once `answer` is called again.
@@ -113,7 +115,7 @@ impl Drop for Receiver {
 async fn take(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let mut told = shared.answer.subscribe();
     let now = told.borrow_and_update().clone();
-    let accepted = matches!(now, Answer::Status(200..300, ..) | Answer::Hold);
+    let accepted = matches!(now, Answer::Status(200..300, ..) | Answer::Slow(_) | Answer::Hold);
     let echo = format!("{uri}\n{headers:?}\n{}", String::from_utf8_lossy(&body));
     let count = {
         let mut received = shared.received.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,6 +132,10 @@ async fn take(State(shared): State<Shared>, method: Method, uri: Uri, headers: H
     };
     match answer {
         Answer::Stall | Answer::Hold => std::future::pending().await,
+        Answer::Slow(pause) => {
+            tokio::time::sleep(pause).await;
+            StatusCode::OK.into_response()
+        }
         Answer::Echo(status) => respond(status, Vec::new(), echo),
         Answer::Status(status, headers, body) => respond(status, headers, body),
     }

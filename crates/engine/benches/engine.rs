@@ -2,7 +2,6 @@
 //!
 //! The events have the fields and sizes of the public description of the Vonage Audit API; one in some hundreds matches.
 //! Run with `cargo bench -p vigie-engine`; the throughput that it prints is events a second.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;

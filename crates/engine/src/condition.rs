@@ -23,7 +23,9 @@ pub use build::MAX_REGEX_BYTES;
 pub use during::During;
 pub use explain::{Explanation, MAX_ACTUAL_CHARS};
 
-pub(crate) use ip::other_spelling;
+pub(crate) use ip::{other_spelling, parse_address};
+
+use std::net::IpAddr;
 
 use crate::event::{Event, FieldPath, View};
 use matcher::{Equal, Matcher, Target};
@@ -155,6 +157,17 @@ impl Test {
             }
             _ => None,
         }
+    }
+
+    /// The field, if addresses in it are all that the test looks at.
+    pub(crate) fn wanted_addresses(&self) -> Option<&FieldPath> {
+        let [matcher] = self.matchers.as_slice() else { return None };
+        matcher.asks_of_addresses().then_some(&self.target.field)
+    }
+
+    /// Whether an address makes a test of addresses true, before negation.
+    pub(crate) fn fits_address(&self, address: IpAddr) -> bool {
+        self.matchers.iter().all(|matcher| matcher.fits_address(address))
     }
 
     /// How dear the test is, in arbitrary units: what is cheap is asked first.

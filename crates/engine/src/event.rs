@@ -5,6 +5,7 @@
 //! flat tape of spans; nothing is copied or decoded before somebody asks. Of two equal keys the last one counts.
 
 mod path;
+mod reader;
 mod tape;
 
 use std::borrow::Cow;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 pub use path::{FieldPath, MAX_PATH_SEGMENTS};
-pub use tape::{MAX_EVENT_DEPTH, Value, View};
+pub use reader::MAX_EVENT_DEPTH;
+pub use tape::{Value, View};
 
 use tape::Node;
 
@@ -50,7 +52,7 @@ impl Event {
         if raw.len() > MAX_EVENT_BYTES {
             return Err(EventError::TooLarge);
         }
-        let tape = tape::read(&raw).map_err(EventError::Json)?;
+        let tape = reader::read(&raw).map_err(EventError::Json)?;
         if !tape.first().is_some_and(Node::is_object) {
             return Err(EventError::NotAnObject);
         }

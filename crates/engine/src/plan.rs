@@ -5,6 +5,7 @@
 //! when a predicate that it cannot do without (its anchor) came true; rules without one are looked at always.
 //! It never decides differently from `Condition::holds`: a test with random rules and events keeps it so.
 
+mod address;
 mod hash;
 mod keyed;
 #[cfg(test)]
@@ -12,19 +13,25 @@ mod tests;
 mod tree;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use crate::condition::{Condition, During, Test};
 use crate::event::Event;
+use address::AddressField;
 use keyed::KeyedField;
 use tree::Tree;
+
+/// An anchor on every string below a field makes each event pay for the whole walk: as dear as so many rules more.
+const WIDE_FIELD_USES: usize = 12;
 
 /// All conditions of all enabled rules.
 #[derive(Debug, Default)]
 pub struct Plan {
     predicates: Vec<Predicate>,
     fields: Vec<KeyedField>,
-    /// Conditions, by place in this list; the second is the rule's index.
-    rules: Vec<(Tree, usize)>,
+    addresses: Vec<AddressField>,
+    /// Distinct conditions, each with the indices of the rules that have it.
+    rules: Vec<(Tree, Vec<usize>)>,
     /// For each predicate the conditions that it is an anchor of.
     anchored: Vec<Vec<u32>>,
     /// Fields that decide anchors.
@@ -38,6 +45,8 @@ pub struct Plan {
 enum Predicate {
     /// Answered by a keyed field.
     Keyed(u32),
+    /// Asked of the addresses in a field.
+    Address(u32, Box<Test>),
     Test(Box<Test>),
     During(Box<During>),
 }
@@ -52,6 +61,10 @@ pub struct Scratch {
     rules: Vec<u64>,
     /// Predicates of keyed fields that came true.
     hits: Vec<u32>,
+    /// For each field of addresses the generation and what the event has there.
+    addresses: Vec<(u64, Vec<IpAddr>)>,
+    /// Folded text.
+    buffer: String,
 }
 
 impl Plan {
@@ -60,9 +73,17 @@ impl Plan {
         let mut builder = Builder::default();
         let conditions: Vec<(usize, &Condition)> =
             conditions.into_iter().enumerate().filter_map(|(index, condition)| Some((index, condition?))).collect();
+        let mut places: HashMap<Tree, usize> = HashMap::new();
         for (index, condition) in conditions {
             let tree = builder.tree(condition);
-            builder.plan.rules.push((tree, index));
+            let rules = &mut builder.plan.rules;
+            let place = *places.entry(tree).or_insert_with_key(|tree| {
+                rules.push((tree.clone(), Vec::new()));
+                rules.len() - 1
+            });
+            if let Some((_, indices)) = rules.get_mut(place) {
+                indices.push(index);
+            }
         }
         builder.finish()
     }
@@ -75,6 +96,8 @@ impl Plan {
             fields: vec![0; self.fields.len()],
             rules: vec![0; self.rules.len()],
             hits: Vec::new(),
+            addresses: vec![(0, Vec::new()); self.addresses.len()],
+            buffer: String::new(),
         }
     }
 
@@ -115,10 +138,10 @@ impl Question<'_> {
         if std::mem::replace(seen, generation) == generation {
             return;
         }
-        if let Some((tree, index)) = self.plan.rules.get(place as usize)
+        if let Some((tree, indices)) = self.plan.rules.get(place as usize)
             && tree.holds(self)
         {
-            matched.push(*index);
+            matched.extend(indices);
         }
     }
 
@@ -133,6 +156,7 @@ impl Question<'_> {
                 let field = *field;
                 return self.answer_keyed(field, id);
             }
+            Some(Predicate::Address(field, test)) => self.answer_address(*field, test),
             Some(Predicate::Test(test)) => test.fits(self.event, self.unusable),
             Some(Predicate::During(during)) => during.holds_at(self.event.created_at()),
             None => false,
@@ -148,6 +172,17 @@ impl Question<'_> {
         self.scratch.predicates.get(id as usize).is_some_and(|mark| *mark > self.scratch.generation)
     }
 
+    fn answer_address(&mut self, field: u32, test: &Test) -> bool {
+        let generation = self.scratch.generation;
+        let Some((seen, addresses)) = self.scratch.addresses.get_mut(field as usize) else { return false };
+        if std::mem::replace(seen, generation) != generation
+            && let Some(field) = self.plan.addresses.get(field as usize)
+        {
+            field.read(self.event, self.unusable, addresses);
+        }
+        addresses.iter().any(|address| test.fits_address(*address))
+    }
+
     /// Marks every predicate of a keyed field that is true; the others are then false.
     fn answer_field(&mut self, field: u32) {
         let generation = self.scratch.generation;
@@ -156,8 +191,8 @@ impl Question<'_> {
             return;
         }
         let Some(keyed) = self.plan.fields.get(field as usize) else { return };
-        let Scratch { predicates, hits, .. } = &mut *self.scratch;
-        keyed.answer(self.event, self.unusable, &mut |id| {
+        let Scratch { predicates, hits, buffer, .. } = &mut *self.scratch;
+        keyed.answer(self.event, self.unusable, buffer, &mut |id| {
             if let Some(mark) = predicates.get_mut(id as usize)
                 && *mark <= generation
             {
@@ -175,7 +210,8 @@ struct Builder {
     tests: HashMap<[u8; 32], u32>,
     durings: HashMap<String, u32>,
     fields: HashMap<String, u32>,
-    /// How many conditions use a predicate: a rare one makes the better anchor.
+    addresses: HashMap<String, u32>,
+    /// How often conditions use a predicate: a rare one makes the better anchor.
     uses: Vec<usize>,
 }
 
@@ -199,8 +235,8 @@ impl Builder {
             let id = *id;
             return self.count_use(id);
         }
-        let id = match test.wanted_texts() {
-            Some(wanted) => {
+        let id = match (test.wanted_texts(), test.wanted_addresses()) {
+            (Some(wanted), _) => {
                 let fields = &mut self.plan.fields;
                 let place = *self.fields.entry(test.field().to_owned()).or_insert_with(|| {
                     fields.push(KeyedField::new(wanted.field));
@@ -212,7 +248,15 @@ impl Builder {
                 }
                 id
             }
-            None => self.add(Predicate::Test(Box::new(test.clone()))),
+            (None, Some(field)) => {
+                let addresses = &mut self.plan.addresses;
+                let place = *self.addresses.entry(test.field().to_owned()).or_insert_with(|| {
+                    addresses.push(AddressField::new(field));
+                    addresses.len() as u32 - 1
+                });
+                self.add(Predicate::Address(place, Box::new(test.clone())))
+            }
+            (None, None) => self.add(Predicate::Test(Box::new(test.clone()))),
         };
         self.tests.insert(*test.fingerprint(), id);
         self.count_use(id)
@@ -242,7 +286,11 @@ impl Builder {
     }
 
     fn finish(self) -> Plan {
-        let Self { mut plan, uses, .. } = self;
+        let Self { mut plan, mut uses, .. } = self;
+        for (uses, predicate) in uses.iter_mut().zip(&plan.predicates) {
+            let field = if let Predicate::Keyed(field) = predicate { plan.fields.get(*field as usize) } else { None };
+            *uses += if field.is_some_and(KeyedField::is_wide) { WIDE_FIELD_USES } else { 0 };
+        }
         plan.anchored = vec![Vec::new(); plan.predicates.len()];
         for (place, (tree, _)) in plan.rules.iter().enumerate() {
             match tree.anchors(&plan.predicates, &uses) {

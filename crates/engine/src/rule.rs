@@ -139,3 +139,6 @@ pub enum Expect {
     /// `{alerts: N}`: exactly this many.
     Alerts(usize),
 }
+
+#[cfg(test)]
+mod tests;

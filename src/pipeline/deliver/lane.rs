@@ -260,8 +260,9 @@ impl Lane {
         let Some(alert) = self.shared.alerts.alert(&delivery.alert_id).await? else {
             return Ok(None);
         };
-        let context =
-            RenderContext { delivery_id: &delivery.delivery_id, now: self.shared.clock.now(), form: Form::Plain };
+        // Not the present time: a text that differed at each refusal would be refused for ever.
+        let now = delivery.created_at;
+        let context = RenderContext { delivery_id: &delivery.delivery_id, now, form: Form::Plain };
         let rendered = catch_unwind(AssertUnwindSafe(|| self.sink.render(&alert, &context)));
         match rendered {
             Ok(Ok(body)) => Ok(Some(body).filter(|body| *body != delivery.body)),

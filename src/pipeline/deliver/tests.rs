@@ -217,7 +217,7 @@ impl Sink for Scripted {
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> std::result::Result<Vec<u8>, RenderError> {
         match context.form {
             Form::Full => Ok(format!("full body of {}", alert.alert_id).into_bytes()),
-            Form::Plain => Ok(format!("plain {}", alert.alert_id).into_bytes()),
+            Form::Plain => Ok(format!("plain {} of {}", alert.alert_id, context.now.time()).into_bytes()),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::sink::contract::{
 };
 
 mod conversation;
+mod encrypted;
 mod mail;
 
 /// What the relay does after a line.

@@ -83,17 +83,6 @@ impl Default for Zone {
     }
 }
 
-/// What an answer said about the zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZoneVerdict {
-    /// In line with what is known, or nothing to say.
-    Fits,
-    /// Rows lie outside the window by this zone: the filter was ignored, or the zone changed.
-    Contradicts,
-    /// The zone was doubted too often and is unknown again.
-    Lost,
-}
-
 impl Zone {
     /// The offset, once exactly one zone is possible and enough answers said so.
     #[must_use]
@@ -110,26 +99,31 @@ impl Zone {
         self.proven().unwrap_or_else(utc)
     }
 
-    /// Takes the naive stamps of one answer to the window `from..to` (padded, in UTC).
-    pub fn learn(&mut self, stamps: &[NaiveDateTime], from: DateTime<Utc>, to: DateTime<Utc>) -> ZoneVerdict {
+    /// Takes the naive stamps of one answer to the closed window `from..to` (padded, in UTC). Only for a zone that is not
+    /// proven: what contradicts itself begins anew.
+    pub fn learn(&mut self, stamps: &[NaiveDateTime], from: DateTime<Utc>, to: DateTime<Utc>) {
         let seconds = || stamps.iter().map(|stamp| stamp.and_utc().timestamp());
-        let (Some(first_s), Some(last_s)) = (seconds().min(), seconds().max()) else { return ZoneVerdict::Fits };
-        let low_s = self.low_s.max(last_s - to.timestamp() - SLACK_S);
-        let high_s = self.high_s.min(first_s - from.timestamp() + SLACK_S);
-        if only_between(low_s, high_s).is_none() && count_between(low_s, high_s) == 0 {
-            self.contradictions += 1;
-            if self.contradictions < ZONE_CONTRADICTIONS && self.proven().is_some() {
-                return ZoneVerdict::Contradicts;
-            }
+        let (Some(first_s), Some(last_s)) = (seconds().min(), seconds().max()) else { return };
+        self.low_s = self.low_s.max(last_s - to.timestamp() - SLACK_S);
+        self.high_s = self.high_s.min(first_s - from.timestamp() + SLACK_S);
+        if count_between(self.low_s, self.high_s) == 0 {
             *self = Self::default();
-            return ZoneVerdict::Lost;
-        }
-        (self.low_s, self.high_s) = (low_s, high_s);
-        self.contradictions = 0;
-        if self.only().is_some() {
+        } else if self.only().is_some() {
             self.answers = self.answers.saturating_add(1).min(ZONE_ANSWERS);
         }
-        ZoneVerdict::Fits
+    }
+
+    /// An answer with naive stamps fits its window by this zone.
+    pub fn confirm(&mut self) {
+        self.contradictions = 0;
+    }
+
+    /// An answer with naive stamps lies outside of its window by this zone: the filter was ignored, or the zone changed.
+    pub fn doubt(&mut self) {
+        self.contradictions += 1;
+        if self.contradictions >= ZONE_CONTRADICTIONS {
+            *self = Self::default();
+        }
     }
 
     /// A window (in UTC) whose answer halves what is possible, given a row with this naive stamp.
@@ -141,12 +135,11 @@ impl Zone {
         (wall_s - self.high_s - 1, wall_s - middle_s + 1)
     }
 
-    /// The row that was looked for by `probe` is not in that window, and the answer was complete.
-    pub fn exclude_probed(&mut self) {
-        if self.only().is_some() {
+    /// The row with this stamp, looked for by `probe`, is not in that window, and the answer was complete.
+    pub fn exclude(&mut self, stamp: NaiveDateTime, to_s: i64) {
+        self.high_s = self.high_s.min(stamp.and_utc().timestamp() - to_s + SLACK_S);
+        if count_between(self.low_s, self.high_s) == 0 {
             *self = Self::default();
-        } else {
-            self.high_s = (self.low_s + self.high_s).div_euclid(2) + SLACK_S;
         }
     }
 
@@ -192,7 +185,7 @@ mod tests {
     fn two_narrow_answers_prove_a_zone() {
         let mut zone = Zone::default();
         let stamps = [stamp("2026-01-02T08:39:00")];
-        assert_eq!(zone.learn(&stamps, at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z")), ZoneVerdict::Fits);
+        zone.learn(&stamps, at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
         assert_eq!(zone.proven(), None);
         zone.learn(&stamps, at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
         assert_eq!(zone.proven(), FixedOffset::east_opt(5 * 3600 + 1800));
@@ -211,17 +204,17 @@ mod tests {
     #[test]
     fn one_answer_that_ignored_its_filter_does_not_shake_a_proven_zone() {
         let mut zone = Zone::default();
-        let (from, to) = (at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
         for _ in 0..2 {
-            zone.learn(&[stamp("2026-01-02T03:05:00")], from, to);
+            zone.learn(&[stamp("2026-01-02T03:05:00")], at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
         }
-        let stray = [stamp("2026-01-01T22:05:00")];
-        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Contradicts);
-        assert_eq!(zone.learn(&[stamp("2026-01-02T03:05:00")], from, to), ZoneVerdict::Fits);
-        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Contradicts);
-        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Contradicts);
-        assert_eq!(zone.learn(&stray, from, to), ZoneVerdict::Lost);
-        assert_eq!(zone.proven(), None);
+        zone.doubt();
+        zone.doubt();
+        zone.confirm();
+        zone.doubt();
+        zone.doubt();
+        assert!(zone.proven().is_some());
+        zone.doubt();
+        assert!(zone.proven().is_none());
     }
 
     #[test]
@@ -235,9 +228,9 @@ mod tests {
                 let (from_s, to_s) = zone.probe(row);
                 if (from_s..=to_s).contains(&real_s) {
                     let moment = |second| DateTime::from_timestamp(second, 0).expect("valid");
-                    assert_eq!(zone.learn(&[row], moment(from_s), moment(to_s)), ZoneVerdict::Fits);
+                    zone.learn(&[row], moment(from_s), moment(to_s));
                 } else {
-                    zone.exclude_probed();
+                    zone.exclude(row, to_s);
                 }
                 asked += 1;
             }

@@ -110,6 +110,15 @@ impl Request {
         Self { page, size, ..self.clone() }
     }
 
+    /// The request for what comes after the first `rows` of the window: whole pages, none larger than one that was shown.
+    #[must_use]
+    pub fn after(&self, rows: u64, shown: u64) -> Option<Self> {
+        let most = shown.min(u64::from(MAX_PAGE_SIZE));
+        let size = (1..=most).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1);
+        let page = u32::try_from(rows / size + 1).ok()?;
+        Some(self.at_page(page, u32::try_from(size).ok()?))
+    }
+
     /// The seconds in which every row is within the window whatever kind its bounds are of.
     #[must_use]
     pub fn countable(&self) -> (i64, i64) {

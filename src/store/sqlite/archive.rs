@@ -324,7 +324,7 @@ fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std:
         .optional()?;
     let change = match standing {
         None => return Ok(Retried::Unknown),
-        Some(status::PENDING) => "UPDATE deliveries SET next_at = ?2 WHERE delivery_id = ?1",
+        Some(status::PENDING) => "UPDATE deliveries SET next_at = ?2 WHERE delivery_id = ?1 AND leased = 0",
         Some(status::DEAD) => {
             "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = ?2, owed_since = ?2
              WHERE delivery_id = ?1"

@@ -17,6 +17,12 @@ pub(super) struct Statements<'c> {
     take: Statement<'c>,
 }
 
+/// Ends the leases of a process that is gone: whoever holds the directory's lock is the only one who sends, so what it
+/// finds claimed is not being sent and need not wait until its lease is over.
+pub(super) fn end_leases(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute("UPDATE deliveries SET next_at = owed_since, leased = 0 WHERE status = 0 AND leased = 1", [])
+}
+
 /// A claim as asked.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
@@ -33,8 +39,9 @@ impl<'c> Statements<'c> {
                 "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since FROM deliveries
                  WHERE status = 0 AND sink = ?1 AND next_at <= ?2 ORDER BY attempts, delivery_no LIMIT ?3",
             )?,
-            take: connection
-                .prepare("UPDATE deliveries SET attempts = attempts + 1, next_at = ?2 WHERE delivery_no = ?1")?,
+            take: connection.prepare(
+                "UPDATE deliveries SET attempts = attempts + 1, next_at = ?2, leased = 1 WHERE delivery_no = ?1",
+            )?,
         })
     }
 

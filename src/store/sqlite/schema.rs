@@ -81,6 +81,7 @@ CREATE TABLE deliveries (
     created_at  INTEGER NOT NULL,
     owed_since  INTEGER NOT NULL,
     next_at     INTEGER NOT NULL,
+    leased      INTEGER NOT NULL DEFAULT 0,
     settled_at  INTEGER
 ) STRICT;
 CREATE INDEX deliveries_alert ON deliveries (alert_id);

@@ -28,14 +28,18 @@ impl<'c> Statements<'c> {
         let prepare = |sql: &str| connection.prepare(sql);
         Ok(Self {
             find: prepare("SELECT delivery_no, status FROM deliveries WHERE delivery_id = ?1 AND sink = ?2")?,
-            done: prepare("UPDATE deliveries SET status = ?2, settled_at = ?3 WHERE delivery_no = ?1")?,
-            dead: prepare("UPDATE deliveries SET status = 3, settled_at = ?2 WHERE delivery_no = ?1 AND status = 0")?,
-            retry: prepare("UPDATE deliveries SET next_at = ?2 WHERE delivery_no = ?1 AND status = 0")?,
+            done: prepare("UPDATE deliveries SET status = ?2, settled_at = ?3, leased = 0 WHERE delivery_no = ?1")?,
+            dead: prepare(
+                "UPDATE deliveries SET status = 3, settled_at = ?2, leased = 0
+                 WHERE delivery_no = ?1 AND status = 0",
+            )?,
+            retry: prepare("UPDATE deliveries SET next_at = ?2, leased = 0 WHERE delivery_no = ?1 AND status = 0")?,
             degrade: prepare(
-                "UPDATE deliveries SET next_at = ?2, body = ?3, degraded = 1 WHERE delivery_no = ?1 AND status = 0",
+                "UPDATE deliveries SET next_at = ?2, body = ?3, degraded = 1, leased = 0
+                 WHERE delivery_no = ?1 AND status = 0",
             )?,
             release: prepare(
-                "UPDATE deliveries SET next_at = min(next_at, ?2), attempts = max(attempts - 1, 0)
+                "UPDATE deliveries SET next_at = min(next_at, ?2), leased = 0, attempts = max(attempts - 1, 0)
                  WHERE delivery_no = ?1 AND status = 0",
             )?,
             add_attempt: prepare(

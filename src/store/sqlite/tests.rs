@@ -78,6 +78,23 @@ async fn what_was_committed_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn what_a_dead_process_had_claimed_is_due_at_the_next_start() {
+    let (store, dir) = opened();
+    store.commit(batch("a", 10, &["chat"])).await.expect("committed");
+    assert_eq!(store.claim("chat", at(11), at(500), 64).await.expect("claimed").len(), 1);
+    assert_eq!(
+        store.claim("chat", at(12), at(500), 64).await.expect("claimed").len(),
+        0,
+        "the lease holds while it lives"
+    );
+    drop(store);
+    let store = reopened(&dir);
+    let again = store.claim("chat", at(12), at(500), 64).await.expect("claimed");
+    assert_eq!(again.len(), 1, "nobody else can be sending it");
+    assert_eq!(again[0].attempts, 1, "the attempt that may have been made counts");
+}
+
+#[tokio::test]
 async fn a_second_daemon_is_refused_with_the_pid_of_the_first() {
     let (store, dir) = opened();
     let refused = SqliteStore::open(dir.path(), &small()).expect_err("locked");

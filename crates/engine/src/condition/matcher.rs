@@ -4,6 +4,7 @@
 //! address that does not parse, an object where text is asked for) fits nothing and is counted.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use regex::Regex;
 
@@ -118,11 +119,8 @@ impl Matcher {
                     .iter()
                     .any(|regex| regex.is_match(text) || other.as_deref().is_some_and(|other| regex.is_match(other)))
             }
-            Self::Networks(networks) => {
-                usable(parse_address(text), unusable).is_some_and(|address| networks.contains(address))
-            }
-            Self::Scopes(scopes) => {
-                usable(parse_address(text), unusable).is_some_and(|address| scopes.contains(&Scope::of(address)))
+            Self::Networks(_) | Self::Scopes(_) => {
+                usable(parse_address(text), unusable).is_some_and(|address| self.fits_address(address))
             }
             Self::Ranges { numbers, addresses } => {
                 let address = addresses.as_ref().and_then(|set| Some((set, parse_address(text)?)));
@@ -137,6 +135,19 @@ impl Matcher {
                 .is_some_and(|number| bounds.iter().any(|bound| comparison.holds(number.compare(*bound)))),
             Self::Exists(_) | Self::SameAs { .. } | Self::HostIn(_) | Self::HostOutside(_) => false,
         }
+    }
+
+    /// For matchers that ask of an address and of nothing else.
+    pub(super) fn fits_address(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Networks(networks) => networks.contains(address),
+            Self::Scopes(scopes) => scopes.contains(&Scope::of(address)),
+            _ => false,
+        }
+    }
+
+    pub(super) fn asks_of_addresses(&self) -> bool {
+        matches!(self, Self::Networks(_) | Self::Scopes(_))
     }
 
     fn fits_stamp(&self, part: StampPart, target: &Target, event: &Event, view: View<'_>, unusable: &mut u64) -> bool {

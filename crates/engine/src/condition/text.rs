@@ -64,6 +64,18 @@ pub(crate) fn fold(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Like [`fold`], into a buffer that is used again and again.
+pub(crate) fn fold_into<'b>(text: &str, buffer: &'b mut String) -> &'b str {
+    buffer.clear();
+    if text.is_ascii() {
+        buffer.push_str(text);
+        buffer.make_ascii_lowercase();
+    } else {
+        buffer.extend(text.chars().map(fold_char));
+    }
+    buffer
+}
+
 fn fold_char(character: char) -> char {
     fn single(mut characters: impl Iterator<Item = char>, otherwise: char) -> char {
         match (characters.next(), characters.next()) {
@@ -189,6 +201,10 @@ impl Pattern {
             Self::Within(text) | Self::Start(text) | Self::End(text) => Some(text),
             Self::Anything | Self::Glob(_) => None,
         }
+    }
+
+    pub(crate) fn is_within(&self) -> bool {
+        matches!(self, Self::Within(_))
     }
 
     /// Whether a literal that was found at the text's start or end, or between, is where the pattern wants it.

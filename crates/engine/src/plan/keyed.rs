@@ -3,16 +3,20 @@
 //! Whole texts are one look-up; literals inside, at the start or at the end are one Aho-Corasick pass when there are many
 //! and single searches when there are few; the rest (wildcards in the middle) is tried one by one.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 
 use super::hash::TextMap;
 use crate::condition::number::Number;
-use crate::condition::text::{Pattern, fold};
+use crate::condition::text::{Pattern, fold_into};
 use crate::condition::{WantedTexts, other_spelling};
 use crate::event::{Event, FieldPath, Value, View};
 
-/// From this many literals on, one automaton is faster than single searches.
+/// From this many literals on, one automaton is faster than comparing starts and ends one by one.
 const MIN_COMBINED: usize = 16;
+/// A literal that may stand anywhere costs a search of its own, so for those the automaton pays early.
+const MIN_COMBINED_WITHIN: usize = 3;
+/// Up to this many bytes of literals the automaton is a full table: some megabytes at most, and twice as fast.
+const MAX_TABLE_BYTES: usize = 16 * 1024;
 
 /// Everything that the rules want of one field's text.
 #[derive(Debug)]
@@ -39,6 +43,11 @@ impl KeyedField {
         }
     }
 
+    /// Whether it takes in many strings.
+    pub(super) fn is_wide(&self) -> bool {
+        self.field.as_str().ends_with('*')
+    }
+
     pub(super) fn insert(&mut self, predicate: u32, wanted: &WantedTexts<'_>) {
         for text in wanted.texts.exact() {
             self.exact.entry(text.into()).or_default().push(predicate);
@@ -56,23 +65,29 @@ impl KeyedField {
 
     /// Called once when everything is inserted.
     pub(super) fn seal(&mut self) {
-        self.patterns.sort_by_key(|(pattern, _)| pattern.literal().is_none());
-        let literals: Vec<&str> = self.patterns.iter().map_while(|(pattern, _)| pattern.literal()).collect();
-        if literals.len() >= MIN_COMBINED {
+        self.patterns.sort_by_key(|(pattern, _)| (pattern.literal().is_none(), !pattern.is_within()));
+        let mut literals: Vec<&str> = self.patterns.iter().map_while(|(pattern, _)| pattern.literal()).collect();
+        if literals.len() < MIN_COMBINED {
+            literals.truncate(self.patterns.iter().filter(|(pattern, _)| pattern.is_within()).count());
+        }
+        if literals.len() >= MIN_COMBINED_WITHIN {
             // A set too large to combine is still answered, one by one.
-            self.combined = AhoCorasickBuilder::new().match_kind(MatchKind::Standard).build(&literals).ok();
+            let small = literals.iter().map(|literal| literal.len()).sum::<usize>() <= MAX_TABLE_BYTES;
+            let kind = if small { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+            let mut builder = AhoCorasickBuilder::new();
+            self.combined = builder.match_kind(MatchKind::Standard).kind(Some(kind)).build(&literals).ok();
             self.combined_count = if self.combined.is_some() { literals.len() } else { 0 };
         }
     }
 
     /// Calls `hit` with each predicate that is true of the event, perhaps more than once.
-    pub(super) fn answer(&self, event: &Event, unusable: &mut u64, hit: &mut impl FnMut(u32)) {
+    pub(super) fn answer(&self, event: &Event, unusable: &mut u64, buffer: &mut String, hit: &mut impl FnMut(u32)) {
         self.field.leaves(event, &mut |view: View<'_>| {
             match view.value() {
-                Value::Text(text) => self.answer_text(&text, hit),
-                Value::Bool(truth) => self.answer_text(if truth { "true" } else { "false" }, hit),
+                Value::Text(text) => self.answer_text(&text, buffer, hit),
+                Value::Bool(truth) => self.answer_text(if truth { "true" } else { "false" }, buffer, hit),
                 Value::Number(text) => {
-                    self.answer_text(text, hit);
+                    self.answer_text(text, buffer, hit);
                     if !self.numbers.is_empty()
                         && let Some(number) = Number::parse(text)
                     {
@@ -86,10 +101,10 @@ impl KeyedField {
         });
     }
 
-    fn answer_text(&self, text: &str, hit: &mut impl FnMut(u32)) {
-        self.answer_folded(&fold(text), hit);
+    fn answer_text(&self, text: &str, buffer: &mut String, hit: &mut impl FnMut(u32)) {
+        self.answer_folded(fold_into(text, buffer), hit);
         if let Some(other) = other_spelling(text) {
-            self.answer_folded(&fold(&other), hit);
+            self.answer_folded(fold_into(&other, buffer), hit);
         }
     }
 

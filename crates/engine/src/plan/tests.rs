@@ -1,6 +1,7 @@
 //! The plan against the plain meaning of conditions, on random rules and events over few fields and values.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, Duration, Utc};
 use proptest::prelude::*;
@@ -72,6 +73,13 @@ fn test(key: &str, values: &[&str]) -> Test {
     };
     Test::build(key, values.iter().map(literal).collect()).expect(key)
 }
+
+/// Each test as a condition of its own, and the plan over them; building them anew for each case would take most of the time.
+static ALL_TESTS: LazyLock<(Vec<Condition>, Plan)> = LazyLock::new(|| {
+    let conditions: Vec<Condition> = TESTS.iter().map(|(key, values)| Condition::Test(test(key, values))).collect();
+    let plan = Plan::new(conditions.iter().map(Some));
+    (conditions, plan)
+});
 
 fn condition() -> impl Strategy<Value = Condition> {
     let during = Condition::During(During::build(Some("mon-fri"), Some("08:00-18:00"), None).unwrap());
@@ -186,6 +194,31 @@ proptest! {
                 .collect();
             prop_assert_eq!(&matched, &expected, "{}", event.raw());
         }
+    }
+
+    #[test]
+    fn any_json_is_an_answer(
+        texts in prop::collection::vec(r#"([\[\]{}",:0-9a\\eE+.\- ]|\PC|context|user_id|source_ip|event_type|url){0,12}"#, 1..6),
+        keys in prop::collection::vec("event_type|source_ip|user_id|context|a|b|name|url", 6),
+        shape in 0_u8..4,
+    ) {
+        let member = |(key, text): (&String, &String)| {
+            let quoted = serde_json::to_string(text).unwrap();
+            match shape {
+                0 => format!("\"{key}\":{quoted}"),
+                1 => format!("\"{key}\":[{quoted},{{\"{key}\":{quoted}}}]"),
+                2 => format!("\"{key}\":{{\"name\":{quoted},\"b\":[[]]}}"),
+                _ => format!("\"{key}\":{text}"),
+            }
+        };
+        let raw = object(keys.iter().zip(&texts).map(member).collect());
+        let Ok(event) = Event::new("e", DateTime::UNIX_EPOCH, raw.into()) else { return Ok(()) };
+        let (conditions, plan) = &*ALL_TESTS;
+        let mut matched = Vec::new();
+        plan.matches(&event, &mut plan.scratch(), &mut 0, &mut matched);
+        let expected: Vec<usize> =
+            conditions.iter().enumerate().filter(|(_, one)| one.holds(&event)).map(|(index, _)| index).collect();
+        prop_assert_eq!(matched, expected, "{}", event.raw());
     }
 
     #[test]

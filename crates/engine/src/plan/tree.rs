@@ -3,7 +3,7 @@
 use super::{Predicate, Question};
 
 /// A condition whose tests are predicates of the plan.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Tree {
     Leaf { predicate: u32, negated: bool },
     All(Vec<Tree>),
@@ -78,7 +78,7 @@ impl Tree {
             Self::Leaf { predicate, .. } => match predicates.get(*predicate as usize) {
                 Some(Predicate::Keyed(_)) | None => 1,
                 Some(Predicate::During(_)) => 8,
-                Some(Predicate::Test(test)) => test.cost(),
+                Some(Predicate::Test(test) | Predicate::Address(_, test)) => test.cost(),
             },
             Self::All(parts) | Self::Any(parts) => {
                 parts.iter().map(|part| part.cost(predicates)).fold(1, u32::saturating_add)

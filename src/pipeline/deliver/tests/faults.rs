@@ -26,10 +26,17 @@ async fn a_sink_that_never_answers_is_given_up_by_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_destination_gets_no_row_twice_however_long_the_lease_is_over() {
+async fn a_slow_destination_gets_no_row_twice_and_none_whose_lease_may_end_meanwhile() {
     let mut bench = Bench::new();
     bench.store.add("slow", 40, start());
-    let slow = Scripted::new(RetryProfile::Person, |_, _| Act::Slow(Duration::from_secs(55), Outcome::Delivered));
+    let (store, began) = (Arc::clone(&bench.store), Instant::now());
+    let slow = Scripted::new(RetryProfile::Person, move |delivery, _| {
+        let rows = store.rows("slow");
+        let row = rows.iter().find(|row| row.delivery_id == delivery.delivery_id).expect("stored");
+        let now = start() + TimeDelta::from_std(began.elapsed()).expect("in range");
+        assert!(row.next_at > Some(now + TimeDelta::seconds(90)), "the lease outlives the longest send");
+        Act::Slow(Duration::from_secs(55), Outcome::Delivered)
+    });
     bench.lane("slow", &slow).run_for(HOUR).await;
     assert_eq!(slow.attempts().len(), 40);
     assert_eq!(bench.store.delivered("slow"), 40);

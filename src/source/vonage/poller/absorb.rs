@@ -5,7 +5,6 @@
 
 use vigie_engine::event::Event;
 
-use crate::source::vonage::calibration::ZoneVerdict;
 use crate::source::vonage::client::MAX_PAGE_SIZE;
 use crate::source::vonage::event::{Content, Row};
 use crate::source::vonage::poller::judge::{Judgement, Verdict};
@@ -20,7 +19,7 @@ use crate::source::{Notice, NoticeKind, Poison};
 /// Answers at fault in a row after which what was stored before no longer counts as evidence: the API may have dropped rows.
 const MAX_STUMBLES: u32 = 10;
 /// Zone probes after which naive stamps are read as UTC, the stated default, and the operator is told.
-const MAX_ZONE_TRIES: u32 = 40;
+const MAX_ZONE_TRIES: u32 = 200;
 /// A row dated further ahead than this is reported.
 const FUTURE_SLACK_S: i64 = 60;
 /// The last tier never looks back further: the usual retention of the store.
@@ -51,7 +50,7 @@ impl Poller {
         if let Some(judgement) = judgement {
             self.learn_totals(request, &judgement, seen.page.total_elements, &mut step);
         }
-        if self.hold_for_zone(request, &seen, &mut step) {
+        if self.hold_for_zone(request, &seen, judgement, &mut step) {
             return step;
         }
         match request.ask {
@@ -59,7 +58,7 @@ impl Poller {
                 self.begin(&seen);
                 self.ingest(&seen, 0, &mut step);
             }
-            Ask::Zone => self.probed_zone(&seen),
+            Ask::Zone => self.probed_zone(request, &seen),
             Ask::Root(tier) => self.rooted(tier, request, &seen, verdict(judgement), now, &mut step),
             Ask::Drain(window) => self.drained(window, &seen, verdict(judgement), &mut step),
             Ask::Walk(window) => self.walked(window, &seen, &mut step),
@@ -83,27 +82,32 @@ impl Poller {
 
     /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The answer
     /// is asked for again afterwards, since nothing moved.
-    fn hold_for_zone(&mut self, request: &Request, seen: &Observation, step: &mut Step) -> bool {
-        let held = self.must_hold(&seen.rows);
-        let stamps: Vec<_> = seen.rows.iter().filter_map(|row| row.naive).collect();
+    fn hold_for_zone(
+        &mut self,
+        request: &Request,
+        seen: &Observation,
+        judgement: Option<Judgement>,
+        step: &mut Step,
+    ) -> bool {
         let zone = &mut self.state.calibration.zone;
-        if matches!(request.ask, Ask::Zone | Ask::Root(0)) && !stamps.is_empty() {
-            let to_s = request.to_s.unwrap_or(seen.answered_s + 1);
-            let moment = |second| chrono::DateTime::from_timestamp(second, 0).unwrap_or_default();
-            if zone.learn(&stamps, moment(request.from_s.unwrap_or(0)), moment(to_s)) == ZoneVerdict::Lost {
-                self.volatile.zone_tries += 1;
-            }
+        let Some(row) = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))) else {
+            return false;
+        };
+        match judgement.map(|judgement| judgement.verdict) {
+            Some(Verdict::Ignored) => zone.doubt(),
+            Some(_) => zone.confirm(),
+            None => {}
         }
-        if !held || request.ask == Ask::Zone {
+        if zone.proven().is_some() || request.ask == Ask::Zone {
             return false;
         }
         if self.volatile.zone_tries >= MAX_ZONE_TRIES {
             zone.assume_utc();
             let text = "the zone of stamps without one cannot be found out; they are read as UTC";
             step.notices.push(notice(NoticeKind::FilterIgnored, text));
+        } else {
+            self.volatile.zone_row = Some(row);
         }
-        let row = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone())));
-        self.volatile.zone_row = row.filter(|_| zone.proven().is_none());
         if request.ask == Ask::Survey {
             self.begin(seen);
         }
@@ -116,17 +120,28 @@ impl Poller {
         self.state.calibration.zone.proven().is_none() && rows.iter().any(|row| row.naive.is_some())
     }
 
-    fn probed_zone(&mut self, seen: &Observation) {
+    fn probed_zone(&mut self, request: &Request, seen: &Observation) {
         self.volatile.zone_tries += 1;
-        let Some((_, id)) = &self.volatile.zone_row else { return };
-        if self.state.calibration.zone.proven().is_some() {
+        let Some((stamp, id)) = self.volatile.zone_row.clone() else { return };
+        let (Some(from_s), Some(to_s)) = (request.from_s, request.to_s) else { return };
+        let zone = &mut self.state.calibration.zone;
+        let moment = |second| chrono::DateTime::from_timestamp(second, 0).unwrap_or_default();
+        let stamps: Vec<_> = seen.rows.iter().filter_map(|row| row.naive).collect();
+        zone.learn(&stamps, moment(from_s), moment(to_s));
+        let rows = seen.rows.len() as u64;
+        let complete = seen.page.total_elements == Some(rows) || seen.page.size.is_some_and(|size| rows < size);
+        if zone.proven().is_some() {
             self.volatile.zone_row = None;
             self.volatile.zone_tries = 0;
         } else if self.volatile.zone_tries >= MAX_ZONE_TRIES {
             self.volatile.zone_row = None;
-        } else if !seen.rows.iter().any(|row| row.id == *id) && seen.page.total_elements == Some(seen.rows.len() as u64)
-        {
-            self.state.calibration.zone.exclude_probed();
+        } else if !seen.rows.iter().any(|row| row.id == id) {
+            if complete {
+                zone.exclude(stamp, to_s);
+            } else if let Some(row) = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))) {
+                // A row that the API does show in this window tells more than one that may be on another page.
+                self.volatile.zone_row = Some(row);
+            }
         }
     }
 

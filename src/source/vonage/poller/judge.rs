@@ -1,8 +1,9 @@
 //! What an answer proves about its window: that it is complete, that it is not, that rows are missing that must be in it, or
 //! that it does not answer the question.
 //!
-//! Two things prove completeness: the API's total equals the rows known to lie inside (whatever the sort order), or a page that is not
-//! full is followed by nothing. A total is believed only below the largest one that was confirmed by asking for what lies beyond it.
+//! Rows known to lie inside are a subset of the API's, so equal numbers make the two the same, whatever the sort order. The API's
+//! number is its total, believed only below the largest that was confirmed; or, where totals cannot be trusted, what asking
+//! for the row after the last known one says: nothing there means that there are no more.
 
 use crate::source::vonage::poller::{Ask, Observation, Poller, Probe, Request};
 
@@ -137,12 +138,9 @@ fn confirm(facts: &Facts<'_>, total: u64) -> Finding {
     if total < facts.confirmed_below {
         return decided(Verdict::Complete);
     }
-    let page_size = (1..=facts.rows).rev().find(|size| total.is_multiple_of(*size)).unwrap_or(1);
-    let (Ok(size), Ok(page)) = (u32::try_from(page_size), u32::try_from(total / page_size + 1)) else {
-        return decided(Verdict::Incomplete);
-    };
+    let Some(probe) = facts.request.after(total, facts.rows) else { return decided(Verdict::Incomplete) };
     match facts.probes.first() {
-        None => Finding::Probe(facts.request.at_page(page, size)),
+        None => Finding::Probe(probe),
         Some(Probe::Empty) => Finding::Decided(Judgement {
             verdict: Verdict::Complete,
             totals_lie: false,
@@ -155,7 +153,7 @@ fn confirm(facts: &Facts<'_>, total: u64) -> Finding {
 
 /// The total says that there is more, the page has room for it.
 fn short_page(facts: &Facts<'_>) -> Finding {
-    match beyond(facts, MAX_PROBES) {
+    match beyond(facts, facts.rows, MAX_PROBES) {
         Beyond::Ask(request) => Finding::Probe(request),
         Beyond::Nothing => complete_unless_missing(facts, true),
         Beyond::More => capped(facts, false),
@@ -168,16 +166,28 @@ fn by_looking_beyond(facts: &Facts<'_>, totals_lie: bool) -> Finding {
     if facts.rows == 0 {
         return empty(facts);
     }
-    let lie = |verdict| Finding::Decided(Judgement { verdict, totals_lie, confirmed_below: None, capped_at: None });
-    if facts.full {
-        return lie(Verdict::Incomplete);
-    }
-    match beyond(facts, 1) {
+    let needed = match facts.request.ask {
+        // A root comes again soon; a window that is settled does not.
+        Ask::Root(_) => 1,
+        Ask::Survey | Ask::Zone | Ask::Drain(_) | Ask::Walk(_) => MAX_PROBES,
+    };
+    let known = facts.known + facts.new;
+    let rows = match facts.full {
+        false => facts.rows,
+        true if known >= facts.rows => known,
+        true => return with_lie(Verdict::Incomplete, totals_lie),
+    };
+    match beyond(facts, rows, needed) {
         Beyond::Ask(request) => Finding::Probe(request),
+        Beyond::Nothing if facts.full => with_lie(Verdict::Complete, totals_lie),
         Beyond::Nothing => complete_unless_missing(facts, totals_lie),
-        Beyond::More => capped(facts, totals_lie),
-        Beyond::Unknown => lie(Verdict::Incomplete),
+        Beyond::More if !facts.full => capped(facts, totals_lie),
+        Beyond::More | Beyond::Unknown => with_lie(Verdict::Incomplete, totals_lie),
     }
+}
+
+fn with_lie(verdict: Verdict, totals_lie: bool) -> Finding {
+    Finding::Decided(Judgement { verdict, totals_lie, confirmed_below: None, capped_at: None })
 }
 
 /// No row and a total of none. A root comes again soon; an owed window is asked for once more before it is believed.
@@ -210,8 +220,7 @@ fn complete_unless_missing(facts: &Facts<'_>, totals_lie: bool) -> Finding {
     if facts.known > facts.known_shown {
         return decided(Verdict::Missing);
     }
-    let verdict = Verdict::Complete;
-    Finding::Decided(Judgement { verdict, totals_lie, confirmed_below: None, capped_at: None })
+    with_lie(Verdict::Complete, totals_lie)
 }
 
 fn capped(facts: &Facts<'_>, totals_lie: bool) -> Finding {
@@ -226,8 +235,8 @@ enum Beyond {
     Unknown,
 }
 
-/// Page 2 in pages of just what page 1 showed: empty if and only if page 1 was everything.
-fn beyond(facts: &Facts<'_>, probes: usize) -> Beyond {
+/// What comes after the first `rows` of the window, asked for as often as `probes` says.
+fn beyond(facts: &Facts<'_>, rows: u64, probes: usize) -> Beyond {
     if facts.probes.contains(&Probe::Rows) {
         return Beyond::More;
     }
@@ -237,8 +246,5 @@ fn beyond(facts: &Facts<'_>, probes: usize) -> Beyond {
     if facts.probes.len() >= probes {
         return Beyond::Nothing;
     }
-    match u32::try_from(facts.rows) {
-        Ok(size) => Beyond::Ask(facts.request.at_page(2, size)),
-        Err(_) => Beyond::Unknown,
-    }
+    facts.request.after(rows, facts.rows).map_or(Beyond::Unknown, Beyond::Ask)
 }
