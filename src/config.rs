@@ -19,6 +19,7 @@ use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 
 mod files;
+mod mask;
 mod rules;
 pub mod schema;
 pub mod variables;
@@ -186,8 +187,7 @@ impl Sections {
         let anchor = Span { path: first.path.clone(), line: 1, column: 1, len_chars: 1 };
         let mut sections = Self { parts: BTreeMap::new(), anchor };
         for file in files {
-            diagnostics.add_file(file.clone());
-            let Some(node) = vigie_engine::yaml::parse(file, diagnostics) else { continue };
+            let Some(node) = vigie_engine::yaml::parse_as(file, mask::masked(file), diagnostics) else { continue };
             let Some(entries) = node.entries() else {
                 let hint = Some(format!("it holds {}", TOP_LEVEL.join(", ")));
                 diagnostics.error(

@@ -2,6 +2,7 @@
 //! simulations on paused time.
 
 mod api;
+mod canary;
 mod crash;
 mod delivery;
 mod full_disk;
