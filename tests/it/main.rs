@@ -1,6 +1,14 @@
 //! Tests from outside: the real binary, real sockets on loopback, real processes that are killed; and whole parts in
 //! simulations on paused time.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    reason = "tests print their figures and fail by panicking"
+)]
+
 mod api;
 mod canary;
 mod crash;
