@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod bad_input;
 mod canary;
 mod crash;
 mod delivery;
