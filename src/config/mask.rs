@@ -85,6 +85,9 @@ impl Page {
 
     /// Every scalar below it.
     fn cover(&mut self, node: &Node) {
+        if node.is_null() {
+            return;
+        }
         match &node.kind {
             Kind::Map(entries) => entries.iter().for_each(|(_, node)| self.cover(node)),
             Kind::List(items) => items.iter().for_each(|node| self.cover(node)),
@@ -108,7 +111,7 @@ impl Page {
         places.for_each(|(_, character)| *character = COVER);
     }
 
-    /// The characters of a scalar without its quotes; of one over several lines, all from its place to the next key.
+    /// The characters of a scalar without its quotes; of one over several lines, the first.
     fn scalar(&mut self, node: &Node) -> Vec<&mut char> {
         let (line, column) = (node.span.line.saturating_sub(1) as usize, node.span.column.saturating_sub(1) as usize);
         let length = node.span.len_chars as usize;
