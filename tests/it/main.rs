@@ -6,3 +6,4 @@ mod crash;
 mod poller_sim;
 mod program;
 mod receiver;
+mod tidy;
