@@ -143,6 +143,7 @@ pub fn load_files(
         sinks.extend(default_sink(&sections.anchor, &surroundings.sinks, diagnostics));
     }
     let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
+    loaded.lists.report_unused(diagnostics);
     let state = read_section(&sections, "state", STATE_OPTIONS, &expand, diagnostics);
     let server = read_section(&sections, "server", SERVER_OPTIONS, &expand, diagnostics);
     let listen = match sections.get("server") {

@@ -11,6 +11,8 @@ use crate::clock::Clock;
 use crate::options::{OptionSpec, Options};
 use crate::pipeline::BoxFuture;
 
+pub mod ndjson;
+pub mod stamp;
 pub mod vonage;
 
 /// Where a source stands: JSON that only the source itself understands. It is committed with the events it accounts for.
@@ -174,5 +176,7 @@ pub struct SourceKind {
 }
 
 /// Every kind of source that there is.
-pub const KINDS: &[SourceKind] =
-    &[SourceKind { kind: "vonage_audit", options: vonage::account::OPTIONS, build: vonage::account::build }];
+pub const KINDS: &[SourceKind] = &[
+    SourceKind { kind: "vonage_audit", options: vonage::account::OPTIONS, build: vonage::account::build },
+    SourceKind { kind: "ndjson", options: ndjson::OPTIONS, build: ndjson::build },
+];

@@ -195,8 +195,7 @@ fn query(args: &ListArgs) -> Result<ListQuery, Failure> {
 
 /// A stamp, a date, or how long ago.
 pub(super) fn parse_time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Failure> {
-    if let Some(stamp) =
-        crate::source::vonage::stamp::Stamp::parse(text).and_then(|stamp| stamp.at(FixedOffset::east_opt(0)?))
+    if let Some(stamp) = crate::source::stamp::Stamp::parse(text).and_then(|stamp| stamp.at(FixedOffset::east_opt(0)?))
     {
         return Ok(stamp);
     }

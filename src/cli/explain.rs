@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::Output;
 use super::{Form, Global, load};
 use crate::clock::{Clock, SystemClock};
-use crate::source::vonage::stamp::Stamp;
+use crate::source::stamp::Stamp;
 
 /// How much of a value a line of the tree shows.
 const MAX_VALUE_CHARS: usize = 80;

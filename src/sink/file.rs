@@ -256,14 +256,15 @@ mod tests {
         let path = directory.path().join("alerts.jsonl");
         let line_bytes =
             delivery(&FileSink::new(path.clone(), 0, 1), &alert_titled("t1"), Form::Full).body.len() as u64;
-        let sink = FileSink::new(path.clone(), line_bytes * 2, 2);
-        for number in 1..=7 {
+        let sink = FileSink::new(path.clone(), line_bytes * 2, 3);
+        for number in 1..=9 {
             assert_eq!(put(&sink, &format!("t{number}")).await.outcome, Outcome::Delivered);
         }
-        assert_eq!(titles(&path), ["t7"]);
-        assert_eq!(titles(&numbered(&path, 1)), ["t5", "t6"]);
-        assert_eq!(titles(&numbered(&path, 2)), ["t3", "t4"]);
-        assert!(!numbered(&path, 3).exists());
+        assert_eq!(titles(&path), ["t9"]);
+        assert_eq!(titles(&numbered(&path, 1)), ["t7", "t8"]);
+        assert_eq!(titles(&numbered(&path, 2)), ["t5", "t6"]);
+        assert_eq!(titles(&numbered(&path, 3)), ["t3", "t4"]);
+        assert!(!numbered(&path, 4).exists());
     }
 
     #[tokio::test]

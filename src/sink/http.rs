@@ -331,6 +331,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_literal_is_vetted_again_before_each_request() {
+        let server = Loopback::start(Reply::Http("200 OK", vec![], vec![])).await;
+        let mut endpoint = Endpoint::build(spec(server.url("/").as_str())).expect("builds");
+        endpoint.policy = Policy { allow_private: false };
+        let report = endpoint.send(Method::POST, HeaderMap::new(), Bytes::new()).await.err().expect("refused");
+        assert_eq!((report.outcome, server.received().len()), (Outcome::Misconfigured, 0));
+    }
+
+    #[tokio::test]
     async fn a_vetted_name_is_reached_at_the_vetted_address() {
         let server = Loopback::start(Reply::Http("200 OK", vec![], b"ok".to_vec())).await;
         let mut spec = spec(&format!("http://hooks.example:{}/{CANARY}", server.address.port()));

@@ -10,7 +10,6 @@ pub mod client;
 pub mod event;
 pub mod fault;
 pub mod poller;
-pub mod stamp;
 pub mod state;
 pub mod transport;
 pub mod window;
@@ -115,26 +114,6 @@ impl VonageSource {
         } else {
             None
         };
-        if std::path::Path::new("/tmp/trace").exists() {
-            let o = &observation;
-            eprintln!(
-                "TRACE {:?} q={:?}..{:?} p{} s{} rows={} new={} total={:?} stored={} asked={} j={:?} probes={:?} zone={:?} owed={:?}",
-                request.ask,
-                request.from_s,
-                request.to_s,
-                request.page,
-                request.size,
-                o.rows.len(),
-                o.new.iter().filter(|n| **n).count(),
-                o.page.total_elements,
-                o.stored,
-                o.asked_s,
-                judgement.map(|j| (j.verdict, j.totals_lie, j.confirmed_below, j.capped_at)),
-                o.probes,
-                poller.state.calibration.zone,
-                poller.state.owed.len()
-            );
-        }
         self.faults.clear();
         let step = poller.absorb(&request, observation, judgement, Instant::now());
         self.offer(poller, step)

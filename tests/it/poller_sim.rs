@@ -232,18 +232,7 @@ fn run_all(seeds: &[u64]) -> (Vec<(u64, Outcome)>, Outcome) {
                 scope.spawn(|| {
                     let mut done = Vec::new();
                     while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                        let t = Instant::now();
-                        let o = run_seed(*seed);
-                        println!(
-                            "SEED {seed} {} {} ms {:?} {:?} cap{:?} {:?}",
-                            o.requests,
-                            t.elapsed().as_millis(),
-                            o.expected,
-                            Scenario::draw(*seed).quirks.totals,
-                            Scenario::draw(*seed).quirks.page_cap,
-                            Scenario::draw(*seed).quirks.malformed
-                        );
-                        done.push((*seed, o));
+                        done.push((*seed, run_seed(*seed)));
                     }
                     done
                 })
@@ -304,11 +293,4 @@ fn seeds_that_once_failed_stay_clean() {
         include_str!("../seeds/poller.txt").lines().filter_map(|line| line.trim().parse().ok()).collect();
     let (failed, _) = run_all(&seeds);
     assert!(failed.is_empty(), "{}", report(&failed));
-}
-
-#[test]
-fn tmp_one_seed() {
-    let seed: u64 = include_str!("/tmp/seed.txt").trim().parse().expect("seed");
-    let outcome = run_seed(seed);
-    println!("{}", report(&[(seed, outcome)]));
 }

@@ -1,6 +1,6 @@
 //! The stand-in itself: one request in, one response out, at a time that the caller gives.
-//! It never reads a clock, opens a socket or sleeps, so a simulation can call it in process. Rows are rendered once and kept in
-//! order of their stamps; a request for a narrow range touches only that range.
+//! It never reads a clock, opens a socket or sleeps, so a simulation can call it in process. Rows are rendered once and
+//! kept in order of their stamps; a request for a narrow range touches only that range.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! An audit event as the stand-in holds it, and its rendering in the exact JSON shape of the API.
-//! It shares no type with any client. A stamp keeps its own style (naive or zoned, fraction or none), because the real API
-//! shows several.
+//! It shares no type with any client. A stamp keeps its own style (naive or zoned, fraction or none), because the real
+//! API shows several.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -104,7 +104,8 @@ pub struct SimEvent {
 }
 
 impl SimEvent {
-    /// An event of a type at a time, with everything else plain: dashboard, no user, no address, empty context, no lateness.
+    /// An event of a type at a time, with everything else plain: dashboard, no user, no address, empty context, no
+    /// lateness.
     #[must_use]
     pub fn new(id: String, event_type: impl Into<Cow<'static, str>>, created_at: DateTime<Utc>) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Single bad answers: refused, limited, failing, cut, stalled, truncated, empty, oversized, unfiltered.
-//! A plan never draws from a shared generator: the fault of a request follows from the seed and the index of the request, so
-//! a failing run can be repeated from its seed.
+//! A plan never draws from a shared generator: the fault of a request follows from the seed and the index of the
+//! request, so a failing run can be repeated from its seed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -176,7 +176,8 @@ impl FaultPlan {
         Self::default()
     }
 
-    /// Each request gets at most one of these, drawn from the seed and the request's index. Shares beyond a sum of 1 never come.
+    /// Each request gets at most one of these, drawn from the seed and the request's index. Shares beyond a sum of 1
+    /// never come.
     #[must_use]
     pub fn seeded(seed: u64, chances: Vec<FaultChance>) -> Self {
         Self { seed, chances, script: HashMap::new() }

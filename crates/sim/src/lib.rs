@@ -1,6 +1,6 @@
 //! A stand-in for the Vonage Audit API, written from its public description.
-//! It shares no type with the client or the engine, so that both cannot be wrong in the same way, and it never reads a clock:
-//! [`Sim::handle`] answers as of a time that the caller gives. `serve` puts it behind a real socket.
+//! It shares no type with the client or the engine, so that both cannot be wrong in the same way, and it never reads a
+//! clock: [`Sim::handle`] answers as of a time that the caller gives. `serve` puts it behind a real socket.
 
 pub mod api;
 pub mod event;

@@ -1,6 +1,6 @@
 //! A world moved to the present: its past is already visible, its attacks are released one after another.
-//! It never looks at a clock; the caller asks what is due at a time. History moves by whole weeks only, so that working days
-//! and hours stay what they were.
+//! It never looks at a clock; the caller asks what is due at a time. History moves by whole weeks only, so that working
+//! days and hours stay what they were.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -83,7 +83,8 @@ impl LiveWorld {
         Self { account_id: world.account_id().to_owned(), routine, releases, attacks }
     }
 
-    /// A server that shows the routine, with what is yet to come of it; user is the account, password [`DEFAULT_SECRET`].
+    /// A server that shows the routine, with what is yet to come of it; user is the account, password
+    /// [`DEFAULT_SECRET`].
     #[must_use]
     pub fn sim(&self, quirks: Quirks, faults: FaultPlan) -> Sim {
         Sim::new(&self.account_id, DEFAULT_SECRET, self.routine.clone(), quirks, faults)
@@ -95,8 +96,8 @@ impl LiveWorld {
         &self.routine
     }
 
-    /// The attacks in order of release, with the time of release. An attack that only its hour gives away needs state when
-    /// it is released inside working hours, or near them, where rules in other zones may differ.
+    /// The attacks in order of release, with the time of release. An attack that only its hour gives away needs state
+    /// when it is released inside working hours, or near them, where rules in other zones may differ.
     #[must_use]
     pub fn attacks(&self) -> &[PlantedAttack] {
         &self.attacks
@@ -123,7 +124,8 @@ impl LiveWorld {
     }
 }
 
-/// A clock that shows `from` now and then runs `speed` times as fast as the given one: 30 days pass in a minute at 43,200.
+/// A clock that shows `from` now and then runs `speed` times as fast as the given one: 30 days pass in a minute at
+/// 43,200.
 #[must_use]
 pub fn faster_clock(clock: SharedClock, from: DateTime<Utc>, speed: f64) -> SharedClock {
     let origin = clock();

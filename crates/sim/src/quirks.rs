@@ -1,6 +1,6 @@
 //! What the real API leaves open, as knobs: order, bounds, zone, lateness, caps, totals, shifting and broken rows.
-//! A quirk is lasting behaviour of a server that is otherwise well; a single bad answer is a fault (`faults`). The default is
-//! the friendliest server that the description allows.
+//! A quirk is lasting behaviour of a server that is otherwise well; a single bad answer is a fault (`faults`). The
+//! default is the friendliest server that the description allows.
 
 use std::time::Duration;
 

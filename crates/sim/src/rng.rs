@@ -1,6 +1,6 @@
 //! The seeded source of chance: SplitMix64.
-//! It never reads entropy from the machine. Written out here, not taken from a crate, so that a seed which once failed gives the
-//! same world after every upgrade of a dependency.
+//! It never reads entropy from the machine. Written out here, not taken from a crate, so that a seed which once failed
+//! gives the same world after every upgrade of a dependency.
 
 use std::time::Duration;
 
@@ -73,7 +73,8 @@ impl Rng {
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Mixes two numbers into one that looks random: chance that depends on (seed, position) and not on the order of the draws.
+/// Mixes two numbers into one that looks random: chance that depends on (seed, position) and not on the order of the
+/// draws.
 #[must_use]
 pub fn mix(left: u64, right: u64) -> u64 {
     finish(left.wrapping_add(GOLDEN) ^ finish(right.wrapping_add(GOLDEN)))

@@ -1,6 +1,6 @@
 //! The stand-in behind a real socket: HTTP/1.1 with keep-alive.
-//! It writes responses on the TCP stream itself, because no HTTP server would cut a body in the middle or hold back an answer.
-//! It never decides anything about content: that is `Sim::handle`.
+//! It writes responses on the TCP stream itself, because no HTTP server would cut a body in the middle or hold back an
+//! answer. It never decides anything about content: that is `Sim::handle`.
 
 use std::future::Future;
 use std::io;
@@ -62,8 +62,8 @@ pub async fn serve(
     outcome
 }
 
-/// Answers the requests of one connection, until either side ends it. Trouble on the connection is the client's to see: it
-/// ends this connection and nothing else.
+/// Answers the requests of one connection, until either side ends it. Trouble on the connection is the client's to see:
+/// it ends this connection and nothing else.
 async fn attend(stream: TcpStream, sim: Arc<Mutex<Sim>>, clock: SharedClock) {
     // Head and body are written one after the other; without this the body would wait for the client's delayed ACK.
     if stream.set_nodelay(true).is_err() {

@@ -9,12 +9,12 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::time::parse_duration;
 
 use super::client::Client;
-use super::stamp::Stamp;
 use super::transport::{BuildError, HttpOptions, HttpTransport, Transport};
 use super::{Start, VonageOptions, VonageSource};
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::secret::Secret;
+use crate::source::stamp::Stamp;
 use crate::source::{BuildContext, Built};
 
 /// Where the API is.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use vigie_engine::event::{Event, EventError, MAX_EVENT_BYTES};
 
 use crate::source::Poison;
-use crate::source::vonage::stamp::Stamp;
+use crate::source::stamp::Stamp;
 
 /// A longer id is no id. The API's are UUIDs.
 const MAX_ID_BYTES: usize = 256;

@@ -54,7 +54,7 @@ impl Scenario {
         // The last look-back is the longest lateness and some; it is shorter than the world, so that the last sweep
         // cannot repair what was lost before.
         let tiers = vec![
-            Tier { every: seconds(pick(&mut random, &[30, 45, 60])), look_back: seconds(600) },
+            Tier { every: seconds(pick(&mut random, &[45, 60, 90])), look_back: seconds(600) },
             Tier { every: seconds(300), look_back: seconds(2_400) },
         ];
         let head_start = seconds(random.random_range(0..3_600));
@@ -97,7 +97,7 @@ fn quirks(random: &mut SmallRng) -> Quirks {
         stamp: random.random_bool(0.6).then(|| pick(random, &stamps)),
         hidden_fraction: random.random_bool(0.3),
         lateness: None,
-        page_cap: random.random_bool(0.4).then(|| random.random_range(10..100)),
+        page_cap: random.random_bool(0.4).then(|| random.random_range(15..100)),
         totals,
         shift: if random.random_bool(0.3) { seconds(random.random_range(1..120)) } else { Duration::ZERO },
         future_row: random.random_bool(0.2).then(|| seconds(random.random_range(10..7_200))),

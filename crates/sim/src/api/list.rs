@@ -1,5 +1,6 @@
 //! The bodies of `GET /events` and `OPTIONS /events`.
-//! Links are as the real ones are documented: `http://` and without the filters, so a client that follows them goes wrong.
+//! Links are as the real ones are documented: `http://` and without the filters, so a client that follows them goes
+//! wrong.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

@@ -92,7 +92,8 @@ fn instant(text: &str, zone: FixedOffset) -> Option<DateTime<Utc>> {
     naive.and_local_timezone(zone).single().map(|local| local.to_utc())
 }
 
-/// `search_text` must be legal inside a JSON string, with braces escaped too. Returns the text as it stands in the JSON.
+/// `search_text` must be legal inside a JSON string, with braces escaped too. Returns the text as it stands in the
+/// JSON.
 fn legal_text(text: &str) -> Option<String> {
     let mut found = String::with_capacity(text.len());
     let mut rest = text.chars();

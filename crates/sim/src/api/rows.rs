@@ -1,6 +1,6 @@
 //! The rows behind the API: rendered once, indexed by stamp and by id, shown from their `visible_at` on.
-//! A row that was shown never disappears. Rows are never removed; the index holds times as microseconds, so that a wide range
-//! is one pass over compact numbers.
+//! A row that was shown never disappears. Rows are never removed; the index holds times as microseconds, so that a wide
+//! range is one pass over compact numbers.
 
 use std::collections::HashMap;
 

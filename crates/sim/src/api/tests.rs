@@ -217,6 +217,8 @@ fn takes_events_while_it_runs() {
     sim.push(again);
     assert_eq!(ids(&mut sim, "date_from=2026-05-04T10:00:08"), ["e8", "new", "e9"]);
     assert_eq!(sim.all_ids().len(), 11);
+    assert_eq!(sim.visible_ids(now()).len(), 11);
+    assert_eq!(ids(&mut sim, "date_to=2026-05-04T10:00:05"), ["e0", "e1", "e2", "e3", "e4", "e5"]);
 }
 
 #[test]

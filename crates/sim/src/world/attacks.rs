@@ -1,6 +1,7 @@
 //! Attacks planted in a world: the ground truth that rules are measured against.
 //! An attack never uses what the routine does not offer an intruder: it shows only event types and contexts of the API.
-//! Each is placed on a day of its own in the later part of the world, so that stateful rules have a past to compare with.
+//! Each is placed on a day of its own in the later part of the world, so that stateful rules have a past to compare
+//! with.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,7 @@
 //! Who works at the account's company, from where and when; and the policy that their routine keeps.
 //! The constants are what an operator of this world would write into lists. Addresses of the company are documentation
-//! ranges (RFC 5737, RFC 3849); homes are ranges of consumer providers, so that a country look-up finds the right place.
+//! ranges (RFC 5737, RFC 3849); homes are ranges of consumer providers, so that a country look-up finds the right
+//! place.
 
 use chrono::{DateTime, Datelike, Timelike, Utc, Weekday};
 

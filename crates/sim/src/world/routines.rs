@@ -1,12 +1,12 @@
 //! What people and servers do every day, in keeping with the policy constants of `people`.
-//! No act here may look like an attack to a sensible rule: changes come from the office inside working hours, callbacks and
-//! forwards go to the company's own, secrets overlap for days. Only auto-reload changes and number purchases are routine
-//! acts that a cautious rule may still want to see; they are rare.
+//! No act here may look like an attack to a sensible rule: changes come from the office inside working hours, callbacks
+//! and forwards go to the company's own, secrets overlap for days. Only auto-reload changes and number purchases are
+//! routine acts that a cautious rule may still want to see; they are rare.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc, Weekday};
 use serde_json::{Value, json};
 
 use super::Stage;
@@ -31,17 +31,16 @@ pub(crate) fn play(stage: &Stage<'_>, rng: &mut Rng) -> Vec<SimEvent> {
     };
     let mut events = Vec::new();
     let mut day = stage.start;
-    let mut number = 0_u64;
     while day < stage.end {
         for person in stage.people {
             workday(stage, &estate, person, day, rng, &mut events);
         }
         servers(stage, &estate, day, rng, &mut events);
-        if number % 7 == 2 {
+        // Both days of a rotation must be working days, whatever day the world starts on.
+        if day.weekday() == Weekday::Wed {
             secret_rotation(stage, day, rng, &mut events);
         }
         day += TimeDelta::days(1);
-        number += 1;
     }
     events.retain(|event| event.created_at >= stage.start && event.created_at < stage.end);
     events
@@ -105,7 +104,10 @@ pub(crate) fn link_context(account_id: &str, msisdn: &str, app_id: &str) -> Valu
 
 /// The context of NUMBER_UPDATED.
 pub(crate) fn forward_context(account_id: &str, msisdn: &str, voice_type: &str, voice_value: &str) -> Value {
-    json!({"country": "GB", "msisdn": msisdn, "voice-type": voice_type, "voice-value": voice_value, "accountId": account_id})
+    json!({
+        "country": "GB", "msisdn": msisdn, "accountId": account_id,
+        "voice-type": voice_type, "voice-value": voice_value,
+    })
 }
 
 fn workday(

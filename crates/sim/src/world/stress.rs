@@ -1,6 +1,6 @@
-//! A cheap stream of plain events for simulations of polling: bursts with more events in one second than fit a page, quiet
-//! gaps, lateness, several styles of stamps. It tells no story; its contexts are empty or tiny, so that hundreds of seeds
-//! can be made and served within seconds.
+//! A cheap stream of plain events for simulations of polling: bursts with more events in one second than fit a page,
+//! quiet gaps, lateness, several styles of stamps. It tells no story; its contexts are empty or tiny, so that hundreds
+//! of seeds can be made and served within seconds.
 
 use std::borrow::Cow;
 use std::time::Duration;

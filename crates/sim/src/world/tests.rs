@@ -112,13 +112,30 @@ fn benign_context(event: &SimEvent) {
 }
 
 #[test]
+fn who_works_from_home_changes_nothing() {
+    let world = world(2);
+    let day_of = |event: &SimEvent| (event.user_id, event.created_at.date_naive());
+    let is_change =
+        |event: &SimEvent| !matches!(&*event.event_type, "USER_LOGIN" | "USER_LOGOUT" | "USER_PRODUCT_SEARCH");
+    let routine =
+        || world.benign().filter(|event| event.user_id.is_some() && !event.event_type.starts_with("ACCOUNT_SECRET"));
+    let home: BTreeSet<_> = routine().filter(|event| within(&event.source_ip, HOME_NETWORKS)).map(day_of).collect();
+    assert!(home.len() > 20, "{}", home.len());
+    assert!(routine().filter(|event| is_change(event)).all(|event| !home.contains(&day_of(event))));
+}
+
+#[test]
 fn routine_secrets_overlap_for_a_day() {
-    let created: Vec<_> =
-        world(5).benign().filter(|event| event.event_type == "ACCOUNT_SECRET_CREATE").cloned().collect();
-    assert!(!created.is_empty());
-    for event in world(5).benign().filter(|event| event.event_type == "ACCOUNT_SECRET_DELETE") {
-        let near = created.iter().filter(|other| (event.created_at - other.created_at).num_hours().abs() < 12);
-        assert_eq!(near.count(), 0);
+    // The day that a world starts on does not matter.
+    for day in 0..7 {
+        let config = WorldConfig::new(5, start() + chrono::TimeDelta::days(day));
+        let world = World::generate(&config);
+        let of = |kind: &'static str| world.benign().filter(move |event| event.event_type == kind);
+        assert!(of("ACCOUNT_SECRET_CREATE").count() >= 3);
+        for deleted in of("ACCOUNT_SECRET_DELETE") {
+            let apart = |created: &SimEvent| (deleted.created_at - created.created_at).num_hours().abs();
+            assert!(of("ACCOUNT_SECRET_CREATE").all(|created| apart(created) >= 12));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::FixedOffset;
 
 use super::*;
+use crate::faults::FAULT_NAMES;
 use crate::quirks::{Bound, Lateness, Malformed, OptionsAnswer, Resolution, SortOrder, Totals};
 use crate::world::StressConfig;
 
@@ -206,6 +207,10 @@ fn rows_shift_while_paging_and_stay() {
     assert_eq!(ids(&mut sim, "size=5&page=2"), ["e4", "e3", "e2", "e1", "e0"]);
     assert_eq!(ids(&mut sim, "size=5"), ["e9", "e8", "e7", "e6", "e5"]);
     assert_eq!(sim.visible_ids(now()).len(), 10);
+    // Shifting shows late rows early, never rows that have not happened.
+    sim.push(SimEvent::new("ahead".to_owned(), "APP_UPDATE", now() + TimeDelta::seconds(10)));
+    assert!(!ids(&mut sim, "size=5&page=2").contains(&"ahead".to_owned()));
+    assert!(!sim.visible_ids(now()).contains(&"ahead".to_owned()));
     let mut steady = make(0);
     assert_eq!(ids(&mut steady, "size=5&page=2"), ["e3", "e2", "e1", "e0"]);
 }
@@ -295,8 +300,6 @@ fn equal_seeds_and_quirks_give_equal_answers() {
     };
     assert_eq!(run(), run());
 }
-
-use crate::faults::FAULT_NAMES;
 
 fn huge() -> Fault {
     Fault::named("huge").unwrap()

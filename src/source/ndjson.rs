@@ -1,0 +1,221 @@
+//! Any audit log that people already have as a source: a file or stdin with one JSON object a line.
+//!
+//! It never loses a line to its neighbours (a bad one becomes poison) and never reads a line of any length into memory. The
+//! cursor is a byte offset. A batch is held until its cursor comes back, because stdin cannot be read twice.
+
+mod build;
+mod line;
+mod reader;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::BoxFuture;
+use crate::source::ndjson::line::{Read, read_line};
+use crate::source::ndjson::reader::{Line, Reader};
+use crate::source::{Cursor, Fault, Fetched, Notice, NoticeKind, Seen, Source, SourceError};
+
+pub use build::{OPTIONS, build};
+
+/// Lines in a batch: one commit each, small enough to be taken back after a failure.
+const MAX_BATCH_LINES: usize = 500;
+/// Bytes in a batch: 16 of the largest events.
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How often a followed file is looked at.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+/// Notices from one batch; the lines themselves are all kept.
+const MAX_NOTICES: usize = 5;
+/// Version of the cursor.
+const VERSION: u32 = 1;
+
+/// Where the parts of an event stand in a line, as dotted paths; of several, the first that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fields {
+    /// Identity; lines without one get the BLAKE3 digest of their bytes.
+    pub id: Vec<String>,
+    /// Time: a stamp as text, or a number of seconds, milliseconds or microseconds since 1970.
+    pub time: Vec<String>,
+    /// Type; copied to `event_type` where a line has none.
+    pub event_type: Vec<String>,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            id: list(&["id"]),
+            time: list(&["created_at", "timestamp", "time", "@timestamp", "eventTime"]),
+            event_type: Vec::new(),
+        }
+    }
+}
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct NdjsonOptions {
+    /// The source's name: its identity in the store.
+    pub name: String,
+    /// The file; `None` is stdin.
+    pub path: Option<PathBuf>,
+    /// Where the parts of an event stand.
+    pub fields: Fields,
+    /// Wait for more at the end (and take up the next file when it is rotated or truncated).
+    pub follow: bool,
+}
+
+/// A file or stdin.
+#[derive(Debug)]
+pub struct NdjsonSource {
+    options: NdjsonOptions,
+    reader: Option<Reader>,
+    held: Option<Held>,
+}
+
+/// Which file, and how far it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Position {
+    version: u32,
+    /// Identity of the file on its device; 0 for stdin.
+    file: u64,
+    offset: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    given: Option<Cursor>,
+    after: Cursor,
+    lines: Vec<Line>,
+    ended: bool,
+    notices: Vec<Notice>,
+}
+
+impl NdjsonSource {
+    /// Nothing is opened before the first `fetch`.
+    #[must_use]
+    pub fn new(options: NdjsonOptions) -> Self {
+        Self { options, reader: None, held: None }
+    }
+
+    async fn fetch_once(&mut self, cursor: Option<&Cursor>) -> Result<Fetched, SourceError> {
+        if self.held.as_ref().is_none_or(|held| held.given.as_ref() != cursor) {
+            if self.held.take().is_none_or(|held| Some(&held.after) != cursor) {
+                self.reader = None;
+            }
+            self.held = Some(self.read_batch(cursor).await?);
+        }
+        match &self.held {
+            Some(held) => Ok(self.fetched(held)),
+            None => Err(stop("no batch is held")),
+        }
+    }
+
+    async fn read_batch(&mut self, cursor: Option<&Cursor>) -> Result<Held, SourceError> {
+        let mut notices = Vec::new();
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.open(cursor, &mut notices).await?,
+        };
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        let mut ended = false;
+        while lines.len() < MAX_BATCH_LINES && bytes < MAX_BATCH_BYTES {
+            match reader.next_line(self.options.follow).await.map_err(|error| self.unreadable(&error))? {
+                Some(line) => {
+                    bytes += line.bytes.len();
+                    lines.push(line);
+                }
+                None if self.options.follow
+                    && reader.take_up_next().await.map_err(|error| self.unreadable(&error))? => {}
+                None => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        let position = Position { version: VERSION, file: reader.file(), offset: reader.offset() };
+        let after = serde_json::to_string(&position).map_err(|error| stop(&error.to_string()))?;
+        self.reader = Some(reader);
+        Ok(Held { given: cursor.cloned(), after: Cursor(after), lines, ended, notices })
+    }
+
+    async fn open(&self, cursor: Option<&Cursor>, notices: &mut Vec<Notice>) -> Result<Reader, SourceError> {
+        let position = match cursor {
+            None => Position::default(),
+            Some(cursor) => serde_json::from_str::<Position>(&cursor.0)
+                .ok()
+                .filter(|position| position.version == VERSION)
+                .ok_or_else(|| stop("the stored cursor cannot be read"))?,
+        };
+        let mut reader = Reader::open(self.options.path.as_deref()).await.map_err(|error| self.unreadable(&error))?;
+        let resumed = match (&self.options.path, position.file) {
+            (None, _) | (Some(_), 0) => true,
+            (Some(_), file) => {
+                file == reader.file() && reader.seek(position.offset).await.map_err(|error| self.unreadable(&error))?
+            }
+        };
+        if !resumed {
+            notices.push(Notice {
+                kind: NoticeKind::AnchorMissing,
+                message: format!("the file of source {} was replaced while nobody read it", self.options.name),
+            });
+        }
+        Ok(reader)
+    }
+
+    fn fetched(&self, held: &Held) -> Fetched {
+        let (mut events, mut poison, mut notices) = (Vec::new(), Vec::new(), held.notices.clone());
+        for line in &held.lines {
+            match read_line(line, &self.options.fields) {
+                Read::Nothing => {}
+                Read::Event(event) => events.push(event),
+                Read::Poison(kept) => {
+                    if poison.len() < MAX_NOTICES {
+                        let message = format!("a line is no event ({}); kept as {}", kept.error, kept.id);
+                        notices.push(Notice { kind: NoticeKind::PoisonEvent, message });
+                    }
+                    poison.push(kept);
+                }
+            }
+        }
+        Fetched {
+            events,
+            before_start: Vec::new(),
+            poison,
+            cursor: held.after.clone(),
+            notices,
+            next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },
+            windows_owed: 0,
+            finished: held.ended && !self.options.follow,
+            caught_up: held.ended,
+        }
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> SourceError {
+        let place = self.options.path.as_ref().map_or_else(|| "stdin".into(), |path| path.display().to_string());
+        let fault = match self.options.follow {
+            // Between two files of a rotation there may be none.
+            true => Fault::RetryAfter(FOLLOW_INTERVAL),
+            false => Fault::Stop,
+        };
+        SourceError { fault, message: format!("{place} cannot be read: {error}"), notice: None }
+    }
+}
+
+fn stop(message: &str) -> SourceError {
+    SourceError { fault: Fault::Stop, message: message.to_owned(), notice: None }
+}
+
+impl Source for NdjsonSource {
+    fn fetch<'a>(
+        &'a mut self,
+        cursor: Option<&'a Cursor>,
+        _seen: &'a dyn Seen,
+    ) -> BoxFuture<'a, Result<Fetched, SourceError>> {
+        Box::pin(self.fetch_once(cursor))
+    }
+}
+
+#[cfg(test)]
+mod tests;

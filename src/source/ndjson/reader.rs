@@ -1,0 +1,133 @@
+//! Lines of a file or stdin with their offsets. A line longer than an event may be is cut while it is read, so that no line
+//! can fill the memory.
+
+use std::io::SeekFrom;
+use std::path::{Path, PathBuf};
+
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
+use vigie_engine::event::MAX_EVENT_BYTES;
+
+/// A line without its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// At most `MAX_EVENT_BYTES` and one: one more than an event may have.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Reader {
+    path: Option<PathBuf>,
+    input: BufReader<File>,
+    file: u64,
+    offset: u64,
+    /// The beginning of a line whose end is not written yet, and how long it is in the file.
+    partial: Vec<u8>,
+    partial_bytes: u64,
+}
+
+impl Reader {
+    pub(super) async fn open(path: Option<&Path>) -> std::io::Result<Self> {
+        let file = match path {
+            Some(path) => File::open(path).await?,
+            None => stdin()?,
+        };
+        let identity = if path.is_some() { identity(&file.metadata().await?) } else { 0 };
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            input: BufReader::new(file),
+            file: identity,
+            offset: 0,
+            partial: Vec::new(),
+            partial_bytes: 0,
+        })
+    }
+
+    /// Identity of the file; 0 for stdin.
+    pub(super) fn file(&self) -> u64 {
+        self.file
+    }
+
+    /// How far whole lines were read.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Goes on at an offset; false when the file is shorter (then from its beginning).
+    pub(super) async fn seek(&mut self, offset: u64) -> std::io::Result<bool> {
+        let fits = self.input.get_ref().metadata().await?.len() >= offset;
+        self.offset = if fits { offset } else { 0 };
+        self.input.seek(SeekFrom::Start(self.offset)).await?;
+        Ok(fits)
+    }
+
+    /// The next line; `None` at the end. A last line without its end counts unless more may be written to it.
+    pub(super) async fn next_line(&mut self, follow: bool) -> std::io::Result<Option<Line>> {
+        loop {
+            let chunk = self.input.fill_buf().await?;
+            if chunk.is_empty() {
+                let whole = !follow && self.partial_bytes > 0;
+                return Ok(if whole { Some(self.end_line()) } else { None });
+            }
+            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let taken = end.unwrap_or(chunk.len());
+            let room = (MAX_EVENT_BYTES + 1).saturating_sub(self.partial.len());
+            self.partial.extend(chunk.iter().take(taken.min(room)));
+            let used = taken + usize::from(end.is_some());
+            self.input.consume(used);
+            self.partial_bytes += used as u64;
+            if end.is_some() {
+                return Ok(Some(self.end_line()));
+            }
+        }
+    }
+
+    /// At the end: the next file where this one was rotated away, the beginning where it was truncated. True when there is
+    /// something to read again.
+    pub(super) async fn take_up_next(&mut self) -> std::io::Result<bool> {
+        let Some(path) = self.path.clone() else { return Ok(false) };
+        let there = tokio::fs::metadata(&path).await?;
+        if identity(&there) != self.file {
+            *self = Self::open(Some(&path)).await?;
+            return Ok(true);
+        }
+        if there.len() < self.offset + self.partial_bytes {
+            self.partial.clear();
+            self.partial_bytes = 0;
+            return self.seek(0).await;
+        }
+        Ok(false)
+    }
+
+    fn end_line(&mut self) -> Line {
+        self.offset += self.partial_bytes;
+        self.partial_bytes = 0;
+        Line { bytes: std::mem::take(&mut self.partial) }
+    }
+}
+
+#[cfg(unix)]
+fn identity(metadata: &std::fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    metadata.ino()
+}
+
+/// Elsewhere files have no number: the time of creation tells two of them apart.
+#[cfg(not(unix))]
+fn identity(metadata: &std::fs::Metadata) -> u64 {
+    let created = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    created.map_or(1, |since| u64::try_from(since.as_nanos()).unwrap_or(1))
+}
+
+#[cfg(unix)]
+fn stdin() -> std::io::Result<File> {
+    use std::os::fd::AsFd as _;
+    let owned = std::io::stdin().as_fd().try_clone_to_owned()?;
+    Ok(File::from_std(std::fs::File::from(owned)))
+}
+
+#[cfg(not(unix))]
+fn stdin() -> std::io::Result<File> {
+    Err(std::io::Error::other("reading stdin is supported on Unix only"))
+}
