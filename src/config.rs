@@ -19,6 +19,7 @@ use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 
 mod files;
+pub mod reference;
 mod rules;
 pub mod schema;
 pub mod variables;

@@ -112,7 +112,10 @@ pub(super) fn impure(file: &File) -> Vec<String> {
     const WORLD: &[&str] = &[
         "std::fs",
         "std::env",
-        "std::net",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "ToSocketAddrs",
         "std::thread",
         "std::process",
         "std::io::std",
