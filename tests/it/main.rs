@@ -5,5 +5,6 @@ mod api;
 mod crash;
 mod poller_sim;
 mod program;
+mod readme;
 mod receiver;
 mod tidy;

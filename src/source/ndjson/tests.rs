@@ -1,3 +1,5 @@
+//! Lines as files give them: identity, time, rotation, truncation, poison.
+
 use std::io::Write as _;
 
 use super::*;
