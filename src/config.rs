@@ -144,7 +144,10 @@ pub fn load_files(
         sinks.extend(default_sink(&sections.anchor, &surroundings.sinks, diagnostics));
     }
     let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
-    loaded.lists.report_unused(diagnostics);
+    // A list may seem unused only because what uses it did not load.
+    if !diagnostics.has_errors() {
+        loaded.lists.report_unused(diagnostics);
+    }
     let state = read_section(&sections, "state", STATE_OPTIONS, &expand, diagnostics);
     let server = read_section(&sections, "server", SERVER_OPTIONS, &expand, diagnostics);
     let listen = match sections.get("server") {
@@ -179,17 +182,24 @@ pub(crate) struct Sections {
     parts: BTreeMap<&'static str, Vec<Node>>,
     /// The start of the first file, to point at what is missing.
     pub(crate) anchor: Span,
+    /// Every file could be read: only then is a section that was not seen a section that is missing.
+    pub(crate) whole: bool,
 }
 
 impl Sections {
     fn collect(files: &[SourceFile], diagnostics: &mut Diagnostics) -> Option<Self> {
         let first = files.first()?;
         let anchor = Span { path: first.path.clone(), line: 1, column: 1, len_chars: 1 };
-        let mut sections = Self { parts: BTreeMap::new(), anchor };
+        let mut sections = Self { parts: BTreeMap::new(), anchor, whole: !diagnostics.has_errors() };
         for file in files {
             diagnostics.add_file(file.clone());
-            let Some(node) = vigie_engine::yaml::parse(file, diagnostics) else { continue };
+            let before = diagnostics.count();
+            let Some(node) = vigie_engine::yaml::parse(file, diagnostics) else {
+                sections.whole &= diagnostics.count() == before;
+                continue;
+            };
             let Some(entries) = node.entries() else {
+                sections.whole = false;
                 let hint = Some(format!("it holds {}", TOP_LEVEL.join(", ")));
                 diagnostics.error(
                     "E0410",
@@ -216,7 +226,7 @@ impl Sections {
     }
 
     fn check_shapes(&self, diagnostics: &mut Diagnostics) {
-        if self.get("sources").is_none() {
+        if self.get("sources").is_none() && self.whole {
             let hint = "add `sources: {main: {vonage_audit: {api_key: ..., api_secret: ...}}}`";
             diagnostics.error("E0412", &self.anchor, "no source is configured", Some(hint.into()));
         }
@@ -225,7 +235,12 @@ impl Sections {
             for node in self.parts.get(name).into_iter().flatten() {
                 let Some(entries) = node.entries().filter(|entries| !entries.is_empty()) else {
                     let text = format!("`{name}` is a map from names to drivers, not {}", node.describe());
-                    diagnostics.error("E0413", &node.span, text, Some(format!("{name}: {{main: {{...}}}}")));
+                    diagnostics.error(
+                        "E0413",
+                        &node.span,
+                        text,
+                        Some(format!("write `{name}: {{NAME: {{KIND: {{...}}}}}}`")),
+                    );
                     continue;
                 };
                 for (key, _) in entries {
@@ -249,6 +264,14 @@ impl Sections {
         self.parts.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Some sections have one meaning as a whole and cannot be put together from two files.
+    fn refuse_second(&self, name: &str, diagnostics: &mut Diagnostics) {
+        if let [first, second, ..] = self.all(name) {
+            let hint = format!("keep one; the first is at {}:{}", first.span.path, first.span.line);
+            diagnostics.error("E0414", &second.span, format!("`{name}` is there twice"), Some(hint));
+        }
+    }
+
     fn named(&self, name: &str) -> Vec<(&Key, &Node)> {
         let entries = self.all(name).iter().filter_map(Node::entries).flatten();
         entries.map(|(key, node)| (key, node)).collect()
@@ -262,9 +285,7 @@ fn read_section(
     expand: options::Expand<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<options::Options> {
-    if let [_, second, ..] = sections.all(name) {
-        diagnostics.error("E0414", &second.span, format!("`{name}` is there twice"), None);
-    }
+    sections.refuse_second(name, diagnostics);
     let empty = Node { span: sections.anchor.clone(), kind: Kind::Map(Vec::new()) };
     options::read(sections.get(name).unwrap_or(&empty), &format!("`{name}`"), specs, expand, diagnostics)
 }
@@ -360,6 +381,8 @@ fn routes(
         true => vec!["stdout".into()],
         false => sections.named("sinks").into_iter().map(|(key, _)| key.text.clone()).collect(),
     };
+    // Routes are tried in order, and two files have none.
+    sections.refuse_second("routes", diagnostics);
     let everything = route_to_all(&sections.anchor, &names);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     route::load(sections.get("routes").unwrap_or(&everything), lists, &names, diagnostics)

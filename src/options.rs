@@ -64,8 +64,17 @@ pub enum Presence {
     Default(&'static str),
 }
 
-/// Puts `${VAR}` and `${file:path}` in; an error is a sentence that names what is missing.
-pub type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+/// Puts `${VAR}` and `${file:path}` in.
+pub type Expand<'a> = &'a dyn Fn(&str) -> Result<String, Unexpanded>;
+
+/// Why variables could not be put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unexpanded {
+    /// The rest of a sentence that begins with the option; names what is missing, never a value.
+    pub message: String,
+    /// How to mend it.
+    pub hint: &'static str,
+}
 
 #[derive(Debug, Clone)]
 enum Value {
@@ -180,7 +189,10 @@ fn parse(node: &Node, spec: &OptionSpec, expand: Expand<'_>) -> Result<Value, Re
         OptionKind::Texts => Ok(Value::Texts(texts(node, expand)?)),
         OptionKind::Secrets => Ok(Value::Secrets(texts(node, expand)?.into_iter().map(Secret::new).collect())),
         OptionKind::Map => {
-            let entries = node.entries().ok_or_else(|| (format!("takes a map, not {}", node.describe()), None))?;
+            let entries = node.entries().ok_or_else(|| {
+                let hint = "write it as `{name: value}`".to_owned();
+                (format!("takes a map, not {}", node.describe()), Some(hint))
+            })?;
             let pairs = entries.iter().map(|(key, value)| Ok((key.text.clone(), Secret::new(text(value, expand)?))));
             Ok(Value::Map(pairs.collect::<Result<_, Refusal>>()?))
         }
@@ -189,22 +201,24 @@ fn parse(node: &Node, spec: &OptionSpec, expand: Expand<'_>) -> Result<Value, Re
 }
 
 fn texts(node: &Node, expand: Expand<'_>) -> Result<Vec<String>, Refusal> {
+    let hint = || Some("name at least one, or remove the option; look at the variable that fills it".to_owned());
     let texts: Vec<String> = match node.items() {
-        Some([]) => return Err(("is an empty list".into(), None)),
+        Some([]) => return Err(("is an empty list".into(), hint())),
         Some(items) => items.iter().map(|item| text(item, expand)).collect::<Result<_, _>>()?,
         None => vec![text(node, expand)?],
     };
     // A variable that is set to nothing is a mistake, not a recipient or a key.
     match texts.iter().position(|text| text.trim().is_empty()) {
-        Some(_) if texts.len() == 1 => Err(("is empty".into(), None)),
-        Some(index) => Err((format!("is empty at item {}", index + 1), None)),
+        Some(_) if texts.len() == 1 => Err(("is empty".into(), hint())),
+        Some(index) => Err((format!("is empty at item {}", index + 1), hint())),
         None => Ok(texts),
     }
 }
 
 fn text(node: &Node, expand: Expand<'_>) -> Result<String, Refusal> {
-    let written = node.text().ok_or_else(|| (format!("takes text, not {}", node.describe()), None))?;
-    expand(written).map_err(|message| (message, Some("set it in the environment of the process".into())))
+    let hint = "write one value; quote it if it begins with `{` or `[`".to_owned();
+    let written = node.text().ok_or_else(|| (format!("takes text, not {}", node.describe()), Some(hint)))?;
+    expand(written).map_err(|refusal| (refusal.message, Some(refusal.hint.to_owned())))
 }
 
 fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
@@ -235,13 +249,16 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
         }
         OptionKind::Size(least, most) => match parse_size(text) {
             Some(bytes) if (least..=most).contains(&bytes) => Ok(Value::Integer(bytes)),
-            Some(_) => refuse(format!("must lie between {least}B and {most}B, not `{text}`"), spec.help),
+            Some(_) => {
+                let [least, most] = [least, most].map(format_size);
+                refuse(format!("must lie between {least} and {most}, not `{text}`"), spec.help)
+            }
             None => refuse(format!("`{text}` is not a size"), "sizes carry units: 512B, 64KiB, 10MiB, 1GiB"),
         },
         OptionKind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         OptionKind::Choice(words) => Err((
             format!("takes one of {}, not `{text}`", words.join(", ")),
-            nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")),
+            Some(suggestion(text, words.iter().copied())),
         )),
         OptionKind::Texts => Ok(Value::Texts(vec![text.to_owned()])),
         OptionKind::Secrets => Ok(Value::Secrets(vec![Secret::new(text)])),
@@ -278,6 +295,15 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// The shortest form that says exactly this many bytes.
+fn format_size(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
 }
 
 fn example(specs: &[OptionSpec]) -> String {
@@ -452,7 +478,7 @@ mod tests {
         let expand = |text: &str| match text {
             "${SET}" => Ok("canary".to_owned()),
             "${EMPTY}" => Ok(String::new()),
-            "${UNSET}" => Err("variable UNSET is not set".to_owned()),
+            "${UNSET}" => Err(Unexpanded { message: "variable UNSET is not set".into(), hint: "set it" }),
             text => Ok(text.to_owned()),
         };
         let options = read(&node, "sink `x`", SPECS, &expand, &mut diagnostics);

@@ -44,14 +44,13 @@ pub(super) struct ListArgs {
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     log::start(global, "warn");
     let store = load::tool_store(global, output)?;
-    let runtime = run_verb::runtime()?;
     match verb {
         Verb::List(args) => {
             let now = SystemClock.now();
             let since = args.since.as_deref().map(|text| parse_time(text, now)).transpose()?;
             let min_severity = args.severity.as_deref().map(severity).transpose()?;
             let filter = AlertFilter { since, rule: args.rule, min_severity, source: args.source, limit: args.limit };
-            let rows = runtime.block_on(store.alerts(&filter)).exit(Exit::STORAGE)?;
+            let rows = run_verb::block_on(store.alerts(&filter))?.exit(Exit::STORAGE)?;
             match output.form() {
                 Form::Human => {
                     rows.iter().try_for_each(|row| output.line(&line(row)))?;
@@ -62,7 +61,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             }
         }
         Verb::Show { id } => {
-            let Some(detail) = runtime.block_on(store.alert(&id)).exit(Exit::STORAGE)? else {
+            let Some(detail) = run_verb::block_on(store.alert(&id))?.exit(Exit::STORAGE)? else {
                 return Err(Failure::text(Exit::NOT_FOUND, format!("there is no alert {id}")));
             };
             match output.form() {

@@ -72,7 +72,6 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     log::start(global, "warn");
     let now = SystemClock.now();
     let store = load::tool_store(global, output)?;
-    let runtime = run_verb::runtime()?;
     match verb {
         Verb::List(args) => {
             let since = args.since.as_deref().map(|text| parse_time(text, now)).transpose()?;
@@ -83,7 +82,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 Status::Dead => DeliveryStatus::Dead,
             });
             let filter = DeliveryFilter { status, sink: args.sink, since, failed: args.failed, limit: args.limit };
-            let rows = runtime.block_on(store.deliveries(&filter)).exit(Exit::STORAGE)?;
+            let rows = run_verb::block_on(store.deliveries(&filter))?.exit(Exit::STORAGE)?;
             match output.form() {
                 Form::Human => {
                     rows.iter().try_for_each(|row| output.line(&line(row)))?;
@@ -94,7 +93,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             }
         }
         Verb::Show { id } => {
-            let Some(detail) = runtime.block_on(store.delivery(&id)).exit(Exit::STORAGE)? else {
+            let Some(detail) = run_verb::block_on(store.delivery(&id))?.exit(Exit::STORAGE)? else {
                 return Err(Failure::text(Exit::NOT_FOUND, format!("there is no delivery {id}")));
             };
             match output.form() {
@@ -106,14 +105,14 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 Form::Json | Form::Ndjson => output.json(&detail)?,
             }
         }
-        Verb::Retry { id } => match runtime.block_on(store.retry(&id, now)).exit(Exit::STORAGE)? {
+        Verb::Retry { id } => match run_verb::block_on(store.retry(&id, now))?.exit(Exit::STORAGE)? {
             Retried::Due => output.note("due now; the running daemon takes it up within two seconds")?,
             Retried::AlreadyDelivered => output.note("it is delivered already; nothing to do")?,
             Retried::Unknown => return Err(Failure::text(Exit::NOT_FOUND, format!("there is no delivery {id}"))),
         },
         Verb::Replay(args) => {
             let since = parse_time(&args.since, now)?;
-            let count = runtime.block_on(store.replay(Some(&args.sink), since, now)).exit(Exit::STORAGE)?;
+            let count = run_verb::block_on(store.replay(Some(&args.sink), since, now))?.exit(Exit::STORAGE)?;
             output
                 .note(&format!("{} due again", counted(usize::try_from(count).unwrap_or(usize::MAX), "dead letter")))?;
         }

@@ -67,7 +67,7 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
         Some(directory) => directory.clone(),
         None => std::env::temp_dir().join(format!("vigie-demo-{}", std::process::id())),
     };
-    let outcome = run_verb::runtime()?.block_on(play(&args, &directory, output));
+    let outcome = run_verb::block_on(play(&args, &directory, output))?;
     if kept.is_none()
         && let Err(error) = std::fs::remove_dir_all(&directory)
         && error.kind() != std::io::ErrorKind::NotFound

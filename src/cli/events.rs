@@ -71,16 +71,15 @@ pub(super) struct GetArgs {
 
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     log::start(global, "warn");
-    let runtime = run_verb::runtime()?;
     match verb {
         Verb::List(args) => {
             let query = query(&args)?;
             let client = client(&args.account, global, output)?;
-            runtime.block_on(list(&client, query, args.limit, global.quiet, output))
+            run_verb::block_on(list(&client, query, args.limit, global.quiet, output))?
         }
         Verb::Get(args) => {
             let client = client(&args.account, global, output)?;
-            match runtime.block_on(client.get(&args.id)).map_err(failure)? {
+            match run_verb::block_on(client.get(&args.id))?.map_err(failure)? {
                 Some(raw) => {
                     let event: Box<RawValue> = serde_json::from_str(&raw).exit(Exit::UNAVAILABLE)?;
                     output.json(&event)?;
@@ -91,7 +90,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         }
         Verb::Types(args) => {
             let client = client(&args, global, output)?;
-            let types = runtime.block_on(client.event_types()).map_err(failure)?;
+            let types = run_verb::block_on(client.event_types())?.map_err(failure)?;
             match output.form() {
                 Form::Human if types.is_empty() => output.note("the API names no event types (204)")?,
                 Form::Human => {

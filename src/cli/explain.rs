@@ -71,14 +71,15 @@ fn read_event(path: &PathBuf) -> Result<Event, Failure> {
         text = std::fs::read_to_string(path)
             .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
     }
-    let value: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{} is no JSON: {error}", path.display())))?;
-    let id = value.get("id").and_then(serde_json::Value::as_str).unwrap_or("(no id)").to_owned();
-    let stamp = value.get("created_at").and_then(serde_json::Value::as_str);
-    let created_at = stamp.and_then(Stamp::parse).and_then(|stamp| stamp.at(FixedOffset::east_opt(0)?));
-    let created_at = created_at.unwrap_or_else(|| SystemClock.now());
-    Event::new(&id, created_at, Arc::from(text.trim()))
-        .map_err(|error| Failure::usage(format!("{} holds no event: {error:?}", path.display())))
+    let raw: Arc<str> = Arc::from(text.trim());
+    let now = SystemClock.now();
+    let refused = |error| Failure::usage(format!("{} holds no event: {error}", path.display()));
+    // Read as an event first: what no strict reader of JSON takes may be one all the same.
+    let unnamed = Event::new("(no id)", now, raw.clone()).map_err(refused)?;
+    let stamp = unnamed.text("created_at").as_deref().and_then(Stamp::parse);
+    let created_at = stamp.and_then(|stamp| stamp.at(FixedOffset::east_opt(0)?)).unwrap_or(now);
+    let id = unnamed.text("id").unwrap_or("(no id)".into());
+    Event::new(&id, created_at, raw).map_err(refused)
 }
 
 fn tree(explanation: &Explanation, depth: usize, output: &mut Output) -> std::io::Result<()> {

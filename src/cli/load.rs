@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vigie_engine::diagnostic::Diagnostics;
+use vigie_engine::rule::Rule;
 
 use super::exit::{Exit, Failure, WithExit};
 use super::output::Output;
@@ -73,18 +74,26 @@ pub(super) fn warn_unseen_event_types(config: &Config, diagnostics: &mut Diagnos
     if shown.is_empty() {
         return;
     }
-    for rule in config.rules.iter().filter(|rule| rule.enabled && !rule.id.starts_with("vigie-")) {
-        let unseen = |pattern: &String| !shown.iter().any(|event_type| covers(&pattern.to_uppercase(), event_type));
-        if !rule.event_types.is_empty() && rule.event_types.iter().all(unseen) {
-            let text = format!(
-                "rule `{}` needs {}, which this account has not shown yet",
-                rule.id,
-                rule.event_types.join(" or ")
-            );
-            let hint = "it stays silent until such an event is logged; some types are logged for some customers only";
-            diagnostics.warning("W0401", &rule.span, text, Some(hint.into()));
-        }
+    let unseen = |pattern: &String| !shown.iter().any(|event_type| covers(&pattern.to_uppercase(), event_type));
+    let waits = |rule: &&Rule| {
+        rule.enabled
+            && !rule.id.starts_with("vigie-")
+            && !rule.event_types.is_empty()
+            && rule.event_types.iter().all(unseen)
+    };
+    let waiting: Vec<&Rule> = config.rules.iter().filter(waits).collect();
+    // One finding for all: a young account has not shown most types yet, and a page of warnings is read by nobody.
+    if let Some(first) = waiting.first() {
+        let named: Vec<String> =
+            waiting.iter().map(|rule| format!("{} ({})", rule.id, rule.event_types.join(", "))).collect();
+        let text = format!("{} so far for event types that no event has shown yet", waits_for(waiting.len()));
+        let hint = format!("some types are logged for some customers only; waiting: {}", named.join("; "));
+        diagnostics.warning("W0401", &first.span, text, Some(hint));
     }
+}
+
+fn waits_for(count: usize) -> String {
+    if count == 1 { "1 rule waits".into() } else { format!("{count} rules wait") }
 }
 
 /// Whether a pattern with `*` and `?` covers a text.

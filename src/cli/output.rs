@@ -52,7 +52,8 @@ impl Output {
             Form::Ndjson => serde_json::to_string(value),
             Form::Human | Form::Json => serde_json::to_string_pretty(value),
         };
-        writeln!(self.stdout, "{}", text.map_err(io::Error::other)?)
+        let inert = crate::sink::format::inert_json(&text.map_err(io::Error::other)?);
+        writeln!(self.stdout, "{inert}")
     }
 
     /// A remark for people, on stderr.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
 
 /// Threads of the runtime: one for polling and matching, one for sends; the store has its own.
 const WORKER_THREADS: usize = 2;
+/// Nothing that must be kept is still running when a verb has its result.
+const MAX_LEFTOVER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -46,15 +49,20 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
     if args.listen.is_some_and(|address| !address.ip().is_loopback()) {
         return Err(Failure::usage("--listen takes a loopback address"));
     }
-    runtime()?.block_on(run_daemon(args, global, config, output))
+    block_on(run_daemon(args, global, config, output))?
 }
 
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs a verb's future to its end. What still blocks a thread then (a terminal that takes no more output) does not keep
+/// the process.
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()
         .build()
-        .exit(Exit::UNAVAILABLE)
+        .exit(Exit::UNAVAILABLE)?;
+    let value = runtime.block_on(future);
+    runtime.shutdown_timeout(MAX_LEFTOVER);
+    Ok(value)
 }
 
 /// Opens the store of a configuration for this process alone.

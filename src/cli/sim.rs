@@ -45,7 +45,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     let Verb::Serve(args) = verb;
     log::start(global, "info");
-    run_verb::runtime()?.block_on(serve(args, output))
+    run_verb::block_on(serve(args, output))?
 }
 
 async fn serve(args: ServeArgs, output: &mut Output) -> Outcome {

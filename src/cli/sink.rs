@@ -64,7 +64,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         attempts: 0,
         created_at: now,
     };
-    let report = run_verb::runtime()?.block_on(named.sink.send(&delivery));
+    let report = run_verb::block_on(named.sink.send(&delivery))?;
     let answer = if report.excerpt.is_empty() { String::new() } else { format!(": {}", report.excerpt) };
     let (exit, verdict) = match report.outcome {
         Sent::Delivered => (Exit::OK, "delivered"),

@@ -9,6 +9,8 @@ use vigie_engine::yaml::MAX_YAML_BYTES;
 const MAX_DIRECTORY_DEPTH: usize = 8;
 /// Most files that one run reads.
 const MAX_FILES: usize = 10_000;
+/// What helps when a file cannot be read.
+const READABLE: &str = "look at the path, which counts from the working directory, and at its permissions";
 
 /// Reads files; a directory stands for the YAML files in it (not below it).
 #[must_use]
@@ -17,7 +19,8 @@ pub fn read_files(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<Sourc
     for path in paths {
         let found = if path.is_dir() { list(path, 1, diagnostics) } else { vec![path.clone()] };
         if found.is_empty() {
-            missing(path, "holds no .yaml or .yml file", diagnostics);
+            let hint = "a configuration directory holds files that end in .yaml or .yml";
+            unusable(&start_of(path), "holds no .yaml or .yml file", hint, diagnostics);
         }
         files.extend(found.iter().filter_map(|path| read(path, diagnostics)));
     }
@@ -34,7 +37,7 @@ fn list(directory: &Path, depth: usize, diagnostics: &mut Diagnostics) -> Vec<Pa
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            missing(directory, &format!("cannot be read ({error})"), diagnostics);
+            unusable(&start_of(directory), &format!("cannot be read ({error})"), READABLE, diagnostics);
             return Vec::new();
         }
     };
@@ -61,19 +64,41 @@ fn list(directory: &Path, depth: usize, diagnostics: &mut Diagnostics) -> Vec<Pa
 fn read(path: &Path, diagnostics: &mut Diagnostics) -> Option<SourceFile> {
     let size_bytes = std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
     if size_bytes > MAX_YAML_BYTES as u64 {
-        missing(path, &format!("is larger than {MAX_YAML_BYTES} bytes"), diagnostics);
+        let hint = "split it into several files; long lists go into a text file: `{file: path}`";
+        unusable(&start_of(path), &format!("is larger than {MAX_YAML_BYTES} bytes"), hint, diagnostics);
         return None;
     }
-    match std::fs::read_to_string(path) {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            unusable(&start_of(path), &format!("cannot be read ({error})"), READABLE, diagnostics);
+            return None;
+        }
+    };
+    match String::from_utf8(bytes) {
         Ok(text) => Some(SourceFile { path: path.to_string_lossy().into(), text: text.into() }),
         Err(error) => {
-            missing(path, &format!("cannot be read ({error})"), diagnostics);
+            let (good, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+            let hint = "save it in UTF-8: iconv -f LATIN1 -t UTF-8 FILE";
+            unusable(&end_of(path, good), "is not UTF-8 here", hint, diagnostics);
             None
         }
     }
 }
 
-fn missing(path: &Path, what: &str, diagnostics: &mut Diagnostics) {
-    let span = Span { path: path.to_string_lossy().into(), line: 1, column: 1, len_chars: 1 };
-    diagnostics.error("E0419", &span, format!("{} {what}", path.display()), None);
+/// The place behind these bytes of a file.
+fn end_of(path: &Path, bytes: &[u8]) -> Span {
+    let text = String::from_utf8_lossy(bytes);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let last_line = text.rsplit('\n').next().unwrap_or_default();
+    let line = count(text.matches('\n').count() + 1);
+    Span { line, column: count(last_line.chars().count() + 1), ..start_of(path) }
+}
+
+fn start_of(path: &Path) -> Span {
+    Span { path: path.to_string_lossy().into(), line: 1, column: 1, len_chars: 1 }
+}
+
+fn unusable(span: &Span, what: &str, hint: &str, diagnostics: &mut Diagnostics) {
+    diagnostics.error("E0419", span, format!("{} {what}", span.path), Some(hint.to_owned()));
 }

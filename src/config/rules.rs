@@ -27,21 +27,28 @@ pub(super) fn load(sections: &Sections, diagnostics: &mut Diagnostics) -> Loaded
         for item in items {
             let Some(path) = item.text() else {
                 let text = format!("`rules` takes paths, not {}", item.describe());
-                diagnostics.error("E0420", &item.span, text, Some("rules: [rules/]".into()));
+                diagnostics.error("E0431", &item.span, text, Some("write `rules: [rules/]`".into()));
                 continue;
             };
             let resolved = directory_of(&item.span.path).join(path);
-            let before = sources.len();
+            if !resolved.exists() {
+                let text = format!("{} does not exist", resolved.display());
+                let hint = "the path counts from the folder of the file that names it";
+                diagnostics.error("E0431", &item.span, text, Some(hint.into()));
+                continue;
+            }
+            let (before, findings) = (sources.len(), diagnostics.count());
             sources.extend(files::read_rule_files(&resolved, diagnostics));
-            if sources.len() == before && resolved.is_dir() {
+            if sources.len() == before && diagnostics.count() == findings {
                 let text = format!("{} holds no rule file", resolved.display());
-                diagnostics.error("E0421", &item.span, text, Some("rule files end in .yaml or .yml".into()));
+                diagnostics.error("E0432", &item.span, text, Some("rule files end in .yaml or .yml".into()));
             }
         }
     }
-    if sections.get("rules").is_none() {
-        let hint = Some("add `rules: [rules/]`".into());
-        diagnostics.error("E0421", &sections.anchor, "no rules are configured", hint);
+    let named = sections.all("rules").iter().any(|node| node.items().is_none_or(|items| !items.is_empty()));
+    if !named && sections.whole {
+        let place = sections.get("rules").map_or(&sections.anchor, |node| &node.span);
+        diagnostics.error("E0432", place, "no rules are configured", Some("add `rules: [rules/]`".into()));
     }
     let mut loaded = load_files(&sources, diagnostics);
     // A rule whose own tests fail does not go live.
@@ -50,7 +57,7 @@ pub(super) fn load(sections: &Sections, diagnostics: &mut Diagnostics) -> Loaded
     }
     if loaded.rules.is_empty() && !sources.is_empty() && !diagnostics.has_errors() {
         let hint = Some("a rule file holds `rules:` with at least one rule".into());
-        diagnostics.error("E0421", &sections.anchor, "the rule files hold no rule", hint);
+        diagnostics.error("E0432", &sections.anchor, "the rule files hold no rule", hint);
     }
     loaded.rules.extend(builtin(diagnostics, &loaded.rules));
     loaded

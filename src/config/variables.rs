@@ -1,14 +1,16 @@
 //! `${VAR}` and `${file:/run/secrets/x}` in option values. They are put in after the YAML was parsed, so that a value can
 //! never change the structure of the file.
 
+use crate::options::Unexpanded;
+
 /// Largest secret file in bytes: a token or a key, never a document.
 const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
 
 /// Puts variables in. `$${` stands for a literal `${`.
 ///
 /// # Errors
-/// A sentence that names the variable or file that is missing.
-pub fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+/// Names the variable or file that is missing, and says how to mend it.
+pub fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, Unexpanded> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -20,7 +22,8 @@ pub fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<S
         }
         expanded.push_str(before);
         let Some((name, after)) = after.split_once('}') else {
-            return Err("has `${` without `}`".into());
+            let hint = "close it with `}`; a literal `${` is written `$${`";
+            return Err(Unexpanded { message: "has `${` without `}`".into(), hint });
         };
         expanded.push_str(&value(name.trim(), variable)?);
         rest = after;
@@ -29,21 +32,31 @@ pub fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<S
     Ok(expanded)
 }
 
-fn value(name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn value(name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, Unexpanded> {
     let Some(path) = name.strip_prefix("file:") else {
-        return match variable(name) {
-            Some(value) if !value.is_empty() => Ok(value),
-            Some(_) => Err(format!("refers to the environment variable {name}, which is empty")),
-            None => Err(format!("refers to the environment variable {name}, which is not set")),
+        let state = match variable(name) {
+            Some(value) if !value.is_empty() => return Ok(value),
+            Some(_) => "empty",
+            None => "not set",
         };
+        let message = format!("refers to the environment variable {name}, which is {state}");
+        return Err(Unexpanded { message, hint: "set it in the environment of the process" });
     };
-    let refuse = |error: std::io::Error| format!("refers to the file {path}, which cannot be read ({error})");
-    let size_bytes = std::fs::metadata(path).map_err(refuse)?.len();
+    let refuse = |why: String| Unexpanded {
+        message: format!("refers to the file {path}, which {why}"),
+        hint: "put the value into a file that this user can read; the path counts from the working directory",
+    };
+    let unreadable = |error: std::io::Error| refuse(format!("cannot be read ({error})"));
+    let size_bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if size_bytes > MAX_SECRET_FILE_BYTES {
-        return Err(format!("refers to the file {path}, which is larger than {MAX_SECRET_FILE_BYTES} bytes"));
+        return Err(refuse(format!("is larger than {MAX_SECRET_FILE_BYTES} bytes")));
     }
-    let content = std::fs::read_to_string(path).map_err(refuse)?;
-    Ok(content.trim_end_matches(['\r', '\n']).to_owned())
+    let content = std::fs::read_to_string(path).map_err(unreadable)?;
+    let value = content.trim_end_matches(['\r', '\n']);
+    if value.is_empty() {
+        return Err(refuse("is empty".into()));
+    }
+    Ok(value.to_owned())
 }
 
 #[cfg(test)]
@@ -58,8 +71,8 @@ mod tests {
         };
         let got = expand(text, &variable);
         match expect {
-            Ok(value) => assert_eq!(got.as_deref(), Ok(value)),
-            Err(part) => assert!(got.as_ref().is_err_and(|error| error.contains(part)), "{text}: {got:?}"),
+            Ok(value) => assert_eq!(got, Ok(value.to_owned())),
+            Err(part) => assert!(got.as_ref().is_err_and(|error| error.message.contains(part)), "{text}: {got:?}"),
         }
     }
 
@@ -79,6 +92,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("temporary file");
         std::fs::write(file.path(), "s3cret\n").expect("written");
         let text = format!("${{file:{}}}", file.path().display());
-        assert_eq!(expand(&text, &|_| None).as_deref(), Ok("s3cret"));
+        assert_eq!(expand(&text, &|_| None), Ok("s3cret".to_owned()));
+        std::fs::write(file.path(), "\n").expect("written");
+        assert!(expand(&text, &|_| None).is_err_and(|error| error.message.ends_with("is empty")));
     }
 }

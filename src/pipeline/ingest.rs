@@ -3,6 +3,8 @@
 //! It never sends anything and never moves a cursor without what the cursor stands for. A failed commit leaves engine and
 //! source where they were, so the same request gives the same result.
 
+mod full;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +27,6 @@ use crate::sink::{Form, RenderContext, Sink, delivery_id};
 use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
 use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
 
-/// How long ingest waits before it tries a full disk again: long enough not to spin, short enough to resume at once
-/// when somebody has made room.
-const FULL_RETRY: Duration = Duration::from_secs(2);
 /// Failures for longer than this become a notice; shorter ones heal by themselves every day.
 const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
 
@@ -70,6 +69,7 @@ pub struct Ingest {
     clock: Arc<dyn Clock>,
     status: Arc<Status>,
     dry_run: bool,
+    episode: full::Episode,
 }
 
 /// Why a source's loop ended.
@@ -90,7 +90,17 @@ impl Ingest {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { engine, routes, outlets, wake, store, clock, status, dry_run } = parts;
-        Self { engine: Mutex::new(engine), routes, outlets, wake, store, clock, status, dry_run }
+        Self {
+            engine: Mutex::new(engine),
+            routes,
+            outlets,
+            wake,
+            store,
+            clock,
+            status,
+            dry_run,
+            episode: full::Episode::default(),
+        }
     }
 
     /// Polls one source until it is told to stop; with `once`, until nothing that was visible is left.
@@ -120,10 +130,10 @@ impl Ingest {
                         }
                         absorbed.next_in
                     }
-                    Err(StoreError::Full(cause)) => self.full(name, &cause),
+                    Err(StoreError::Full(cause)) => self.full(name, &cause, stop).await,
                     Err(fatal) => return Err(fatal),
                 },
-                Err(error) => match self.fetch_failed(name, error, once).await? {
+                Err(error) => match self.fetch_failed(name, error, once, stop).await? {
                     Ok(wait) => wait,
                     Err(end) => return Ok(end),
                 },
@@ -187,6 +197,7 @@ impl Ingest {
                 gauge!(names::EVENT_LAG, "source" => source).set((now - newest).num_milliseconds() as f64 / 1000.0);
             }
         }
+        self.episode.end();
         self.status.update(|snapshot| snapshot.store = None);
         self.status.update_source(name, |status| {
             status.last_success_at = Some(now);
@@ -305,18 +316,12 @@ impl Ingest {
         self.status.update(|snapshot| snapshot.alerts += effects.alerts.len() as u64);
     }
 
-    fn full(&self, name: &str, cause: &crate::store::BoxError) -> Duration {
-        counter!(names::POLL, "source" => name.to_owned(), "outcome" => "store_full").increment(1);
-        tracing::error!(source = name, %cause, "no space left for the store; polling pauses, nothing is lost");
-        self.status.update(|snapshot| snapshot.store = Some(format!("no space left: {cause}")));
-        FULL_RETRY
-    }
-
     async fn fetch_failed(
         &self,
         name: &str,
         error: SourceError,
         once: bool,
+        stop: &CancellationToken,
     ) -> StoreResult<Result<Duration, SourceEnd>> {
         let now = self.clock.now();
         let outcome = match error.fault {
@@ -348,7 +353,7 @@ impl Ingest {
         }
         match self.notify(notices).await {
             Ok(()) => {}
-            Err(StoreError::Full(cause)) => return Ok(Ok(self.full(name, &cause))),
+            Err(StoreError::Full(cause)) => return Ok(Ok(self.full(name, &cause, stop).await)),
             Err(fatal) => return Err(fatal),
         }
         Ok(match error.fault {

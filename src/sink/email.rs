@@ -181,7 +181,7 @@ pub fn build(
         Err(error) => error,
     };
     let (code, option, hint) = match &error {
-        EmailError::Refused(_) => ("E0421", "smtp", None),
+        EmailError::Refused(_) => ("E0421", "smtp", Some("use the public name of the mail relay")),
         EmailError::Authorities => ("E0422", CA_FILE.name, Some(CA_FILE.help)),
         EmailError::Address { option, .. } => ("E0427", *option, Some("write it as name@example.org")),
         EmailError::TooManyRecipients => ("E0427", "to", Some("use the address of a group")),

@@ -2,7 +2,8 @@
 //!
 //! The raw event goes in as it came, so that numbers keep their digits; only white space between its tokens goes, because
 //! a line is an alert. It never lets a character through that steers a terminal: such characters can stand in JSON only
-//! within strings, where `\u` escapes mean the same.
+//! within strings, where `\u` escapes mean the same. Half a surrogate pair becomes U+FFFD, because strict readers refuse
+//! the whole document for it, and whoever caused the event could keep the alert from them that way.
 
 use std::fmt::Write as _;
 
@@ -164,14 +165,22 @@ fn encode(json: &AlertJson<'_>) -> Result<Vec<u8>, RenderError> {
     Ok(escape_unsafe(text).into_bytes())
 }
 
-/// Escapes what `is_unsafe` names beyond ASCII, and DEL; serde_json did the other control characters.
+/// JSON for any reader and any terminal: pairs of surrogates are whole, and nothing in it steers.
+#[must_use]
+pub fn inert_json(json: &str) -> String {
+    escape_unsafe(whole_pairs(json))
+}
+
+/// What `is_unsafe` names beyond ASCII, and DEL, become `\u` escapes, which mean the same; every encoder of JSON did that to
+/// the other control characters.
 fn escape_unsafe(json: String) -> String {
-    if !json.chars().any(is_unsafe) {
+    let steers = |character: char| is_unsafe(character) && !is_json_space(character);
+    if !json.chars().any(steers) {
         return json;
     }
     let mut inert = String::with_capacity(json.len() + 64);
     for character in json.chars() {
-        if is_unsafe(character) {
+        if steers(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.
                 write!(inert, "\\u{unit:04x}").unwrap_or_default();
@@ -191,14 +200,46 @@ fn compact(json: &str) -> Result<Box<RawValue>, RenderError> {
         if in_string {
             in_string = escaped || character != '"';
             escaped = !escaped && character == '\\';
-        } else if matches!(character, ' ' | '\t' | '\n' | '\r') {
+        } else if is_json_space(character) {
             continue;
         } else {
             in_string = character == '"';
         }
         compacted.push(character);
     }
-    RawValue::from_string(compacted).map_err(|error| RenderError(error.to_string()))
+    RawValue::from_string(whole_pairs(&compacted)).map_err(|error| RenderError(error.to_string()))
+}
+
+/// Between tokens only: within strings JSON allows none of these but the space.
+fn is_json_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r')
+}
+
+/// The escapes of surrogates that are not in pairs replaced.
+pub(super) fn whole_pairs(json: &str) -> String {
+    const PAIR_BYTES: usize = r"ud83d\ude00".len();
+    let mut whole = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        let low = escape.get(5..).and_then(|after| code_unit(after.strip_prefix('\\')?));
+        let (length, replaced) = match (code_unit(escape), low) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (PAIR_BYTES, false),
+            (Some(0xd800..=0xdfff), _) => ("ud83d".len(), true),
+            _ => (1, false),
+        };
+        let (kept, after) = escape.split_at_checked(length).unwrap_or((escape, ""));
+        whole.push_str(before);
+        whole.push('\\');
+        whole.push_str(if replaced { "ufffd" } else { kept });
+        rest = after;
+    }
+    whole.push_str(rest);
+    whole
+}
+
+/// Of an escape without its backslash.
+fn code_unit(escape: &str) -> Option<u16> {
+    u16::from_str_radix(escape.strip_prefix('u')?.get(..4)?, 16).ok()
 }
 
 #[cfg(test)]
@@ -238,6 +279,19 @@ mod tests {
         assert_eq!(read["title"], HOSTILE);
         assert_eq!(read["event"]["v"], HOSTILE);
         assert_eq!(read["event"]["u"], "\u{7f}\u{9b}2J\u{202e}\u{e0041}");
+    }
+
+    #[test]
+    fn half_a_pair_keeps_no_reader_from_the_rest() {
+        for (json, expected) in [
+            (r#"{"a":"\ud83d"}"#, r#"{"a":"\ufffd"}"#),
+            (r#"{"a":"\uDE00x\ud83d\ud83d\ude00"}"#, r#"{"a":"\ufffdx\ufffd\ud83d\ude00"}"#),
+            (r#"{"a":"\ud83d\n\\ud83d\u00e9é"}"#, r#"{"a":"\ufffd\n\\ud83d\u00e9é"}"#),
+        ] {
+            let whole = compact(json).expect("valid");
+            assert_eq!(whole.get(), expected);
+            serde_json::from_str::<serde_json::Value>(whole.get()).expect("for strict readers");
+        }
     }
 
     #[test]

@@ -233,13 +233,13 @@ pub fn endpoint(
     match Endpoint::build(spec) {
         Ok(endpoint) => Some(endpoint),
         Err(error) => {
-            let (code, option) = match error {
-                BuildError::Refused(_) => ("E0421", url_option),
-                BuildError::Authorities => ("E0422", CA_FILE.name),
-                BuildError::Client(_) => ("E0423", url_option),
+            let (code, option, hint) = match error {
+                BuildError::Refused(_) => ("E0421", url_option, "use the public name of the service that takes alerts"),
+                BuildError::Authorities => ("E0422", CA_FILE.name, CA_FILE.help),
+                BuildError::Client(_) => ("E0423", url_option, "use a plain https:// URL"),
             };
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), None);
+            diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), Some(hint.into()));
             None
         }
     }

@@ -13,6 +13,8 @@ use vigie_engine::rule::Severity;
 use vigie_engine::text::{Untrusted, single_line};
 use vigie_engine::time::format_duration;
 
+use super::format::whole_pairs;
+
 /// Longest title shown to people.
 pub const MAX_TITLE_CHARS: usize = 200;
 /// Longest single value (a field's content, an account).
@@ -115,7 +117,9 @@ pub fn response_lines(response: &str) -> Vec<String> {
 /// Top-level fields of the event that hold a single value, without id and time, which stand elsewhere.
 #[must_use]
 pub fn facts(event: &RawValue) -> Vec<(String, Untrusted)> {
-    let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(event.get()) else {
+    // A field's name may be half a surrogate pair as well, and must not hide the others.
+    let whole = whole_pairs(event.get());
+    let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(&whole) else {
         return Vec::new();
     };
     let shown = fields.into_iter().filter(|(field, _)| !matches!(field.as_str(), "id" | "created_at" | "account_id"));

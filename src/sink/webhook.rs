@@ -207,7 +207,8 @@ fn read_keys(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Op
     let hint = || Some("make one with: echo whsec_$(openssl rand -base64 32)".to_owned());
     if secrets.len() > MAX_SECRETS {
         let message = format!("sink `{name}`: {} secrets, at most {MAX_SECRETS} are used at a time", secrets.len());
-        diagnostics.error("E0425", options.span_of("secret"), message, None);
+        let hint = "remove the oldest: receivers need only the one that they know and its successor";
+        diagnostics.error("E0425", options.span_of("secret"), message, Some(hint.into()));
         return None;
     }
     for (index, secret) in secrets.iter().enumerate() {
@@ -232,17 +233,17 @@ fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) ->
     let mut headers = HeaderMap::new();
     let mut complete = true;
     for (header, value) in options.map("headers") {
-        let mut refuse = |why: &str| {
+        let mut refuse = |why: &str, hint: &str| {
             let message = format!("sink `{name}`: header `{header}` {why}");
-            diagnostics.error("E0426", options.span_of("headers"), message, None);
+            diagnostics.error("E0426", options.span_of("headers"), message, Some(hint.into()));
             complete = false;
         };
         let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
-            refuse("is no header name");
+            refuse("is no header name", "letters, digits and `-`, such as X-Team");
             continue;
         };
         if OWN_HEADERS.contains(&parsed.as_str()) {
-            refuse("is set by the sink itself");
+            refuse("is set by the sink itself", "remove it, or give it another name");
             continue;
         }
         match HeaderValue::from_str(value.expose()) {
@@ -250,7 +251,7 @@ fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) ->
                 value.set_sensitive(true);
                 headers.insert(parsed, value);
             }
-            Err(_) => refuse("has a value that no header can carry"),
+            Err(_) => refuse("has a value that no header can carry", "visible ASCII on one line"),
         }
     }
     complete.then_some(headers)

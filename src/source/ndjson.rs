@@ -1,7 +1,8 @@
 //! Any audit log that people already have as a source: a file or stdin with one JSON object a line.
 //!
-//! It never loses a line to its neighbours (a bad one becomes poison) and never reads a line of any length into memory. The
-//! cursor is a byte offset. A batch is held until its cursor comes back, because stdin cannot be read twice.
+//! It never loses a line to its neighbours (a bad one becomes poison) and never reads a line of any length into
+//! memory. The cursor is a byte offset. A batch is held until its cursor comes back, because stdin cannot be read
+//! twice.
 
 mod build;
 mod line;

@@ -1,8 +1,8 @@
-//! The Vonage Audit API as a source: the thin shell around the poller. One list request a `fetch`, and the look-ups that its
-//! answer needs.
+//! The Vonage Audit API as a source: the thin shell around the poller. One list request a `fetch`, and the look-ups
+//! that its answer needs.
 //!
-//! It never commits anything and survives a caller that could not: an answer's consequences are offered with a cursor and
-//! taken over only when the caller comes back with just that cursor.
+//! It never commits anything and survives a caller that could not: an answer's consequences are offered with a cursor
+//! and taken over only when the caller comes back with just that cursor.
 
 pub mod account;
 pub mod calibration;
@@ -144,7 +144,8 @@ impl VonageSource {
         self.faults.classify(error, Instant::now())
     }
 
-    /// Moves the bounds of a wide window to seconds without stored rows: rows in the seconds at the edges cannot be counted.
+    /// Moves the bounds of a wide window to seconds without stored rows: rows in the seconds at the edges cannot be
+    /// counted.
     async fn clear_edges(&self, request: &mut Request, seen: &dyn Seen) -> Result<(), SourceError> {
         let wide = match request.ask {
             Ask::Root(_) => true,

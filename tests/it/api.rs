@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Router;
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use axum::response::IntoResponse;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vigie_sim::{Fault, FaultPlan, Quirks, Sim, SimEvent};
+use vigie_sim::{Fault, FaultPlan, Quirks, Sim, SimEvent, SimRequest};
 
 pub(crate) const KEY: &str = "abcd1234";
 pub(crate) const SECRET: &str = "canary-api-secret-7Qx";
@@ -20,12 +23,36 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
-        let sim = Arc::new(Mutex::new(Sim::new(KEY, SECRET, Vec::new(), Quirks::default(), FaultPlan::none())));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let base_url = format!("http://{}/beta/audit", listener.local_addr().expect("an address"));
+        let (sim, listener, base_url) = parts().await;
         let stop = CancellationToken::new();
         let served = vigie_sim::serve(listener, sim.clone(), Arc::new(now), stop.clone().cancelled_owned());
         tokio::spawn(served);
+        Self { base_url, sim, stop, pushed: Mutex::new(Vec::new()) }
+    }
+
+    /// One whose bodies are rewritten on the way, for JSON that no Rust string can hold.
+    pub(crate) async fn start_rewriting(rewrite: fn(String) -> String) -> Self {
+        let (sim, listener, base_url) = parts().await;
+        let stop = CancellationToken::new();
+        let answering = sim.clone();
+        let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap| async move {
+            let request = SimRequest {
+                method: method.to_string(),
+                path: uri.path().to_owned(),
+                query: uri.query().unwrap_or_default().to_owned(),
+                authorization: headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned),
+            };
+            let response = answering.lock().unwrap_or_else(PoisonError::into_inner).handle(&request, now());
+            let body = rewrite(String::from_utf8_lossy(&response.body).into_owned());
+            let mut answer = (StatusCode::from_u16(response.status).expect("a status"), body).into_response();
+            for (name, value) in response.headers {
+                let name: HeaderName = name.parse().expect("a header name");
+                answer.headers_mut().insert(name, value.parse().expect("a header value"));
+            }
+            answer
+        });
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::spawn(async move { served.await.expect("it serves") });
         Self { base_url, sim, stop, pushed: Mutex::new(Vec::new()) }
     }
 
@@ -65,6 +92,13 @@ impl Api {
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Sim) -> T) -> T {
         act(&mut self.sim.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+async fn parts() -> (Arc<Mutex<Sim>>, tokio::net::TcpListener, String) {
+    let sim = Arc::new(Mutex::new(Sim::new(KEY, SECRET, Vec::new(), Quirks::default(), FaultPlan::none())));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let base_url = format!("http://{}/beta/audit", listener.local_addr().expect("an address"));
+    (sim, listener, base_url)
 }
 
 impl Drop for Api {

@@ -2,9 +2,15 @@
 //! simulations on paused time.
 
 mod api;
+mod bad_input;
 mod crash;
+mod delivery;
+mod full_disk;
+mod hostile;
 mod poller_sim;
 mod program;
 mod readme;
 mod receiver;
 mod tidy;
+mod relay;
+mod ssrf;

@@ -10,6 +10,17 @@ use tokio::process::{Child, Command};
 /// No step of a test takes longer on a busy machine; beyond it the test fails instead of hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An alert for each event, and for nothing else.
+pub(crate) const EVERY_EVENT: &str = r#"
+rules:
+  - id: every-event
+    title: Every event
+    severity: high
+    when: {event_type: "*", source: CD}
+    tests:
+      - {name: any, events: [{event_type: APP_CREATE, source: CD}], expect: alert}
+"#;
+
 /// A working directory with a configuration.
 pub(crate) struct Place {
     directory: TempDir,
@@ -55,11 +66,25 @@ impl Place {
         output.expect("it ends").expect("it starts")
     }
 
-    /// Starts it; what it says on stderr goes to a file, so that a failing test can show it.
+    /// Starts it; what it says goes to `stdout.log` and `stderr.log`, so that a failing test can show it.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.file("stderr.log")).expect("a log");
-        let child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+        let out = std::fs::OpenOptions::new().create(true).append(true).open(self.file("stdout.log")).expect("a log");
+        let child = self.command(arguments).stdout(out).stderr(log).spawn().expect("it starts");
         Running { child }
+    }
+
+    /// Writes `vigie.yaml` and the rule [`EVERY_EVENT`]; `rest` is sinks and whatever else.
+    pub(crate) fn configure(&self, api: &crate::api::Api, rest: &str) {
+        self.configure_with(api, EVERY_EVENT, rest);
+    }
+
+    pub(crate) fn configure_with(&self, api: &crate::api::Api, rules: &str, rest: &str) {
+        self.write("rules/all.yaml", rules);
+        let (key, secret, url) = (crate::api::KEY, crate::api::SECRET, &api.base_url);
+        let account = format!("api_key: {key}, api_secret: {secret}, base_url: \"{url}\"");
+        let source = format!("main: {{vonage_audit: {{{account}, poll_interval: 200ms, start: 1h}}}}");
+        self.write("vigie.yaml", &format!("sources:\n  {source}\nrules: [rules/]\n{rest}"));
     }
 
     pub(crate) fn log(&self) -> String {
@@ -100,9 +125,41 @@ impl Running {
         tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("it can be waited for")
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
+}
+
+/// A port on loopback where nothing listens.
+pub(crate) fn closed_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// What a page of the console says: status and body.
+pub(crate) async fn page(port: u16, path: &str) -> Option<(u16, String)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer))
+}
+
+/// Waits until another process is where it should be; there is no signal to wait for, so it is asked again and again.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, asking).await.is_ok(), "not within {PATIENCE:?}: {what}");
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

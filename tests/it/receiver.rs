@@ -41,6 +41,10 @@ pub(crate) enum Answer {
     Slow(Duration),
     /// Never.
     Stall,
+    /// As told next, once `answer` is called again.
+    Hold,
+    /// This status, with everything that the request said: address, headers, body.
+    Echo(u16),
 }
 
 impl Answer {
@@ -57,7 +61,7 @@ impl Answer {
 struct Shared {
     received: Arc<Mutex<Vec<Received>>>,
     count: watch::Sender<usize>,
-    answer: Arc<Mutex<Answer>>,
+    answer: watch::Sender<Answer>,
 }
 
 /// A running destination. It ends with the value.
@@ -71,11 +75,8 @@ impl Receiver {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
-        let shared = Shared {
-            received: Arc::default(),
-            count: watch::Sender::new(0),
-            answer: Arc::new(Mutex::new(Answer::ok())),
-        };
+        let shared =
+            Shared { received: Arc::default(), count: watch::Sender::new(0), answer: watch::Sender::new(Answer::ok()) };
         let stop = CancellationToken::new();
         let router = Router::new().fallback(take).with_state(shared.clone());
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -84,7 +85,7 @@ impl Receiver {
     }
 
     pub(crate) fn answer(&self, answer: Answer) {
-        *self.shared.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+        self.shared.answer.send_replace(answer);
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {
@@ -112,27 +113,39 @@ impl Drop for Receiver {
 }
 
 async fn take(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let answer = shared.answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let accepted = matches!(answer, Answer::Status(200..300, ..) | Answer::Slow(_));
+    let mut told = shared.answer.subscribe();
+    let now = told.borrow_and_update().clone();
+    let accepted = matches!(now, Answer::Status(200..300, ..) | Answer::Slow(_) | Answer::Hold);
+    let echo = format!("{uri}\n{headers:?}\n{}", String::from_utf8_lossy(&body));
     let count = {
         let mut received = shared.received.lock().unwrap_or_else(PoisonError::into_inner);
         received.push(Received { method, uri, headers, body, at: tokio::time::Instant::now(), accepted });
         received.len()
     };
     shared.count.send_replace(count);
+    let answer = match now {
+        Answer::Hold => match told.changed().await {
+            Ok(()) => told.borrow().clone(),
+            Err(_) => Answer::Stall,
+        },
+        other => other,
+    };
     match answer {
-        Answer::Stall => std::future::pending().await,
+        Answer::Stall | Answer::Hold => std::future::pending().await,
         Answer::Slow(pause) => {
             tokio::time::sleep(pause).await;
             StatusCode::OK.into_response()
         }
-        Answer::Status(status, headers, body) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let mut response = (status, body).into_response();
-            for (name, value) in headers {
-                response.headers_mut().insert(name, value.parse().expect("a header value"));
-            }
-            response
-        }
+        Answer::Echo(status) => respond(status, Vec::new(), echo),
+        Answer::Status(status, headers, body) => respond(status, headers, body),
     }
+}
+
+fn respond(status: u16, headers: Vec<(&'static str, String)>, body: String) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, body).into_response();
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value.parse().expect("a header value"));
+    }
+    response
 }

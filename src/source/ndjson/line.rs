@@ -70,7 +70,8 @@ fn digest(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex().chars().take(32).collect()
 }
 
-/// The first of several paths that holds something. A key with dots in it (`@timestamp`, `a.b`) is found as it stands first.
+/// The first of several paths that holds something. A key with dots in it (`@timestamp`, `a.b`) is found as it stands
+/// first.
 fn first<'a>(object: &'a serde_json::Map<String, Value>, paths: &[String]) -> Option<&'a Value> {
     paths.iter().find_map(|path| {
         let direct = object.get(path.as_str());

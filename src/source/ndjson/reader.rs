@@ -1,5 +1,5 @@
-//! Lines of a file or stdin with their offsets. A line longer than an event may be is cut while it is read, so that no line
-//! can fill the memory.
+//! Lines of a file or stdin with their offsets. A line longer than an event may be is cut while it is read, so that
+//! no line can fill the memory.
 
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
@@ -83,8 +83,8 @@ impl Reader {
         }
     }
 
-    /// At the end: the next file where this one was rotated away, the beginning where it was truncated. True when there is
-    /// something to read again.
+    /// At the end: the next file where this one was rotated away, the beginning where it was truncated. True when
+    /// there is something to read again.
     pub(super) async fn take_up_next(&mut self) -> std::io::Result<bool> {
         let Some(path) = self.path.clone() else { return Ok(false) };
         let there = tokio::fs::metadata(&path).await?;

@@ -73,7 +73,17 @@ pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics:
     let start = start(options, diagnostics);
     let transport = account.transport().map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        diagnostics.error("E0430", options.span(), format!("source `{name}`: {error}{cause}"), None);
+        let (option, hint) = match &error {
+            BuildError::BaseUrl => {
+                ("base_url", "such as https://api.nexmo.com/beta/audit; key and secret have options")
+            }
+            BuildError::Credentials => ("api_secret", "look for a line end or a control character in the variable"),
+            BuildError::Roots { .. } => ("ca_file", "a PEM file that this user can read"),
+            BuildError::Tls(_) => ("ca_file", "a PEM file with certificates of authorities"),
+            BuildError::Http(_) => ("proxy", "such as http://proxy.example.org:3128"),
+        };
+        let message = format!("source `{name}`: {error}{cause}");
+        diagnostics.error("E0430", options.span_of(option), message, Some(hint.into()));
     });
     let poll_interval = options.duration("poll_interval")?;
     let (start, transport) = (start?, transport.ok()?);

@@ -1,9 +1,9 @@
 //! What the poller has found out about the API, because its description does not say: zone of naive stamps, page cap,
 //! whether totals can be trusted.
 //!
-//! Nothing here is assumed for good on one answer. Bounds are the exception, on purpose: whether a bound is inclusive cannot be
-//! proven from outside (a server may keep fractions that it does not show), so every window is asked for with one second
-//! of padding and counted without the seconds at its edges; that is right for every kind of bound.
+//! Nothing here is assumed for good on one answer. Bounds are the exception, on purpose: whether a bound is inclusive
+//! cannot be proven from outside (a server may keep fractions that it does not show), so every window is asked for
+//! with one second of padding and counted without the seconds at its edges; that is right for every kind of bound.
 
 use chrono::{DateTime, FixedOffset, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -63,8 +63,8 @@ impl Calibration {
     }
 }
 
-/// In which zone naive stamps are written: an interval that every answer narrows, because a row lies within the window that
-/// was asked for (in UTC) while its stamp shows the wall clock of the zone.
+/// In which zone naive stamps are written: an interval that every answer narrows, because a row lies within the
+/// window that was asked for (in UTC) while its stamp shows the wall clock of the zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
     /// East of UTC, lower bound.
@@ -99,8 +99,8 @@ impl Zone {
         self.proven().unwrap_or_else(utc)
     }
 
-    /// Takes the naive stamps of one answer to the closed window `from..to` (padded, in UTC). Only for a zone that is not
-    /// proven: what contradicts itself begins anew.
+    /// Takes the naive stamps of one answer to the closed window `from..to` (padded, in UTC). Only for a zone that is
+    /// not proven: what contradicts itself begins anew.
     pub fn learn(&mut self, stamps: &[NaiveDateTime], from: DateTime<Utc>, to: DateTime<Utc>) {
         let seconds = || stamps.iter().map(|stamp| stamp.and_utc().timestamp());
         let (Some(first_s), Some(last_s)) = (seconds().min(), seconds().max()) else { return };
@@ -118,7 +118,8 @@ impl Zone {
         self.contradictions = 0;
     }
 
-    /// An answer with naive stamps lies outside of its window by this zone: the filter was ignored, or the zone changed.
+    /// An answer with naive stamps lies outside of its window by this zone: the filter was ignored, or the zone
+    /// changed.
     pub fn doubt(&mut self) {
         self.contradictions += 1;
         if self.contradictions >= ZONE_CONTRADICTIONS {

@@ -1,7 +1,7 @@
 //! The Audit API as calls: list, get, event types. Every failure has a type that says what must follow from it.
 //!
-//! It never follows `_links` (the published ones are plain http and drop the filters), never retries and never parses an
-//! event: a page is split into raw rows, so that one bad row cannot cost its neighbours.
+//! It never follows `_links` (the published ones are plain http and drop the filters), never retries and never parses
+//! an event: a page is split into raw rows, so that one bad row cannot cost its neighbours.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

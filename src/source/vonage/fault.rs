@@ -1,7 +1,7 @@
 //! What follows from a failed request: how long to wait and when the operator must know.
 //!
-//! It never gives up: a failed request changes nothing, so the same one is made again. The pause is drawn from the whole
-//! range (full jitter), so that many pollers do not come back together.
+//! It never gives up: a failed request changes nothing, so the same one is made again. The pause is drawn from the
+//! whole range (full jitter), so that many pollers do not come back together.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
-//! The polling algorithm as a state machine without input or output: `plan` says what to ask for, `judge` what an answer
-//! proves, `absorb` what follows from it.
+//! The polling algorithm as a state machine without input or output: `plan` says what to ask for, `judge` what an
+//! answer proves, `absorb` what follows from it.
 //!
-//! It never reads a clock (the server's `Date` comes in with the answer) and never forgets a window that is not proven complete.
-//! All that must survive a crash is in `State`; `Volatile` may be lost at any moment and only costs requests.
+//! It never reads a clock (the server's `Date` comes in with the answer) and never forgets a window that is not
+//! proven complete. All that must survive a crash is in `State`; `Volatile` may be lost at any moment and only costs
+//! requests.
 
 pub mod absorb;
 pub mod judge;
@@ -110,7 +111,8 @@ impl Request {
         Self { page, size, ..self.clone() }
     }
 
-    /// The request for what comes after the first `rows` of the window: whole pages, none larger than one that was shown.
+    /// The request for what comes after the first `rows` of the window: whole pages, none larger than one that was
+    /// shown.
     #[must_use]
     pub fn after(&self, rows: u64, shown: u64) -> Option<Self> {
         let most = shown.min(u64::from(MAX_PAGE_SIZE));

@@ -1,4 +1,5 @@
-//! What the poller must not forget: the cursor as JSON, versioned, committed together with the events that it accounts for.
+//! What the poller must not forget: the cursor as JSON, versioned, committed together with the events that it
+//! accounts for.
 //!
 //! It holds server time only. A cursor of a newer version is refused rather than guessed.
 

@@ -1,5 +1,5 @@
-//! How a request of the Audit API client travels: one small trait, so that a simulation answers in process, and the real
-//! one over HTTPS.
+//! How a request of the Audit API client travels: one small trait, so that a simulation answers in process, and the
+//! real one over HTTPS.
 //!
 //! It never follows a redirect or a link, never reads more than a bound, and no error of it shows a URL, a header or a
 //! credential. Roots are bundled: an image without CA files must be able to poll.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use vigie::clock::{Clock, TokioClock};
 use vigie::pipeline::BoxFuture;
 use vigie::source::vonage::transport::{HttpAnswer, MAX_BODY_BYTES, Method, TOTAL_TIMEOUT, Transport, TransportError};
-use vigie_sim::{FaultPlan, Sim, SimRequest, SimResponse, World};
+use vigie_sim::{Fault, FaultPlan, Sim, SimRequest, SimResponse, World};
 
 use super::world::Scenario;
 
@@ -34,6 +34,16 @@ impl Server {
 
     pub(super) fn clock(&self) -> Arc<TokioClock> {
         Arc::new(self.clock)
+    }
+
+    /// Every answer from now on is spoilt, or none.
+    pub(super) fn set_fault(&self, fault: Option<Fault>) {
+        self.sim().set_fault(fault);
+    }
+
+    /// The zone of naive stamps, which only the naive connectors may know.
+    pub(super) fn zone(&self) -> chrono::FixedOffset {
+        self.sim().quirks().zone
     }
 
     pub(super) fn visible_ids(&self) -> Vec<String> {

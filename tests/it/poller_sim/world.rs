@@ -68,6 +68,20 @@ impl Scenario {
         Self { seed, stress, quirks, faults, tiers, start, head_start, crash, commit_failure }
     }
 
+    /// An account with some traffic and a server without any oddity: what goes wrong in it is the test's doing.
+    pub(super) fn calm(quirks: Quirks) -> Self {
+        let mut calm = Self::draw(1);
+        calm.stress.events_per_hour = 120.0;
+        calm.stress.gaps_per_day = 0.0;
+        calm.stress.lateness = Lateness::within(seconds(3));
+        calm.quirks = quirks;
+        calm.faults = Vec::new();
+        calm.start = Start::Now;
+        calm.head_start = seconds(600);
+        (calm.crash, calm.commit_failure) = (0.0, 0.0);
+        calm
+    }
+
     /// A while after the last event of the world became visible.
     pub(super) fn ends_at(&self) -> DateTime<Utc> {
         self.stress.start + TimeDelta::from_std(self.stress.duration).expect("short") + TimeDelta::minutes(25)

@@ -202,7 +202,8 @@ fn other_field(index: usize, value: &Literal) -> Result<FieldPath, BuildError> {
         let hint = Some("write the name of a field: `user_email|fieldref: context.email`".to_owned());
         return Err(wrong(code::WRONG_VALUE, index, "`fieldref` takes the name of a field".into(), hint));
     };
-    FieldPath::parse(name).map_err(|problem| wrong(code::BAD_FIELD, index, problem, None))
+    let hint = || Some("write the name of a field: `user_email|fieldref: context.email`".to_owned());
+    FieldPath::parse(name).map_err(|problem| wrong(code::BAD_FIELD, index, problem, hint()))
 }
 
 fn regex(chain: &Chain, index: usize, value: &Literal) -> Result<regex::Regex, BuildError> {
@@ -223,16 +224,21 @@ fn regex(chain: &Chain, index: usize, value: &Literal) -> Result<regex::Regex, B
         other => {
             let text = other.to_string();
             let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            let hint = (text.contains("look-around") || text.contains("backreferences"))
-                .then(|| "look-around and back-references do not exist here: matching takes linear time".to_owned());
-            wrong(code::BAD_REGEX, index, format!("the regular expression does not compile: {last}"), hint)
+            let is_missing = text.contains("look-around") || text.contains("backreferences");
+            let hint = match is_missing {
+                true => "look-around and back-references do not exist here: matching takes linear time",
+                false => "the syntax is that of Rust's regex; for plain text write `contains`, which has no syntax",
+            };
+            let message = format!("the regular expression does not compile: {last}");
+            wrong(code::BAD_REGEX, index, message, Some(hint.to_owned()))
         }
     })
 }
 
 fn number(index: usize, value: &Literal) -> Result<Number, BuildError> {
     let parsed = if matches!(value, Literal::Bool(_)) { None } else { Number::parse(value.written().trim()) };
-    parsed.ok_or_else(|| wrong(code::BAD_NUMBER, index, format!("`{}` is not a number", value.written()), None))
+    let hint = || Some("write digits, such as `10` or `-2.5`, without a unit".to_owned());
+    parsed.ok_or_else(|| wrong(code::BAD_NUMBER, index, format!("`{}` is not a number", value.written()), hint()))
 }
 
 fn ranges<'v>(chain: &Chain, values: impl Iterator<Item = (usize, &'v Literal)>) -> Result<Matcher, BuildError> {

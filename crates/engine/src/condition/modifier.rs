@@ -121,7 +121,8 @@ impl Chain {
             };
             let earlier = modifiers.iter().take(index).position(|other| same_kind(&other));
             if let Some(other) = earlier.and_then(|at| names.get(at)) {
-                return Err(conflict(format!("`{other}` and `{name}` cannot stand together"), None));
+                let hint = "keep one of them; a second test of the field is a line of its own";
+                return Err(conflict(format!("`{other}` and `{name}` cannot stand together"), Some(hint)));
             }
         }
         let mut chain = Self {
@@ -188,7 +189,9 @@ impl Chain {
             return Err(conflict(format!("`{shown}`: `windash` and `fieldref` belong to text"), Some(hint)));
         }
         if has(Flag::FieldRef) && (has(Flag::Windash) || self.base64.is_some() || has(Flag::Expand)) {
-            return Err(conflict(format!("`{shown}`: the value of another field cannot be encoded or expanded"), None));
+            let hint = "write `fieldref` alone, or with `contains`, `startswith` or `endswith`";
+            let message = format!("`{shown}`: the value of another field cannot be encoded or expanded");
+            return Err(conflict(message, Some(hint)));
         }
         if self.base64.is_some() && (!textual || has(Flag::Windash)) {
             let hint = "write `base64offset|contains`, or `base64` with equality, `contains` or `startswith`";
@@ -203,7 +206,7 @@ impl Chain {
             return Err(error(code::BAD_ENCODING, message, Some("write `wide|base64offset|contains`".into())));
         }
         if has(Flag::All) && matches!(self.operator, Operator::Exists | Operator::UrlOutside | Operator::Scope) {
-            return Err(conflict(format!("`{shown}`: `all` has no meaning here"), None));
+            return Err(conflict(format!("`{shown}`: `all` has no meaning here"), Some("remove `|all`")));
         }
         if self.operator == Operator::Exists && (has(Flag::Neq) || has(Flag::Expand) || self.stamp.is_some()) {
             let hint = "write `exists: false` for a field that must be missing";

@@ -61,7 +61,13 @@ pub fn failures_as_diagnostics(results: &[TestResult], diagnostics: &mut Diagnos
     for result in results {
         if let Some(failure) = &result.failure {
             let message = format!("rule `{}`, test `{}`: {}", result.rule_id, result.name, failure.message);
-            diagnostics.error(code::TEST_FAILED, &result.span, message, failure.detail.clone());
+            let hint = || format!("mend the rule or the test; `vigie explain {} EVENT.json` shows why", result.rule_id);
+            diagnostics.error(
+                code::TEST_FAILED,
+                &result.span,
+                message,
+                failure.detail.clone().or_else(|| Some(hint())),
+            );
         }
     }
 }

@@ -43,12 +43,16 @@ pub fn load(files: &[SourceFile], read_list: &mut ReadList<'_>, diagnostics: &mu
     RuleSet { rules, lists }
 }
 
+fn hint() -> Option<String> {
+    Some("begin it with `rules:` or `lists:`, or remove it".into())
+}
+
 fn tree(file: &SourceFile, diagnostics: &mut Diagnostics) -> Option<Node> {
     let before = diagnostics.count();
     let tree = yaml::parse(file, diagnostics);
     if tree.is_none() && diagnostics.count() == before {
         let span = Span { path: file.path.clone(), line: 1, column: 1, len_chars: 1 };
-        diagnostics.warning(code::NO_RULES, &span, "the file holds no rules and no lists", None);
+        diagnostics.warning(code::NO_RULES, &span, "the file holds no rules and no lists", hint());
     }
     tree
 }
@@ -63,7 +67,7 @@ fn top<'a>(tree: &'a Node, diagnostics: &mut Diagnostics) -> Option<Fields<'a>> 
     }
     let fields = Fields::of(tree, "a rule file", &["rules", "lists"], diagnostics)?;
     if fields.entries().iter().all(|(_, node)| node.is_null()) {
-        diagnostics.warning(code::NO_RULES, &tree.span, "the file holds no rules and no lists", None);
+        diagnostics.warning(code::NO_RULES, &tree.span, "the file holds no rules and no lists", hint());
     }
     Some(fields)
 }

@@ -1,7 +1,7 @@
 //! What follows from an answer: events handed on, windows owed or settled, the frontier moved, the operator told.
 //!
-//! A frontier moves only together with what it leaves behind: the window is proven complete, or its parts are owed in the same
-//! cursor. An answer that is at fault (rows missing, filter ignored) moves nothing.
+//! A frontier moves only together with what it leaves behind: the window is proven complete, or its parts are owed in
+//! the same cursor. An answer that is at fault (rows missing, filter ignored) moves nothing.
 
 use vigie_engine::event::Event;
 
@@ -16,7 +16,8 @@ use crate::source::vonage::state::Anchor;
 use crate::source::vonage::window::Window;
 use crate::source::{Notice, NoticeKind, Poison};
 
-/// Answers at fault in a row after which what was stored before no longer counts as evidence: the API may have dropped rows.
+/// Answers at fault in a row after which what was stored before no longer counts as evidence: the API may have
+/// dropped rows.
 const MAX_STUMBLES: u32 = 10;
 /// Zone probes after which naive stamps are read as UTC, the stated default, and the operator is told.
 const MAX_ZONE_TRIES: u32 = 200;
@@ -80,8 +81,8 @@ impl Poller {
         self.state.tiers.iter_mut().for_each(|tier| tier.frontier_s = start_s);
     }
 
-    /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The answer
-    /// is asked for again afterwards, since nothing moved.
+    /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The
+    /// answer is asked for again afterwards, since nothing moved.
     fn hold_for_zone(
         &mut self,
         request: &Request,
@@ -284,7 +285,9 @@ impl Poller {
             let text = format!("an answer of the API lacks events that it has shown before; {detail}");
             step.notices.push(notice(NoticeKind::AnchorMissing, &text));
         }
-        if gone || self.volatile.stumbles >= MAX_STUMBLES {
+        // A list that shows nothing while its newest event is there is at fault, however long it says so.
+        let at_fault = seen.rows.is_empty() && seen.anchor == Some(AnchorLookup::Found);
+        if gone || (self.volatile.stumbles >= MAX_STUMBLES && !at_fault) {
             self.volatile.stumbles = 0;
             self.state.anchor = None;
             self.state.calibration.counts_from_s = seen.answered_s;
@@ -339,8 +342,8 @@ impl Poller {
         }
     }
 
-    /// An event was invisible for at least this long: tiers whose look-back is less than twice that look back further, each at
-    /// most as far as the next one does anyway.
+    /// An event was invisible for at least this long: tiers whose look-back is less than twice that look back
+    /// further, each at most as far as the next one does anyway.
     fn widen(&mut self, late_s: i64, step: &mut Step) {
         if late_s <= 0 {
             return;

@@ -1,9 +1,9 @@
-//! What an answer proves about its window: that it is complete, that it is not, that rows are missing that must be in it, or
-//! that it does not answer the question.
+//! What an answer proves about its window: that it is complete, that it is not, that rows are missing that must be in
+//! it, or that it does not answer the question.
 //!
-//! Rows known to lie inside are a subset of the API's, so equal numbers make the two the same, whatever the sort order. The API's
-//! number is its total, believed only below the largest that was confirmed; or, where totals cannot be trusted, what asking
-//! for the row after the last known one says: nothing there means that there are no more.
+//! Rows known to lie inside are a subset of the API's, so equal numbers make the two the same, whatever the sort
+//! order. The API's number is its total, believed only below the largest that was confirmed; or, where totals cannot
+//! be trusted, what asking for the row after the last known one says: nothing there means that there are no more.
 
 use crate::source::vonage::poller::{Ask, Observation, Poller, Probe, Request};
 
@@ -133,7 +133,8 @@ fn by_total(facts: &Facts<'_>, total: u64) -> Finding {
     if facts.full { decided(Verdict::Incomplete) } else { short_page(facts) }
 }
 
-/// The total equals what is known. The first time that a total is as large as this, look beyond it: a total may be capped.
+/// The total equals what is known. The first time that a total is as large as this, look beyond it: a total may be
+/// capped.
 fn confirm(facts: &Facts<'_>, total: u64) -> Finding {
     if total < facts.confirmed_below {
         return decided(Verdict::Complete);

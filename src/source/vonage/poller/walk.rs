@@ -1,14 +1,16 @@
 //! One second with more rows than a page holds: its pages are read again and again until what was seen is all there is.
 //!
-//! Rows of equal stamps may come in another order with each request, so a pass over the pages proves nothing by itself. What
-//! does: the ids seen over all passes are as many as the total says, or nothing comes after that many rows.
+//! Rows of equal stamps may come in another order with each request, so a pass over the pages proves nothing by
+//! itself. What does: the ids seen over all passes are as many as the total says, or nothing comes after that many
+//! rows.
 
 use std::collections::HashSet;
 
 use crate::source::vonage::poller::{Ask, Observation, PAD_S, Request};
 use crate::source::vonage::window::Window;
 
-/// A total that cannot be trusted is replaced by asking for the row after the last: twice, since an answer may be empty by fault.
+/// A total that cannot be trusted is replaced by asking for the row after the last: twice, since an answer may be
+/// empty by fault.
 const EMPTY_PROBES: u32 = 2;
 /// Pages after which a pass ends, whatever comes: a server that never ends its pages must not hold the poller.
 const MAX_PAGES: u32 = 2_000;

@@ -1,0 +1,156 @@
+//! A full disk as ingest meets it: polling pauses, and the operator hears of it once, from memory.
+//!
+//! This alert is the only one that is sent without being stored first, because the store is what is full. So it has one
+//! attempt at each destination and no ledger; what it is about shows in the log and in `/healthz` for as long as it lasts.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Ingest;
+use crate::metrics as names;
+use crate::pipeline::notice::{self, SelfNotice};
+use crate::sink::{AttemptReport, Delivery, Outcome};
+use crate::store::BoxError;
+
+/// How long ingest waits before it tries a full disk again: long enough not to spin, short enough to resume at once
+/// when somebody has made room.
+const FULL_RETRY: Duration = Duration::from_secs(2);
+/// The event under which the built-in rules know it.
+const EVENT_TYPE: &str = "VIGIE_STORE_FULL";
+/// All attempts together; an HTTP sink gives up after 15 s by itself. Polling waits for them, and it could not store
+/// anything anyway.
+const MAX_TELL: Duration = Duration::from_secs(20);
+/// A disk at its limit goes back and forth between full and not; that is told no more often than this.
+const MIN_BETWEEN: Duration = Duration::from_secs(600);
+
+/// What was told of a full disk.
+#[derive(Debug, Default)]
+pub(super) struct Episode(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// This episode was told.
+    told: bool,
+    /// When one was told last.
+    told_at: Option<Instant>,
+}
+
+impl Episode {
+    /// Something was stored.
+    pub(super) fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).told = false;
+    }
+
+    /// Whether to tell now that the disk is full: once an episode, and not again soon after another.
+    fn is_to_be_told(&self, now: Instant) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = state.told_at.is_some_and(|at| now.saturating_duration_since(at) < MIN_BETWEEN);
+        if state.told || recent {
+            return false;
+        }
+        *state = State { told: true, told_at: Some(now) };
+        true
+    }
+}
+
+impl Ingest {
+    /// Says that nothing can be stored; gives how long to wait before the next try.
+    pub(super) async fn full(&self, source: &str, cause: &BoxError, stop: &CancellationToken) -> Duration {
+        counter!(names::POLL, "source" => source.to_owned(), "outcome" => "store_full").increment(1);
+        tracing::error!(source, %cause, "no space left for the store; polling pauses, nothing is lost");
+        self.status.update(|snapshot| snapshot.store = Some(format!("no space left: {cause}")));
+        if self.episode.is_to_be_told(Instant::now()) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.tell_full(cause) => {}
+            }
+        }
+        FULL_RETRY
+    }
+
+    /// One attempt at each destination of the alert, all at the same time.
+    async fn tell_full(&self, cause: &BoxError) {
+        let mut sends = JoinSet::new();
+        for delivery in self.from_memory(cause).await {
+            if let Some(outlet) = self.outlets.iter().find(|outlet| outlet.name == delivery.sink) {
+                let sink = outlet.sink.clone();
+                sends.spawn(async move {
+                    let report = sink.send(&delivery).await;
+                    (delivery.sink, report)
+                });
+            }
+        }
+        let told = async {
+            while let Some(sent) = sends.join_next().await {
+                match sent {
+                    Ok((sink, report)) => log(&sink, &report),
+                    Err(error) => tracing::error!(?error, "the attempt ended badly"),
+                }
+            }
+        };
+        if timeout(MAX_TELL, told).await.is_err() {
+            tracing::warn!("not every sink took the alert about the full disk in time");
+        }
+    }
+
+    /// The alert as the rules see it, routed and rendered, but neither committed nor known to the engine afterwards.
+    async fn from_memory(&self, cause: &BoxError) -> Vec<Delivery> {
+        let now = self.clock.now();
+        counter!(names::NOTICES, "kind" => EVENT_TYPE).increment(1);
+        let text = format!("nothing can be stored and polling pauses until there is space: {cause}");
+        let notice = SelfNotice { event_type: EVENT_TYPE, about: "store".into(), text };
+        let Some(event) = notice.into_event(now) else { return Vec::new() };
+        let engine = self.engine.lock().await;
+        let mut batch = engine.batch();
+        batch.step(notice::SOURCE, &event, now);
+        let effects = batch.finish();
+        drop(engine);
+        let owed = effects.alerts.iter().flat_map(|alert| self.route(alert, now).1);
+        let delivery = |row: crate::store::NewDelivery| Delivery {
+            delivery_id: row.delivery_id,
+            alert_id: row.alert_id,
+            sink: row.sink,
+            body: row.body,
+            attempts: 0,
+            created_at: now,
+        };
+        owed.map(delivery).collect()
+    }
+}
+
+fn log(sink: &str, report: &AttemptReport) {
+    let AttemptReport { outcome, status, excerpt } = report;
+    if matches!(outcome, Outcome::Delivered | Outcome::Accepted) {
+        tracing::info!(sink, ?status, "told of the full disk");
+    } else {
+        tracing::warn!(sink, ?outcome, ?status, ?excerpt, "could not be told of the full disk");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_episode_is_told_once_and_a_disk_at_its_limit_seldom() {
+        let episode = Episode::default();
+        let told = || episode.is_to_be_told(Instant::now());
+        assert!(told());
+        assert!(!told(), "the same episode");
+        tokio::time::advance(MIN_BETWEEN * 2).await;
+        assert!(!told(), "the same episode, however long it lasts");
+        episode.end();
+        assert!(told(), "the next one");
+        episode.end();
+        tokio::time::advance(MIN_BETWEEN / 2).await;
+        assert!(!told(), "back and forth");
+        tokio::time::advance(MIN_BETWEEN).await;
+        assert!(told(), "but not kept back for good");
+    }
+}
