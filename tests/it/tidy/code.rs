@@ -2,8 +2,6 @@
 //!
 //! It knows just enough of the language for that (no macro is expanded, nothing is resolved); line numbers stay true.
 
-#![expect(clippy::string_slice, reason = "every position was found in the same text")]
-
 /// A source file.
 #[derive(Debug)]
 pub(super) struct File {
