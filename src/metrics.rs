@@ -27,6 +27,8 @@ pub const UNUSABLE_VALUES: &str = "vigie_unusable_values_total";
 pub const ALERTS: &str = "vigie_alerts_total";
 /// Notices of the program about itself, by kind.
 pub const NOTICES: &str = "vigie_notices_total";
+/// Notices about a sink that found the queue to the pipeline full, by sink; each is in the log.
+pub const SINK_NOTICES_DROPPED: &str = "vigie_sink_notices_dropped_total";
 /// Attempts, by sink and outcome.
 pub const DELIVERIES: &str = "vigie_deliveries_total";
 /// Seconds from commit to delivery, by sink.
@@ -95,11 +97,12 @@ pub const METRICS: &[Metric] = &[
     metric(UNUSABLE_VALUES, Kind::Counter, "", "Field values that a rule could not use"),
     metric(ALERTS, Kind::Counter, "severity, outcome", "Alerts by severity and outcome"),
     metric(NOTICES, Kind::Counter, "kind", "Notices of the program about itself"),
+    metric(SINK_NOTICES_DROPPED, Kind::Counter, "sink", "Notices about a sink that found their queue full"),
     metric(DELIVERIES, Kind::Counter, "sink, outcome", "Attempts by sink and outcome"),
     metric(DELIVERY_LATENCY, Kind::Histogram, "sink", "Seconds from commit to delivery"),
     metric(DELIVERY_QUEUE_DEPTH, Kind::Gauge, "sink", "Waiting deliveries"),
     metric(DELIVERY_OLDEST, Kind::Gauge, "sink", "Age of the oldest waiting delivery"),
-    metric(DEAD_LETTERS, Kind::Gauge, "sink", "Deliveries given up and kept"),
+    metric(DEAD_LETTERS, Kind::Counter, "sink", "Deliveries given up and kept"),
     metric(STATE_KEYS, Kind::Gauge, "rule", "Rows of rule state"),
     metric(STATE_EVICTED, Kind::Counter, "", "Rows of rule state given up because a bound was reached"),
     metric(RELOAD_SUCCESSFUL, Kind::Gauge, "", "Whether the last reload of the configuration took effect"),
