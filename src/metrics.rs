@@ -77,7 +77,7 @@ fn describe() {
     describe_histogram!(DELIVERY_LATENCY, Unit::Seconds, "Seconds from commit to delivery");
     describe_gauge!(DELIVERY_QUEUE_DEPTH, "Waiting deliveries");
     describe_gauge!(DELIVERY_OLDEST, Unit::Seconds, "Age of the oldest waiting delivery");
-    describe_gauge!(DEAD_LETTERS, "Deliveries given up and kept");
+    describe_counter!(DEAD_LETTERS, "Deliveries given up and kept");
     describe_gauge!(STATE_KEYS, "Rows of rule state");
     describe_counter!(STATE_EVICTED, "Rows of rule state given up because a bound was reached");
     describe_gauge!(RELOAD_SUCCESSFUL, "Whether the last reload of the configuration took effect");

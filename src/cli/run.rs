@@ -74,6 +74,7 @@ pub(super) fn open_store(config: &Config) -> Result<Arc<SqliteStore>, Failure> {
 
 async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Output) -> Outcome {
     let metrics = crate::metrics::install().exit(Exit::UNAVAILABLE)?;
+    metrics::gauge!(crate::metrics::RELOAD_SUCCESSFUL).set(1.0);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let status = Arc::new(Status::default());
     let store = open_store(&config)?;
@@ -160,9 +161,10 @@ async fn supervise(
                 }
             }
         };
+        // Before the wait for sends in flight: what changes meanwhile is a change to what was just loaded.
+        reloads.watch(&next.watched);
         stop.cancel();
         running.await?;
-        reloads.watch(&next.watched);
         config = next;
     }
 }

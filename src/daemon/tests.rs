@@ -12,7 +12,7 @@ use crate::clock::TokioClock;
 use crate::config::{self, Surroundings};
 use crate::pipeline::BoxFuture;
 use crate::sink::{AttemptReport, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink};
-use crate::source::{Fetched, Seen, Source, SourceError};
+use crate::source::{Fault, Fetched, Seen, Source, SourceError};
 use crate::store::memory::MemoryStore;
 
 const RULE: &str = r#"
@@ -41,9 +41,12 @@ impl Maintain for Upkeep {
     }
 }
 
-/// One event and then the end, or nothing for ever.
-struct Scripted {
-    endless: bool,
+/// One event and then the end, or nothing for ever, or a file that cannot be read.
+#[derive(Debug, Clone, Copy)]
+enum Scripted {
+    One,
+    Endless,
+    Unreadable,
 }
 
 impl Source for Scripted {
@@ -53,8 +56,13 @@ impl Source for Scripted {
         _: &'a dyn Seen,
     ) -> BoxFuture<'a, std::result::Result<Fetched, SourceError>> {
         Box::pin(async move {
-            if self.endless {
-                return pending().await;
+            match self {
+                Self::One => {}
+                Self::Endless => return pending().await,
+                Self::Unreadable => {
+                    let message = "the stored cursor cannot be read".to_owned();
+                    return Err(SourceError { fault: Fault::Stop, message, notice: None });
+                }
             }
             let raw = r#"{"id":"e1","event_type":"APP_CREATE","source":"CD","created_at":"2026-03-01T00:00:00Z"}"#;
             let at = "2026-03-01T00:00:00Z".parse().expect("a stamp");
@@ -134,7 +142,7 @@ impl Rig {
         Self { directory, store, hook: Arc::new(Hook { outcome, sent: Mutex::default() }), daemon }
     }
 
-    fn config(&self, endless: bool) -> Config {
+    fn config(&self, source: Scripted) -> Config {
         let text = format!(
             "sources: {{main: {{ndjson: {{path: none}}}}}}\nrules: [\"{}\"]\nsinks: {{hook: {{stdout: {{}}}}}}\n",
             self.directory.path().join("rules.yaml").display()
@@ -149,13 +157,13 @@ impl Rig {
         };
         let (config, diagnostics) = config::load(&[path], &surroundings);
         let mut config = config.unwrap_or_else(|| panic!("{diagnostics:?}"));
-        config.sources.iter_mut().for_each(|named| named.source = Box::new(Scripted { endless }));
+        config.sources.iter_mut().for_each(|named| named.source = Box::new(source));
         config.sinks.iter_mut().for_each(|named| named.sink = self.hook.clone());
         config
     }
 
-    fn run(&self, endless: bool) -> impl Future<Output = Result<End>> {
-        let (daemon, config) = (self.daemon.clone(), self.config(endless));
+    fn run(&self, source: Scripted) -> impl Future<Output = Result<End>> {
+        let (daemon, config) = (self.daemon.clone(), self.config(source));
         async move {
             let ended =
                 timeout(Duration::from_secs(3600), async { daemon.run(config, &CancellationToken::new()).await });
@@ -167,12 +175,12 @@ impl Rig {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_does_not_send_what_waits_from_before_either() {
     let mut rig = Rig::new(Outcome::Retry, false);
-    rig.run(false).await.expect("stored");
+    rig.run(Scripted::One).await.expect("stored");
     let tried = rig.hook.sent();
     assert!(tried > 0);
     advance(Duration::from_secs(60)).await;
     rig.daemon.dry_run = true;
-    let end = rig.run(false).await.expect("stored");
+    let end = rig.run(Scripted::One).await.expect("stored");
     assert_eq!(rig.hook.sent(), tried, "nothing is sent");
     assert!(end.left.is_empty(), "{:?}", end.left);
     assert_eq!(rig.store.queue("hook").await.expect("stored").depth, 1, "it waits on");
@@ -182,13 +190,13 @@ async fn a_dry_run_does_not_send_what_waits_from_before_either() {
 async fn a_store_that_fails_under_retention_ends_the_daemon() {
     let mut rig = Rig::new(Outcome::Delivered, true);
     rig.daemon.once = false;
-    assert!(matches!(rig.run(true).await, Err(StoreError::Fatal(_))));
+    assert!(matches!(rig.run(Scripted::Endless).await, Err(StoreError::Fatal(_))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_lane_says_at_its_end_is_stored() {
     let rig = Rig::new(Outcome::Dead, false);
-    rig.run(false).await.expect("stored");
+    rig.run(Scripted::One).await.expect("stored");
     let rules: Vec<String> = rig.store.alerts().into_iter().map(|row| row.alert.rule.id).collect();
     assert_eq!(rules, ["every-event", "vigie-dead-letter"]);
 }
@@ -197,7 +205,17 @@ async fn what_a_lane_says_at_its_end_is_stored() {
 async fn a_source_that_a_reload_took_out_is_no_longer_waited_for() {
     let rig = Rig::new(Outcome::Delivered, false);
     rig.daemon.status.update_source("gone", |_| {});
-    rig.run(false).await.expect("stored");
+    rig.run(Scripted::One).await.expect("stored");
     let names: Vec<String> = rig.daemon.status.snapshot().sources.into_keys().collect();
     assert_eq!(names, ["main"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_go_on_is_told_of() {
+    let rig = Rig::new(Outcome::Delivered, false);
+    let end = rig.run(Scripted::Unreadable).await.expect("stored");
+    assert!(end.stopped.is_some());
+    let rules: Vec<String> = rig.store.alerts().into_iter().map(|row| row.alert.rule.id).collect();
+    assert_eq!(rules, ["vigie-polling-failing"]);
+    assert_eq!(rig.hook.sent(), 1);
 }

@@ -304,6 +304,7 @@ impl Ingest {
             counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
         }
         counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
+        counter!(names::STATE_EVICTED).increment(effects.evicted_keys);
         let outcome = match (self.dry_run, woken.is_empty()) {
             (true, _) => "muted",
             (false, true) => "unrouted",
@@ -346,8 +347,12 @@ impl Ingest {
             })
             .collect();
         let failing_for = (now - since).to_std().unwrap_or_default();
-        if notices.is_empty() && failing_for >= FAILING_NOTICE_AFTER {
-            let text = format!("no good answer for {} s: {}", failing_for.as_secs(), error.message);
+        let is_over = error.fault == Fault::Stop;
+        if notices.is_empty() && (is_over || failing_for >= FAILING_NOTICE_AFTER) {
+            let text = match is_over {
+                true => format!("the source is not read any more: {}", error.message),
+                false => format!("no good answer for {} s: {}", failing_for.as_secs(), error.message),
+            };
             let event_type = crate::source::NoticeKind::PollingFailing.event_type();
             notices.push(SelfNotice { event_type, about: name.to_owned(), text });
         }

@@ -10,7 +10,8 @@ use crate::source::vonage::event::{Content, Row};
 use crate::source::vonage::poller::judge::{Judgement, Verdict};
 use crate::source::vonage::poller::walk::{Walk, WalkEnd};
 use crate::source::vonage::poller::{
-    AnchorLookup, Ask, CLOSED_BEYOND_S, DRAINS_PER_ROOT, FAR_S, Instant, Observation, Poller, Request, Start, look_backs_s,
+    AnchorLookup, Ask, CLOSED_BEYOND_S, DRAINS_PER_ROOT, FAR_S, Instant, Observation, Poller, Request, Start,
+    look_backs_s,
 };
 use crate::source::vonage::state::Anchor;
 use crate::source::vonage::window::Window;
