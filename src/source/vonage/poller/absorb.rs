@@ -162,7 +162,7 @@ impl Poller {
     fn distrust_totals(&mut self, total: Option<u64>, step: &mut Step) {
         if std::mem::replace(&mut self.state.calibration.totals_trusted, false) {
             let text = format!(
-                "the API's total ({}) is not what it shows; windows are now proven complete by reading them to their end",
+                "the API's total ({}) is not what it shows; windows are now proven complete by reading to their end",
                 total.unwrap_or(0)
             );
             step.notices.push(notice(NoticeKind::TotalsUntrusted, &text));
