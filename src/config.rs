@@ -19,6 +19,7 @@ use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 
 mod files;
+mod mask;
 mod rules;
 pub mod schema;
 pub mod variables;
@@ -191,9 +192,8 @@ impl Sections {
         let anchor = Span { path: first.path.clone(), line: 1, column: 1, len_chars: 1 };
         let mut sections = Self { parts: BTreeMap::new(), anchor, whole: !diagnostics.has_errors() };
         for file in files {
-            diagnostics.add_file(file.clone());
             let before = diagnostics.count();
-            let Some(node) = vigie_engine::yaml::parse(file, diagnostics) else {
+            let Some(node) = vigie_engine::yaml::parse_as(file, mask::masked(file), diagnostics) else {
                 sections.whole &= diagnostics.count() == before;
                 continue;
             };

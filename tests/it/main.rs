@@ -3,6 +3,7 @@
 
 mod api;
 mod bad_input;
+mod canary;
 mod crash;
 mod delivery;
 mod full_disk;
