@@ -4,6 +4,7 @@
 mod api;
 mod bad_input;
 mod canary;
+mod cli;
 mod crash;
 mod delivery;
 mod full_disk;
