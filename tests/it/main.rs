@@ -14,3 +14,4 @@ mod program;
 mod receiver;
 mod relay;
 mod ssrf;
+mod tidy;
