@@ -23,6 +23,8 @@ pub const WINDOWS_OWED: &str = "vigie_windows_owed";
 pub const RULE_MATCHES: &str = "vigie_rule_matches_total";
 /// Field values that a rule could not use (an address that does not parse, a wrong type).
 pub const UNUSABLE_VALUES: &str = "vigie_unusable_values_total";
+/// Alerts whose title template failed, so that they carry their rule's title.
+pub const TITLE_FAILURES: &str = "vigie_title_failures_total";
 /// Alerts, by severity and outcome (`routed`, `muted`, `unrouted`).
 pub const ALERTS: &str = "vigie_alerts_total";
 /// Notices of the program about itself, by kind.
@@ -71,6 +73,7 @@ fn describe() {
     describe_gauge!(WINDOWS_OWED, "Windows not yet proven complete");
     describe_counter!(RULE_MATCHES, "Matches by rule");
     describe_counter!(UNUSABLE_VALUES, "Field values that a rule could not use");
+    describe_counter!(TITLE_FAILURES, "Alerts whose title template failed");
     describe_counter!(ALERTS, "Alerts by severity and outcome");
     describe_counter!(NOTICES, "Notices of the program about itself");
     describe_counter!(DELIVERIES, "Attempts by sink and outcome");

@@ -101,7 +101,8 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
             sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
             clock: clock.clone(),
         };
-        tracing::info!(address = ?listener.local_addr(), "console listens");
+        let address = listener.local_addr().exit(Exit::UNAVAILABLE)?;
+        tracing::info!(%address, "console listens");
         tokio::spawn(console::serve(listener, console, console_stop.clone().cancelled_owned()));
     }
     tracing::info!(

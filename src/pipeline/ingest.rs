@@ -304,6 +304,8 @@ impl Ingest {
             counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
         }
         counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
+        counter!(names::TITLE_FAILURES).increment(effects.title_failures);
+        counter!(names::STATE_EVICTED).increment(effects.evicted_keys);
         let outcome = match (self.dry_run, woken.is_empty()) {
             (true, _) => "muted",
             (false, true) => "unrouted",
