@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use regex::Regex;
 use vigie_engine::rule::check;
 
-use super::exit::{Exit, Failure, Outcome, WithExit};
+use super::exit::{Exit, Failure, Outcome};
 use super::output::{Output, counted};
 use super::{Form, progress};
 

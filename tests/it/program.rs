@@ -47,6 +47,7 @@ impl Place {
         path
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the path of programs is all that a child inherits")]
     /// The binary with these arguments, in this directory, with an empty environment but for PATH.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vigie"));
