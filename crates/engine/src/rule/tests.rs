@@ -144,10 +144,10 @@ fn failed_tests_say_what_came_and_why() {
     assert_eq!(
         shown,
         [
-            "7:E0213 rule `a-rule`, test `<fires>`: expected an alert, got nothing | -",
+            "7:E0213 rule `a-rule`, test `<fires>`: expected an alert, got nothing | mend the rule or the test; `vigie explain a-rule EVENT.json` shows why",
             "8:E0213 rule `a-rule`, test `quiet`: expected nothing, got 1 alert | it matched: event_type equals APP_CREATE (it was app_create)",
             "9:E0213 rule `a-rule`, test `twice`: expected 3 alerts, got 2 alerts | it matched: event_type equals APP_CREATE (it was APP_CREATE)",
-            "10:E0213 rule `a-rule`, test `time`: event 1: `created_at`: `soon` is no date and no time stamp | -",
+            "10:E0213 rule `a-rule`, test `time`: event 1: `created_at`: `soon` is no date and no time stamp | mend the rule or the test; `vigie explain a-rule EVENT.json` shows why",
         ]
     );
 }
