@@ -63,7 +63,10 @@ impl HostRule {
 
 /// Whether a text is a URL whose host is one of these or below one.
 pub(crate) fn has_host(text: &str, rules: &[HostRule]) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || is_unsafe(c));
+    // Without a scheme the page that shows it lends its own.
+    let absolute = text.starts_with("//").then(|| format!("https:{text}"));
+    let Ok(url) = Url::parse(absolute.as_deref().unwrap_or(text)) else { return false };
     // A scheme of its own keeps its host as written: read it as https to compare hosts alike.
     let read = match url.host() {
         Some(Host::Domain(_)) if !url.is_special() => {
@@ -144,6 +147,8 @@ mod tests {
             "https://0xc0000207/",
             "https://[2001:db8::1]:9/",
             "https://[::ffff:192.0.2.7]/",
+            "//example.org/x",
+            "\u{200b} https://example.org",
         ] {
             assert!(has_host(inside, &rules), "{inside}");
         }
