@@ -1,12 +1,11 @@
-//! Durable ingest: events a second through `Store::commit` on a real disk, fsync included, beside the disk's own fsync time.
+//! Durable ingest: events a second through `Store::commit` on a real disk, beside the disk's own fsync time.
 //!
 //! Plain timing instead of a sampler, because a commit's cost depends on the file's growth and must be seen over many
-//! commits. Directory: `TMPDIR` if it is set (then it should be on the disk in question), else `target`.
-#![expect(clippy::print_stdout, reason = "a benchmark reports on stdout")]
+//! commits.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
+#[path = "shared/figures.rs"]
+mod figures;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,31 +14,28 @@ use vigie::source::Cursor;
 use vigie::store::sqlite::{SqliteOptions, SqliteStore};
 use vigie::store::{IngestBatch, Store, StoredEvent};
 
+use figures::{millis, percentiles, print, print_fsync, scratch};
+
 /// Events in one commit: the largest page of the Audit API.
 const BATCH_EVENTS: usize = 100;
 /// Commits in one measurement: long enough for several checkpoints.
 const COMMITS: usize = 2000;
-/// Fsyncs that the disk is asked for by itself.
-const FSYNCS: usize = 200;
+/// Events a second that one source's commits must reach.
+const AIM: f64 = 15_000.0;
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let dir = tempfile::Builder::new().prefix("ingest").tempdir_in(directory())?;
-    let fsync = measure_fsync(dir.path())?;
-    println!("append of 64 KiB and fsync: p50 {:.3} ms, p99 {:.3} ms", millis(fsync.0), millis(fsync.1));
+    let dir = scratch()?;
+    print_fsync(dir.path())?;
     for sources in [1, 4] {
         let state = dir.path().join(format!("sources-{sources}"));
         let store = SqliteStore::open(&state, &SqliteOptions::daemon())?;
         let report = runtime.block_on(ingest(&store, sources))?;
-        println!(
-            "{sources} source(s) at once, {BATCH_EVENTS} events a commit: {:.0} events/s, commit p50 {:.3} ms, p99 {:.3} ms, \
-             {} events, {:.1} MiB",
-            report.events as f64 / report.elapsed.as_secs_f64(),
-            millis(report.p50),
-            millis(report.p99),
-            report.events,
-            store.store_bytes()? as f64 / 1_048_576.0,
-        );
+        let rate = report.events as f64 / report.elapsed.as_secs_f64();
+        let name = format!("durable ingest, {BATCH_EVENTS} a commit, {sources} source(s)");
+        print(&name, &format!("{rate:.0} events/s"), Some(("15,000 events/s or more", rate >= AIM)));
+        let times = format!("p50 {:.2} ms, p99 {:.2} ms", millis(report.p50), millis(report.p99));
+        print(&format!("one commit, {sources} source(s)"), &times, None);
     }
     Ok(())
 }
@@ -91,32 +87,4 @@ fn event(source: usize, number: usize, created_at: DateTime<Utc>) -> StoredEvent
     )
     .into();
     StoredEvent { id, created_at, raw, poison: None }
-}
-
-fn measure_fsync(dir: &Path) -> anyhow::Result<(Duration, Duration)> {
-    let mut file = OpenOptions::new().create(true).append(true).open(dir.join("fsync"))?;
-    let block = vec![b'x'; 64 * 1024];
-    let mut times = Vec::with_capacity(FSYNCS);
-    for _ in 0..FSYNCS {
-        file.write_all(&block)?;
-        let began = Instant::now();
-        file.sync_data()?;
-        times.push(began.elapsed());
-    }
-    Ok(percentiles(times))
-}
-
-fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
-    times.sort_unstable();
-    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
-    (at(0.5), at(0.99))
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-#[expect(clippy::disallowed_methods, reason = "the benchmark's own setting")]
-fn directory() -> std::path::PathBuf {
-    std::env::var_os("TMPDIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into)
 }

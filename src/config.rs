@@ -19,6 +19,8 @@ use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 
 mod files;
+mod mask;
+pub mod reference;
 mod rules;
 pub mod schema;
 pub mod variables;
@@ -82,6 +84,8 @@ pub struct NamedSource {
     pub source: Box<dyn Source>,
     /// The account's client, for the verbs that ask the API directly.
     pub account: Option<source::vonage::account::Account>,
+    /// It reads stdin, which cannot be opened a second time.
+    pub reads_stdin: bool,
     /// Where its name stands.
     pub span: Span,
 }
@@ -191,9 +195,8 @@ impl Sections {
         let anchor = Span { path: first.path.clone(), line: 1, column: 1, len_chars: 1 };
         let mut sections = Self { parts: BTreeMap::new(), anchor, whole: !diagnostics.has_errors() };
         for file in files {
-            diagnostics.add_file(file.clone());
             let before = diagnostics.count();
-            let Some(node) = vigie_engine::yaml::parse(file, diagnostics) else {
+            let Some(node) = vigie_engine::yaml::parse_as(file, mask::masked(file), diagnostics) else {
                 sections.whole &= diagnostics.count() == before;
                 continue;
             };
@@ -341,8 +344,8 @@ fn build_source(
     let what = format!("source `{}` ({kind})", key.text);
     let options = options::read(node, &what, driver.options, expand, diagnostics)?;
     let built = (driver.build)(&options, &key.text, context, diagnostics)?;
-    let source::Built { source, account } = built;
-    named.then(|| NamedSource { name: key.text.clone(), kind, source, account, span: key.span.clone() })
+    let source::Built { source, account, reads_stdin } = built;
+    named.then(|| NamedSource { name: key.text.clone(), kind, source, account, reads_stdin, span: key.span.clone() })
 }
 
 fn build_sink(

@@ -3,7 +3,7 @@
 //! Everything it must remember is in the store, so a reload is a stop and a start with another configuration; there is no
 //! second way to change a running one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,12 +79,7 @@ impl Daemon {
             notices,
             jitter_seed: self.jitter_seed,
         };
-        let states: BTreeMap<_, _> = lane_states.into_iter().collect();
-        let lanes: Vec<Lane> = config
-            .sinks
-            .iter()
-            .map(|sink| shared.lane(&sink.name, sink.sink.clone(), states.get(&sink.name).cloned().unwrap_or_default()))
-            .collect();
+        let lanes = self.lanes(&shared, &config.sinks, lane_states);
         let wake = Wake::default();
         let outlets: Vec<Outlet> =
             config.sinks.iter().map(|sink| Outlet { name: sink.name.clone(), sink: sink.sink.clone() }).collect();
@@ -104,16 +99,11 @@ impl Daemon {
         let inner = stop.child_token();
         let lanes_stop = CancellationToken::new();
         let mut side = JoinSet::new();
-        side.spawn(pump_notices(ingest.clone(), notices_in, inner.clone()));
-        side.spawn(maintain(self.clone(), config.retention, inner.clone()));
-        let lanes_task = tokio::spawn({
-            let (wake, lanes_stop, inner) = (wake.clone(), lanes_stop.clone(), inner.clone());
-            async move {
-                let ended = deliver::run(lanes, &wake, &lanes_stop).await;
-                inner.cancel();
-                ended
-            }
-        });
+        side.spawn(ending_all(&inner, pump_notices(ingest.clone(), notices_in)));
+        side.spawn(ending_all(&inner, maintain(self.clone(), config.retention, inner.clone())));
+        let lanes_stopped = lanes_stop.clone();
+        let run_lanes = async move { deliver::run(lanes, &wake, &lanes_stopped).await };
+        let lanes_task = tokio::spawn(ending_all(&inner, run_lanes));
         let sources = self.run_sources(&ingest, config.sources, cursors, &inner).await;
         if !self.once || sources.is_err() {
             inner.cancel();
@@ -123,26 +113,31 @@ impl Daemon {
         let mut end = sources?;
         lanes_ended?;
         if self.once && !stop.is_cancelled() {
-            end.left = self.drain(&shared, &config.sinks, stop).await?;
+            let lane_states = self.store.load().await?.lanes;
+            end.left = deliver::drain(self.lanes(&shared, &config.sinks, lane_states), stop).await?;
         }
         inner.cancel();
+        // With the last sender gone, what the lanes had to say at their end is stored before the end.
+        drop(shared);
         while let Some(ended) = side.join_next().await {
             ended.unwrap_or_else(|error| Err(StoreError::Fatal(error.into())))?;
         }
         Ok(end)
     }
 
-    async fn drain(
+    /// A lane for each sink; a dry run has none, so that what waits from before is not sent either.
+    fn lanes(
         &self,
         shared: &Lanes,
         sinks: &[crate::config::NamedSink],
-        stop: &CancellationToken,
-    ) -> Result<Vec<(String, Queue)>> {
-        let states: BTreeMap<_, _> = self.store.load().await?.lanes.into_iter().collect();
-        let lane = |sink: &crate::config::NamedSink| {
-            shared.lane(&sink.name, sink.sink.clone(), states.get(&sink.name).cloned().unwrap_or_default())
-        };
-        deliver::drain(sinks.iter().map(lane).collect(), stop).await
+        states: Vec<(String, crate::store::LaneState)>,
+    ) -> Vec<Lane> {
+        if self.dry_run {
+            return Vec::new();
+        }
+        let states: BTreeMap<_, _> = states.into_iter().collect();
+        let state = |name: &String| states.get(name).cloned().unwrap_or_default();
+        sinks.iter().map(|sink| shared.lane(&sink.name, sink.sink.clone(), state(&sink.name))).collect()
     }
 
     async fn run_sources(
@@ -153,6 +148,9 @@ impl Daemon {
         stop: &CancellationToken,
     ) -> Result<End> {
         let cursors: BTreeMap<String, Cursor> = cursors.into_iter().collect();
+        let names: BTreeSet<&str> = sources.iter().map(|named| named.name.as_str()).collect();
+        // One that a reload took out would count as silent for ever.
+        self.status.update(|snapshot| snapshot.sources.retain(|name, _| names.contains(name.as_str())));
         let mut tasks = JoinSet::new();
         for mut named in sources {
             let (ingest, stop, once) = (ingest.clone(), stop.clone(), self.once);
@@ -201,18 +199,18 @@ impl Daemon {
     }
 }
 
-async fn pump_notices(
-    ingest: Arc<Ingest>,
-    mut notices: mpsc::Receiver<LaneNotice>,
-    stop: CancellationToken,
-) -> Result<()> {
-    loop {
-        let notice = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            notice = notices.recv() => notice,
-        };
-        let Some(notice) = notice else { return Ok(()) };
+/// A part without which the others must not go on: when it ends, by an error or a panic too, all are told to stop.
+fn ending_all<F: Future>(all: &CancellationToken, part: F) -> impl Future<Output = F::Output> + use<F> {
+    let guard = all.clone().drop_guard();
+    async move {
+        let _ends_all = guard;
+        part.await
+    }
+}
+
+/// Until no lane is left that could say anything.
+async fn pump_notices(ingest: Arc<Ingest>, mut notices: mpsc::Receiver<LaneNotice>) -> Result<()> {
+    while let Some(notice) = notices.recv().await {
         let notice = SelfNotice { event_type: notice.kind.event_type(), about: notice.sink, text: notice.message };
         match ingest.notify(vec![notice]).await {
             Ok(()) => {}
@@ -220,11 +218,14 @@ async fn pump_notices(
             Err(fatal) => return Err(fatal),
         }
     }
+    Ok(())
 }
 
 async fn maintain(daemon: Daemon, retention: Duration, stop: CancellationToken) -> Result<()> {
     let mut wait = MAINTAIN_AGAIN;
     loop {
+        #[expect(clippy::cast_precision_loss, reason = "a store stays far below 2^53 bytes")]
+        metrics::gauge!(crate::metrics::STORE_BYTES).set(daemon.maintain.store_bytes()? as f64);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
@@ -237,3 +238,6 @@ async fn maintain(daemon: Daemon, retention: Duration, stop: CancellationToken) 
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

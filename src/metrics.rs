@@ -2,7 +2,7 @@
 //!
 //! Everything that counts uses these constants; what is served is in the public contract, so a name never changes.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Events stored and evaluated, by source.
@@ -23,10 +23,14 @@ pub const WINDOWS_OWED: &str = "vigie_windows_owed";
 pub const RULE_MATCHES: &str = "vigie_rule_matches_total";
 /// Field values that a rule could not use (an address that does not parse, a wrong type).
 pub const UNUSABLE_VALUES: &str = "vigie_unusable_values_total";
+/// Alerts whose title template failed, so that they carry their rule's title.
+pub const TITLE_FAILURES: &str = "vigie_title_failures_total";
 /// Alerts, by severity and outcome (`routed`, `muted`, `unrouted`).
 pub const ALERTS: &str = "vigie_alerts_total";
 /// Notices of the program about itself, by kind.
 pub const NOTICES: &str = "vigie_notices_total";
+/// Notices about a sink that found the queue to the pipeline full, by sink; each is in the log.
+pub const SINK_NOTICES_DROPPED: &str = "vigie_sink_notices_dropped_total";
 /// Attempts, by sink and outcome.
 pub const DELIVERIES: &str = "vigie_deliveries_total";
 /// Seconds from commit to delivery, by sink.
@@ -46,6 +50,68 @@ pub const RELOAD_SUCCESSFUL: &str = "vigie_config_last_reload_successful";
 /// Size of the store on disk.
 pub const STORE_BYTES: &str = "vigie_store_bytes";
 
+/// What a metric measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// As it is now.
+    Gauge,
+    /// How often values of each size were seen.
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric as it is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Name.
+    pub name: &'static str,
+    /// What it measures.
+    pub kind: Kind,
+    /// Names of its labels, with commas.
+    pub labels: &'static str,
+    /// One line for `/metrics` and the reference.
+    pub help: &'static str,
+}
+
+/// All of them.
+pub const METRICS: &[Metric] = &[
+    metric(EVENTS, Kind::Counter, "source", "Events stored and evaluated"),
+    metric(EVENTS_DUPLICATE, Kind::Counter, "source", "Events that an answer repeated"),
+    metric(EVENTS_POISON, Kind::Counter, "source", "Rows that could not be read as events"),
+    metric(POLL, Kind::Counter, "source, outcome", "Requests to a source by outcome"),
+    metric(POLL_LAST_SUCCESS, Kind::Gauge, "source", "Time of the last good request"),
+    metric(EVENT_LAG, Kind::Gauge, "source", "Seconds between the newest event and its evaluation"),
+    metric(WINDOWS_OWED, Kind::Gauge, "source", "Windows not yet proven complete"),
+    metric(RULE_MATCHES, Kind::Counter, "rule", "Matches by rule"),
+    metric(UNUSABLE_VALUES, Kind::Counter, "", "Field values that a rule could not use"),
+    metric(TITLE_FAILURES, Kind::Counter, "", "Alerts whose title template failed"),
+    metric(ALERTS, Kind::Counter, "severity, outcome", "Alerts by severity and outcome"),
+    metric(NOTICES, Kind::Counter, "kind", "Notices of the program about itself"),
+    metric(SINK_NOTICES_DROPPED, Kind::Counter, "sink", "Notices about a sink that found their queue full"),
+    metric(DELIVERIES, Kind::Counter, "sink, outcome", "Attempts by sink and outcome"),
+    metric(DELIVERY_LATENCY, Kind::Histogram, "sink", "Seconds from commit to delivery"),
+    metric(DELIVERY_QUEUE_DEPTH, Kind::Gauge, "sink", "Waiting deliveries"),
+    metric(DELIVERY_OLDEST, Kind::Gauge, "sink", "Age of the oldest waiting delivery"),
+    metric(DEAD_LETTERS, Kind::Counter, "sink", "Deliveries given up and kept"),
+    metric(STATE_KEYS, Kind::Gauge, "rule", "Rows of rule state"),
+    metric(STATE_EVICTED, Kind::Counter, "", "Rows of rule state given up because a bound was reached"),
+    metric(RELOAD_SUCCESSFUL, Kind::Gauge, "", "Whether the last reload of the configuration took effect"),
+    metric(STORE_BYTES, Kind::Gauge, "", "Size of the store on disk"),
+];
+
 /// From response read to webhook sent is aimed at 20 ms; the upper end shows a dead sink.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0];
 
@@ -62,24 +128,15 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 fn describe() {
-    describe_counter!(EVENTS, "Events stored and evaluated");
-    describe_counter!(EVENTS_DUPLICATE, "Events that an answer repeated");
-    describe_counter!(EVENTS_POISON, "Rows that could not be read as events");
-    describe_counter!(POLL, "Requests to a source by outcome");
-    describe_gauge!(POLL_LAST_SUCCESS, Unit::Seconds, "Time of the last good request");
-    describe_gauge!(EVENT_LAG, Unit::Seconds, "Seconds between the newest event and its evaluation");
-    describe_gauge!(WINDOWS_OWED, "Windows not yet proven complete");
-    describe_counter!(RULE_MATCHES, "Matches by rule");
-    describe_counter!(UNUSABLE_VALUES, "Field values that a rule could not use");
-    describe_counter!(ALERTS, "Alerts by severity and outcome");
-    describe_counter!(NOTICES, "Notices of the program about itself");
-    describe_counter!(DELIVERIES, "Attempts by sink and outcome");
-    describe_histogram!(DELIVERY_LATENCY, Unit::Seconds, "Seconds from commit to delivery");
-    describe_gauge!(DELIVERY_QUEUE_DEPTH, "Waiting deliveries");
-    describe_gauge!(DELIVERY_OLDEST, Unit::Seconds, "Age of the oldest waiting delivery");
-    describe_gauge!(DEAD_LETTERS, "Deliveries given up and kept");
-    describe_gauge!(STATE_KEYS, "Rows of rule state");
-    describe_counter!(STATE_EVICTED, "Rows of rule state given up because a bound was reached");
-    describe_gauge!(RELOAD_SUCCESSFUL, "Whether the last reload of the configuration took effect");
-    describe_gauge!(STORE_BYTES, Unit::Bytes, "Size of the store on disk");
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+const fn metric(name: &'static str, kind: Kind, labels: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind, labels, help }
 }

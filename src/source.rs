@@ -96,6 +96,8 @@ pub struct Fetched {
     pub next_in: Duration,
     /// Windows that are not yet proven complete.
     pub windows_owed: u64,
+    /// What is wrong with the answers, though they were taken: such a source is not healthy.
+    pub at_fault: Option<String>,
     /// A finite source has given everything.
     pub finished: bool,
     /// Everything that was visible when this fetch began is now accounted for (`run --once` may stop).
@@ -163,6 +165,8 @@ pub struct Built {
     pub source: Box<dyn Source>,
     /// The account, for the verbs that ask the API directly.
     pub account: Option<vonage::account::Account>,
+    /// It reads stdin, which cannot be opened a second time.
+    pub reads_stdin: bool,
 }
 
 /// A kind of source.

@@ -217,6 +217,12 @@ pub trait Maintain: Send + Sync {
     /// Removes what retention no longer keeps, in bounded steps; whether there is more.
     fn maintain(&self, now: DateTime<Utc>, retention: std::time::Duration) -> BoxFuture<'_, Result<bool>>;
 
+    /// Size on disk.
+    ///
+    /// # Errors
+    /// When the files cannot be looked at.
+    fn store_bytes(&self) -> Result<u64>;
+
     /// Backlog of every sink that has one, configured or not.
     fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>>;
 }

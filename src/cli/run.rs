@@ -65,18 +65,20 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure>
     Ok(value)
 }
 
-/// Opens the store of a configuration for this process alone.
-pub(super) fn open_store(config: &Config) -> Result<Arc<SqliteStore>, Failure> {
-    SqliteStore::open(&config.state_dir, &SqliteOptions::daemon())
+/// Opens the store for this process alone. A dry run has one of its own: what it sees must be alerted later all the same.
+fn open_store(config: &Config, dry_run: bool) -> Result<Arc<SqliteStore>, Failure> {
+    let directory = if dry_run { config.state_dir.join("dry-run") } else { config.state_dir.clone() };
+    SqliteStore::open(&directory, &SqliteOptions::daemon())
         .map(Arc::new)
         .map_err(|error: OpenError| Failure::new(Exit::STORAGE, error))
 }
 
 async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Output) -> Outcome {
     let metrics = crate::metrics::install().exit(Exit::UNAVAILABLE)?;
+    metrics::gauge!(crate::metrics::RELOAD_SUCCESSFUL).set(1.0);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let status = Arc::new(Status::default());
-    let store = open_store(&config)?;
+    let store = open_store(&config, args.dry_run)?;
     let listener = match args.listen.or(config.listen) {
         Some(address) => Some(bind(address).await?),
         None => None,
@@ -101,7 +103,8 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
             sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
             clock: clock.clone(),
         };
-        tracing::info!(address = ?listener.local_addr(), "console listens");
+        let address = listener.local_addr().exit(Exit::UNAVAILABLE)?;
+        tracing::info!(%address, "console listens");
         tokio::spawn(console::serve(listener, console, console_stop.clone().cancelled_owned()));
     }
     tracing::info!(
@@ -135,6 +138,7 @@ async fn supervise(
 ) -> Result<(End, Option<Exit>), StoreError> {
     let state_dir: PathBuf = config.state_dir.clone();
     loop {
+        let reads_stdin = config.sources.iter().any(|source| source.reads_stdin);
         let stop = CancellationToken::new();
         let running = daemon.run(config, &stop);
         tokio::pin!(running);
@@ -154,21 +158,28 @@ async fn supervise(
                     return Ok((end, Some(exit)));
                 }
                 Trigger::Reload => {
-                    if let Some(next) = reload(daemon, &state_dir, global, output) {
+                    if let Some(next) = reload(daemon, &state_dir, reads_stdin, global, output) {
                         break next;
                     }
                 }
             }
         };
+        // Before the wait for sends in flight: what changes meanwhile is a change to what was just loaded.
+        reloads.watch(&next.watched);
         stop.cancel();
         running.await?;
-        reloads.watch(&next.watched);
         config = next;
     }
 }
 
 /// The new configuration, or `None` when it does not load: then the old one stays in force.
-fn reload(daemon: &Daemon, state_dir: &PathBuf, global: &Global, output: &mut Output) -> Option<Config> {
+fn reload(
+    daemon: &Daemon,
+    state_dir: &PathBuf,
+    reads_stdin: bool,
+    global: &Global,
+    output: &mut Output,
+) -> Option<Config> {
     let paths = config_paths(global).ok()?;
     let (config, diagnostics) = config::load(&paths, &load::surroundings(output));
     if output.diagnostics(&diagnostics).is_err() {
@@ -176,6 +187,9 @@ fn reload(daemon: &Daemon, state_dir: &PathBuf, global: &Global, output: &mut Ou
     }
     let refused = match &config {
         None => Some("the new configuration is invalid".to_owned()),
+        Some(_) if reads_stdin => {
+            Some("a source reads stdin, which cannot be opened again; that needs a restart".to_owned())
+        }
         Some(config) if config.state_dir != *state_dir => Some("`state: dir` changed; that needs a restart".to_owned()),
         Some(_) => None,
     };

@@ -1,4 +1,4 @@
-//! `vigie schema config|rules`: JSON Schema for editors.
+//! `vigie schema config|rules|reference`: JSON Schema for editors, and the reference page.
 
 use clap::ValueEnum;
 
@@ -18,13 +18,15 @@ enum What {
     Config,
     /// Rule files
     Rules,
+    /// All options and metrics, as a page
+    Reference,
 }
 
 pub(super) fn run(args: Args, output: &mut Output) -> Outcome {
-    let schema = match args.what {
-        What::Config => crate::config::schema::config(),
-        What::Rules => crate::config::schema::rules(),
-    };
-    output.json(&schema)?;
+    match args.what {
+        What::Config => output.json(&crate::config::schema::config())?,
+        What::Rules => output.json(&crate::config::schema::rules())?,
+        What::Reference => output.line(crate::config::reference::markdown().trim_end())?,
+    }
     Ok(Exit::OK)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use regex::Regex;
 use vigie_engine::rule::check;
 
-use super::exit::{Exit, Failure, Outcome, WithExit};
+use super::exit::{Exit, Failure, Outcome};
 use super::output::{Output, counted};
 use super::{Form, progress};
 
@@ -42,7 +42,8 @@ pub(super) fn run(args: Args, output: &mut Output) -> Outcome {
     }
     bar.finish_and_clear();
     if let Some(path) = &args.junit {
-        std::fs::write(path, check::junit(&results)).exit(Exit::STORAGE)?;
+        std::fs::write(path, check::junit(&results))
+            .map_err(|error| Failure::text(Exit::STORAGE, format!("{} cannot be written: {error}", path.display())))?;
     }
     report(&results, chosen.len(), output)
 }

@@ -1,5 +1,6 @@
 //! Finding and reading YAML files. Directories are read in name order, so that two machines see the same.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
@@ -62,14 +63,13 @@ fn list(directory: &Path, depth: usize, diagnostics: &mut Diagnostics) -> Vec<Pa
 }
 
 fn read(path: &Path, diagnostics: &mut Diagnostics) -> Option<SourceFile> {
-    let size_bytes = std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
-    if size_bytes > MAX_YAML_BYTES as u64 {
-        let hint = "split it into several files; long lists go into a text file: `{file: path}`";
-        unusable(&start_of(path), &format!("is larger than {MAX_YAML_BYTES} bytes"), hint, diagnostics);
-        return None;
-    }
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let bytes = match read_bounded(path, MAX_YAML_BYTES as u64) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            let hint = "split it into several files; long lists go into a text file: `{file: path}`";
+            unusable(&start_of(path), &format!("is larger than {MAX_YAML_BYTES} bytes"), hint, diagnostics);
+            return None;
+        }
         Err(error) => {
             unusable(&start_of(path), &format!("cannot be read ({error})"), READABLE, diagnostics);
             return None;
@@ -84,6 +84,13 @@ fn read(path: &Path, diagnostics: &mut Diagnostics) -> Option<SourceFile> {
             None
         }
     }
+}
+
+/// The whole file; `None` when it holds more than this. The length is not asked for: a device or a pipe has none.
+pub(super) fn read_bounded(path: &Path, most_bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most_bytes).then_some(bytes))
 }
 
 /// The place behind these bytes of a file.

@@ -82,11 +82,9 @@ fn load_files(sources: &[SourceFile], diagnostics: &mut Diagnostics) -> LoadedRu
 }
 
 fn read_list_file(path: &Path) -> Result<String, String> {
-    let size_bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size_bytes > MAX_LIST_BYTES {
-        return Err(format!("larger than {MAX_LIST_BYTES} bytes"));
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    let read = files::read_bounded(path, MAX_LIST_BYTES).map_err(|error| error.to_string())?;
+    let bytes = read.ok_or_else(|| format!("larger than {MAX_LIST_BYTES} bytes"))?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".into())
 }
 
 /// The program's own rules; a user's rule of the same id takes the place of one.

@@ -1,6 +1,9 @@
 //! `${VAR}` and `${file:/run/secrets/x}` in option values. They are put in after the YAML was parsed, so that a value can
 //! never change the structure of the file.
 
+use std::path::Path;
+
+use super::files::read_bounded;
 use crate::options::Unexpanded;
 
 /// Largest secret file in bytes: a token or a key, never a document.
@@ -47,11 +50,10 @@ fn value(name: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String
         hint: "put the value into a file that this user can read; the path counts from the working directory",
     };
     let unreadable = |error: std::io::Error| refuse(format!("cannot be read ({error})"));
-    let size_bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size_bytes > MAX_SECRET_FILE_BYTES {
+    let Some(bytes) = read_bounded(Path::new(path), MAX_SECRET_FILE_BYTES).map_err(unreadable)? else {
         return Err(refuse(format!("is larger than {MAX_SECRET_FILE_BYTES} bytes")));
-    }
-    let content = std::fs::read_to_string(path).map_err(unreadable)?;
+    };
+    let content = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8".into()))?;
     let value = content.trim_end_matches(['\r', '\n']);
     if value.is_empty() {
         return Err(refuse("is empty".into()));

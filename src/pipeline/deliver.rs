@@ -90,6 +90,9 @@ impl Lanes {
 /// When the store failed, or results could not be written before the stop's time was used up.
 pub async fn run(lanes: Vec<Lane>, wake: &Wake, stop: &CancellationToken) -> Result<()> {
     let stop = stop.child_token();
+    if lanes.is_empty() {
+        stop.cancelled().await;
+    }
     let all = lanes.into_iter().map(|lane| lane.run(wake.listen(), stop.clone())).collect();
     join_lanes(all, &stop).await.map(drop)
 }

@@ -27,8 +27,12 @@ use crate::sink::{Form, RenderContext, Sink, delivery_id};
 use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
 use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
 
-/// Failures for longer than this become a notice; shorter ones heal by themselves every day.
-const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
+/// Who mutes an alert that no route takes.
+const UNROUTED: &str = "no route matched";
+/// How much of a title the log shows.
+const MAX_TITLE_CHARS: usize = 120;
+/// A finite run gives up after this many failures in a row; their pauses grow, so it takes about half a minute.
+const MAX_ONCE_FAILURES: u32 = 6;
 
 /// A sink as ingest sees it: it renders.
 #[derive(Clone)]
@@ -115,29 +119,39 @@ impl Ingest {
         once: bool,
         stop: &CancellationToken,
     ) -> StoreResult<SourceEnd> {
+        let mut failures = 0;
         loop {
             let fetched = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(SourceEnd::Cancelled),
                 fetched = source.fetch(cursor.as_ref(), &*self.store) => fetched,
             };
-            let wait = match fetched {
+            let (wait, trouble) = match fetched {
                 Ok(fetched) => match self.absorb(name, fetched).await {
                     Ok(absorbed) => {
                         cursor = Some(absorbed.cursor);
                         if absorbed.finished || (once && absorbed.caught_up) {
                             return Ok(SourceEnd::Finished);
                         }
-                        absorbed.next_in
+                        (absorbed.next_in, absorbed.at_fault)
                     }
-                    Err(StoreError::Full(cause)) => self.full(name, &cause, stop).await,
+                    Err(StoreError::Full(cause)) => {
+                        (self.full(name, &cause, stop).await, Some(format!("no space left for the store: {cause}")))
+                    }
                     Err(fatal) => return Err(fatal),
                 },
-                Err(error) => match self.fetch_failed(name, error, once, stop).await? {
-                    Ok(wait) => wait,
-                    Err(end) => return Ok(end),
-                },
+                Err(error) => {
+                    let message = error.message.clone();
+                    match self.fetch_failed(name, error, once, stop).await? {
+                        Ok(wait) => (wait, Some(message)),
+                        Err(end) => return Ok(end),
+                    }
+                }
             };
+            failures = if trouble.is_some() { failures + 1 } else { 0 };
+            if let (true, Some(trouble)) = (once && failures >= MAX_ONCE_FAILURES, trouble) {
+                return Ok(SourceEnd::Stopped(trouble));
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(SourceEnd::Cancelled),
@@ -185,35 +199,52 @@ impl Ingest {
         let newest = events.iter().map(Event::created_at).max();
         self.evaluate_and_commit(name, events, rows, Some(fetched.cursor.clone()), now).await?;
 
-        let source = name.to_owned();
-        counter!(names::POLL, "source" => source.clone(), "outcome" => "ok").increment(1);
-        counter!(names::EVENTS, "source" => source.clone()).increment(event_count);
-        counter!(names::EVENTS_POISON, "source" => source.clone()).increment(poison_count);
-        #[expect(clippy::cast_precision_loss, reason = "metrics are floats; seconds and counts stay far below 2^53")]
-        {
-            gauge!(names::POLL_LAST_SUCCESS, "source" => source.clone()).set(now.timestamp() as f64);
-            gauge!(names::WINDOWS_OWED, "source" => source.clone()).set(fetched.windows_owed as f64);
-            if let Some(newest) = newest {
-                gauge!(names::EVENT_LAG, "source" => source).set((now - newest).num_milliseconds() as f64 / 1000.0);
-            }
+        counter!(names::EVENTS, "source" => name.to_owned()).increment(event_count);
+        counter!(names::EVENTS_POISON, "source" => name.to_owned()).increment(poison_count);
+        if let Some(newest) = newest {
+            #[expect(clippy::cast_precision_loss, reason = "a lag in milliseconds stays far below 2^53")]
+            let lag_seconds = (now - newest).num_milliseconds() as f64 / 1000.0;
+            gauge!(names::EVENT_LAG, "source" => name.to_owned()).set(lag_seconds);
         }
         self.episode.end();
         self.status.update(|snapshot| snapshot.store = None);
         self.status.update_source(name, |status| {
-            status.last_success_at = Some(now);
-            status.failing = None;
-            status.failing_since = None;
             status.windows_owed = fetched.windows_owed;
             status.events += event_count;
             status.caught_up = fetched.caught_up;
             status.finished = fetched.finished;
         });
+        self.polled(name, fetched.windows_owed, fetched.at_fault.as_deref(), now);
         Ok(Absorbed {
             cursor: fetched.cursor,
             next_in: fetched.next_in,
             finished: fetched.finished,
             caught_up: fetched.caught_up,
+            at_fault: fetched.at_fault,
         })
+    }
+
+    /// An answer was taken; only one without fault counts as a success.
+    #[expect(clippy::cast_precision_loss, reason = "metrics are floats; seconds and counts stay far below 2^53")]
+    fn polled(&self, name: &str, windows_owed: u64, at_fault: Option<&str>, now: DateTime<Utc>) {
+        let source = name.to_owned();
+        let outcome = if at_fault.is_none() { "ok" } else { "at_fault" };
+        counter!(names::POLL, "source" => source.clone(), "outcome" => outcome).increment(1);
+        gauge!(names::WINDOWS_OWED, "source" => source.clone()).set(windows_owed as f64);
+        match at_fault {
+            None => {
+                gauge!(names::POLL_LAST_SUCCESS, "source" => source).set(now.timestamp() as f64);
+                self.status.update_source(name, |status| {
+                    status.last_success_at = Some(now);
+                    status.failing = None;
+                    status.failing_since = None;
+                });
+            }
+            Some(fault) => self.status.update_source(name, |status| {
+                status.failing = Some(fault.to_owned());
+                status.failing_since.get_or_insert(now);
+            }),
+        }
     }
 
     /// Drops what the store has and what the answer itself repeats; an id counts once.
@@ -262,7 +293,9 @@ impl Ingest {
             deliveries.append(&mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
-        let woken: HashSet<String> = deliveries.iter().map(|delivery| delivery.sink.clone()).collect();
+        let outcomes: Vec<(&str, &str)> =
+            alerts.iter().map(|new| (new.alert.rule.severity.as_str(), outcome(new))).collect();
+        let owed = !deliveries.is_empty();
         let batch = IngestBatch {
             source: source.to_owned(),
             cursor,
@@ -275,9 +308,16 @@ impl Ingest {
         };
         self.store.commit(batch).await?;
         engine.apply(&effects.state);
+        #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
+        for (rule_id, keys) in engine.state_keys() {
+            gauge!(names::STATE_KEYS, "rule" => rule_id.to_owned()).set(keys as f64);
+        }
         drop(engine);
-        self.count(&effects, &woken);
-        if !woken.is_empty() {
+        self.count(&effects);
+        for (severity, outcome) in outcomes {
+            counter!(names::ALERTS, "severity" => severity, "outcome" => outcome).increment(1);
+        }
+        if owed {
             self.wake.wake();
         }
         Ok(())
@@ -286,11 +326,13 @@ impl Ingest {
     /// Which sinks owe this alert, rendered; or why none does.
     fn route(&self, alert: &Alert, now: DateTime<Utc>) -> (Option<String>, Vec<NewDelivery>) {
         if self.dry_run {
+            let (rule, title) = (&alert.rule.id, alert.title.single_line(MAX_TITLE_CHARS));
+            tracing::info!(%rule, ?title, to = ?destinations(&self.routes, alert), "dry run: would alert");
             return (Some("dry run".into()), Vec::new());
         }
         let names = destinations(&self.routes, alert);
         if names.is_empty() {
-            return (Some("no route matched".into()), Vec::new());
+            return (Some(UNROUTED.into()), Vec::new());
         }
         let deliveries = names.iter().filter_map(|name| {
             let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
@@ -299,20 +341,13 @@ impl Ingest {
         (None, deliveries.collect())
     }
 
-    fn count(&self, effects: &Effects, woken: &HashSet<String>) {
+    fn count(&self, effects: &Effects) {
         for (rule_id, matches) in &effects.matches {
             counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
         }
         counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
-        let outcome = match (self.dry_run, woken.is_empty()) {
-            (true, _) => "muted",
-            (false, true) => "unrouted",
-            (false, false) => "routed",
-        };
-        for alert in &effects.alerts {
-            let severity = alert.rule.severity.as_str();
-            counter!(names::ALERTS, "severity" => severity, "outcome" => outcome).increment(1);
-        }
+        counter!(names::TITLE_FAILURES).increment(effects.title_failures);
+        counter!(names::STATE_EVICTED).increment(effects.evicted_keys);
         self.status.update(|snapshot| snapshot.alerts += effects.alerts.len() as u64);
     }
 
@@ -331,9 +366,8 @@ impl Ingest {
         };
         counter!(names::POLL, "source" => name.to_owned(), "outcome" => outcome).increment(1);
         tracing::warn!(source = name, error = ?error.message, outcome, "request failed");
-        let mut since = now;
         self.status.update_source(name, |status| {
-            since = *status.failing_since.get_or_insert(now);
+            status.failing_since.get_or_insert(now);
             status.failing = Some(error.message.clone());
         });
         let mut notices: Vec<SelfNotice> = error
@@ -345,9 +379,9 @@ impl Ingest {
                 text: notice.message,
             })
             .collect();
-        let failing_for = (now - since).to_std().unwrap_or_default();
-        if notices.is_empty() && failing_for >= FAILING_NOTICE_AFTER {
-            let text = format!("no good answer for {} s: {}", failing_for.as_secs(), error.message);
+        // A source tells of lasting failures by itself, once an episode; only its end is for its caller to tell.
+        if notices.is_empty() && error.fault == Fault::Stop {
+            let text = format!("the source is not read any more: {}", error.message);
             let event_type = crate::source::NoticeKind::PollingFailing.event_type();
             notices.push(SelfNotice { event_type, about: name.to_owned(), text });
         }
@@ -362,6 +396,14 @@ impl Ingest {
             Fault::Refused(wait) => Ok(wait),
             Fault::Stop => Err(SourceEnd::Stopped(error.message)),
         })
+    }
+}
+
+fn outcome(new: &NewAlert) -> &'static str {
+    match new.muted_by.as_deref() {
+        None => "routed",
+        Some(UNROUTED) => "unrouted",
+        Some(_) => "muted",
     }
 }
 
@@ -381,6 +423,7 @@ struct Absorbed {
     next_in: Duration,
     finished: bool,
     caught_up: bool,
+    at_fault: Option<String>,
 }
 
 /// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.

@@ -100,7 +100,9 @@ impl NdjsonSource {
     }
 
     async fn fetch_once(&mut self, cursor: Option<&Cursor>) -> Result<Fetched, SourceError> {
-        if self.held.as_ref().is_none_or(|held| held.given.as_ref() != cursor) {
+        // A look that found nothing leads to the cursor that it began with; it is no batch to be given again.
+        let is_next = |held: &Held| held.given.as_ref() != cursor || Some(&held.after) == cursor;
+        if self.held.as_ref().is_none_or(is_next) {
             if self.held.take().is_none_or(|held| Some(&held.after) != cursor) {
                 self.reader = None;
             }
@@ -189,6 +191,7 @@ impl NdjsonSource {
             next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },
             windows_owed: 0,
             finished: held.ended && !self.options.follow,
+            at_fault: None,
             caught_up: held.ended,
         }
     }

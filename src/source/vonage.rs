@@ -133,6 +133,7 @@ impl VonageSource {
             notices: step.notices,
             next_in,
             windows_owed: poller.state.owed.len() as u64,
+            at_fault: poller.fault().map(str::to_owned),
             finished: false,
             caught_up: poller.caught_up(),
         };

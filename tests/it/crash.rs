@@ -121,6 +121,7 @@ impl Scene {
 fn webhook_copies(received: &[Received]) -> Copies {
     let mut copies = Copies::new();
     for request in received.iter().filter(|request| request.accepted) {
+        assert_eq!((request.method.as_str(), request.uri.path()), ("POST", "/hook"));
         let alert = request.json();
         assert_eq!(Some(request.header("webhook-id")), alert["delivery_id"].as_str(), "the header carries the id");
         add(&mut copies, &alert);

@@ -66,6 +66,7 @@ async fn a_dead_a_stalling_and_a_limited_sink_delay_no_other() {
     println!("{EVENTS} events beside three bad sinks: p50 {median:?}, worst {worst:?}");
     assert!(worst < PROMPT, "the good sink was delayed by {worst:?}");
     assert_eq!(good.received().len(), EVENTS, "each once");
+    assert!(good.received().iter().all(|request| request.method == "POST" && request.uri.path() == "/hook"));
 
     // What waits for the others is waiting, not lost, and nobody was pestered.
     let store = SqliteStore::open(&place.file("state"), &SqliteOptions::tool()).expect("the daemon made it");

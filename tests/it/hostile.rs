@@ -157,6 +157,7 @@ fn assert_mail_is_inert(mail: &Mail) {
     for (name, value) in &mail.headers {
         assert!(OURS.contains(&name.as_str()), "a header of the event's own: {name}: {value}");
         assert!(value.is_ascii() && !value.chars().any(is_unsafe), "{name}: {value:?}");
+        assert!(!value.contains("://"), "a live link: {name}: {value}");
     }
     assert_eq!(mail.header("to"), "soc@example.org");
     assert_eq!(mail.header("auto-submitted"), "auto-generated");

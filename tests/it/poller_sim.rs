@@ -124,6 +124,7 @@ impl Daemon {
                     Fault::RetryAfter(pause) | Fault::Refused(pause) => pause,
                     Fault::Stop => {
                         self.outcome.stuck = true;
+                        tokio::time::sleep(Duration::from_secs(60)).await;
                         return true;
                     }
                 };

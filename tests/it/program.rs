@@ -48,6 +48,7 @@ impl Place {
     }
 
     /// The binary with these arguments, in this directory, with an empty environment but for PATH.
+    #[expect(clippy::disallowed_methods, reason = "the search path is the only thing that the tested process inherits")]
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vigie"));
         command

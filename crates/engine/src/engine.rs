@@ -108,6 +108,11 @@ impl Engine {
         refused
     }
 
+    /// Rows of state by rule id, for the metrics.
+    pub fn state_keys(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.memory.rules().map(|(rule_id, memory)| (rule_id, memory.len()))
+    }
+
     /// Starts a batch over the present state.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {

@@ -58,6 +58,8 @@ impl Severity {
 
 /// How long after the last match an alert still takes up further matches, unless the rule says otherwise.
 pub const DEFAULT_QUIET: Duration = Duration::from_secs(3600);
+/// Longest `quiet`: with more, one alert would take up all that come after it.
+pub const MAX_QUIET: Duration = Duration::from_secs(30 * 86_400);
 
 /// One rule.
 #[derive(Debug, Clone)]

@@ -59,7 +59,12 @@ pub struct Scalar {
 /// The file is made known to `diagnostics`, so that every later finding can show its line. A tree is returned in spite of
 /// duplicate keys and the like, so that the rest can be checked too; after a syntax error there is none.
 pub fn parse(file: &SourceFile, diagnostics: &mut Diagnostics) -> Option<Node> {
-    diagnostics.add_file(file.clone());
+    parse_as(file, file.clone(), diagnostics)
+}
+
+/// As [`parse`], but findings show the lines of `shown`: the same text with its secrets covered, place by place.
+pub fn parse_as(file: &SourceFile, shown: SourceFile, diagnostics: &mut Diagnostics) -> Option<Node> {
+    diagnostics.add_file(shown);
     build::tree(file, diagnostics)
 }
 

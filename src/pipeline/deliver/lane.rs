@@ -22,6 +22,7 @@ use super::outbox::Outbox;
 use super::{
     IDLE_RECHECK, LEASE, LaneNotice, LaneNoticeKind, Lanes, MACHINE_IN_FLIGHT, MAX_DRAIN, MAX_SEND, PERSON_IN_FLIGHT,
 };
+use crate::metrics as names;
 use crate::sink::{AttemptReport, Delivery, Form, MAX_EXCERPT_CHARS, Outcome, RenderContext, RetryProfile, Sink};
 use crate::store::{LaneState, MAX_CLAIM, Queue, Resolution, Result, Settlement};
 
@@ -86,7 +87,7 @@ impl Lane {
     /// Runs until `stop`; then waits for the sends in flight and settles them, so that none is sent twice.
     ///
     /// # Errors
-    /// As [`run`].
+    /// As [`super::run`].
     pub async fn run(mut self, mut wake: watch::Receiver<()>, stop: CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
             if !self.advance().await? {
@@ -100,7 +101,7 @@ impl Lane {
     /// Runs until nothing is due and nothing is in flight; what waits in back-off stays.
     ///
     /// # Errors
-    /// As [`run`]; also when the disk stays full.
+    /// As [`super::run`]; also when the disk stays full.
     pub async fn drain(mut self, stop: CancellationToken) -> Result<(String, Queue)> {
         while !stop.is_cancelled() && !self.outbox.full_disk.lasts(MAX_DRAIN, Instant::now()) {
             if self.advance().await? {
@@ -279,13 +280,13 @@ impl Lane {
 
     fn count(&mut self, delivery: &Delivery, report: &AttemptReport, resolution: &Resolution, now: Now) {
         let outcome = outcome_label(&report.outcome);
-        counter!("vigie_deliveries_total", "sink" => self.name.clone(), "outcome" => outcome).increment(1);
+        counter!(names::DELIVERIES, "sink" => self.name.clone(), "outcome" => outcome).increment(1);
         if matches!(resolution, Resolution::Delivered { .. }) {
             let age = (now.wall - delivery.created_at).to_std().unwrap_or_default();
-            histogram!("vigie_delivery_latency_seconds", "sink" => self.name.clone()).record(age.as_secs_f64());
+            histogram!(names::DELIVERY_LATENCY, "sink" => self.name.clone()).record(age.as_secs_f64());
         }
         if *resolution == Resolution::Dead {
-            counter!("vigie_dead_letters_total", "sink" => self.name.clone()).increment(1);
+            counter!(names::DEAD_LETTERS, "sink" => self.name.clone()).increment(1);
             let message = format!("delivery {} to sink {} was given up", delivery.delivery_id, self.name);
             self.tell(LaneNoticeKind::DeadLetter, message, &report.status);
         }
@@ -309,10 +310,10 @@ impl Lane {
         let queue = self.shared.store.queue(&self.name).await?;
         let now = self.now();
         #[expect(clippy::cast_precision_loss, reason = "a gauge; exact up to 2^53 rows")]
-        gauge!("vigie_delivery_queue_depth", "sink" => self.name.clone()).set(queue.depth as f64);
+        gauge!(names::DELIVERY_QUEUE_DEPTH, "sink" => self.name.clone()).set(queue.depth as f64);
         let oldest =
             queue.oldest_created_at.map_or(0.0, |at| (now.wall - at).to_std().unwrap_or_default().as_secs_f64());
-        gauge!("vigie_delivery_oldest_seconds", "sink" => self.name.clone()).set(oldest);
+        gauge!(names::DELIVERY_OLDEST, "sink" => self.name.clone()).set(oldest);
         let next_in = queue.next_due_at.map(|at| (at - now.wall).to_std().unwrap_or_default());
         self.due = next_in.is_some_and(|next_in| next_in.is_zero());
         let next_in = next_in.filter(|next_in| !next_in.is_zero()).unwrap_or(IDLE_RECHECK);

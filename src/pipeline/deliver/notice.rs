@@ -62,7 +62,7 @@ impl NoticeSender {
         if let Err(mpsc::error::TrySendError::Full(notice) | mpsc::error::TrySendError::Closed(notice)) =
             self.0.try_send(notice)
         {
-            counter!("vigie_sink_notices_dropped_total", "sink" => notice.sink).increment(1);
+            counter!(crate::metrics::SINK_NOTICES_DROPPED, "sink" => notice.sink).increment(1);
         }
     }
 }

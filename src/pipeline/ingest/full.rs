@@ -77,7 +77,7 @@ impl Ingest {
     /// One attempt at each destination of the alert, all at the same time.
     async fn tell_full(&self, cause: &BoxError) {
         let mut sends = JoinSet::new();
-        for delivery in self.from_memory(cause).await {
+        for delivery in self.evaluate_in_memory(cause).await {
             if let Some(outlet) = self.outlets.iter().find(|outlet| outlet.name == delivery.sink) {
                 let sink = outlet.sink.clone();
                 sends.spawn(async move {
@@ -100,7 +100,7 @@ impl Ingest {
     }
 
     /// The alert as the rules see it, routed and rendered, but neither committed nor known to the engine afterwards.
-    async fn from_memory(&self, cause: &BoxError) -> Vec<Delivery> {
+    async fn evaluate_in_memory(&self, cause: &BoxError) -> Vec<Delivery> {
         let now = self.clock.now();
         counter!(names::NOTICES, "kind" => EVENT_TYPE).increment(1);
         let text = format!("nothing can be stored and polling pauses until there is space: {cause}");

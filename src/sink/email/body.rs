@@ -69,9 +69,10 @@ impl Content {
     }
 }
 
-/// `[HIGH] title`: the subject.
+/// `[HIGH] title`: the subject. Lists of mails make links of URLs, but leave addresses and names as they are.
 pub(super) fn headline(alert: &Alert) -> String {
-    single_line(&format!("[{}] {}", severity_word(alert.rule.severity), title(alert)), MAX_TITLE_CHARS + 16)
+    let shown = format!("[{}] {}", severity_word(alert.rule.severity), title(alert)).replace("://", "[:]//");
+    single_line(&shown, MAX_TITLE_CHARS + 16)
 }
 
 /// Takes the link out of whatever a mail program would make one of: `https[:]//evil[.]example`. Addresses in digits stay

@@ -66,5 +66,5 @@ pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut 
         },
         follow,
     });
-    Some(Built { source: Box::new(source), account: None })
+    Some(Built { source: Box::new(source), account: None, reads_stdin: path == "-" })
 }

@@ -25,6 +25,8 @@ pub(super) struct Reader {
     /// The beginning of a line whose end is not written yet, and how long it is in the file.
     partial: Vec<u8>,
     partial_bytes: u64,
+    /// Another file has its name: what is still written to this one is read before the other is taken up.
+    rotated: bool,
 }
 
 impl Reader {
@@ -41,6 +43,7 @@ impl Reader {
             offset: 0,
             partial: Vec::new(),
             partial_bytes: 0,
+            rotated: false,
         })
     }
 
@@ -67,7 +70,7 @@ impl Reader {
         loop {
             let chunk = self.input.fill_buf().await?;
             if chunk.is_empty() {
-                let whole = !follow && self.partial_bytes > 0;
+                let whole = (!follow || self.rotated) && self.partial_bytes > 0;
                 return Ok(if whole { Some(self.end_line()) } else { None });
             }
             let end = chunk.iter().position(|byte| *byte == b'\n');
@@ -83,12 +86,19 @@ impl Reader {
         }
     }
 
-    /// At the end: the next file where this one was rotated away, the beginning where it was truncated. True when
-    /// there is something to read again.
+    /// At the end: the next file where this one was rotated away, the beginning where it was truncated. True when there is
+    /// something to read again. A rotation is followed at the second look, because the writer may still have the old file.
     pub(super) async fn take_up_next(&mut self) -> std::io::Result<bool> {
         let Some(path) = self.path.clone() else { return Ok(false) };
-        let there = tokio::fs::metadata(&path).await?;
+        let there = match tokio::fs::metadata(&path).await {
+            // Between two files of a rotation there may be none; what is open stays open.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            there => there?,
+        };
         if identity(&there) != self.file {
+            if !std::mem::replace(&mut self.rotated, true) {
+                return Ok(false);
+            }
             *self = Self::open(Some(&path)).await?;
             return Ok(true);
         }

@@ -1,3 +1,5 @@
+//! Lines as files give them: identity, time, rotation, truncation, poison.
+
 use std::io::Write as _;
 
 use super::*;
@@ -83,9 +85,15 @@ async fn a_followed_file_grows_rotates_and_is_truncated() {
 
     file.write_all(line(2).as_bytes()).expect("written");
     std::fs::rename(&path, dir.path().join("log.1")).expect("renamed");
+    let gap = fetch(&mut reading, Some(&second.cursor)).await;
+    assert_eq!(ids(&gap), ["e2"], "no file has the name for a moment");
     std::fs::write(&path, line(3)).expect("written");
-    let third = fetch(&mut reading, Some(&second.cursor)).await;
-    assert_eq!(ids(&third), ["e2", "e3"]);
+    let noticed = fetch(&mut reading, Some(&gap.cursor)).await;
+    assert!(ids(&noticed).is_empty());
+    file.write_all(line(20).as_bytes()).expect("written");
+    file.write_all(line(21).trim_end().as_bytes()).expect("written");
+    let third = fetch(&mut reading, Some(&noticed.cursor)).await;
+    assert_eq!(ids(&third), ["e20", "e21", "e3"], "the writer still had the old file");
 
     std::fs::write(&path, "\n").expect("truncated");
     let fourth = fetch(&mut reading, Some(&third.cursor)).await;

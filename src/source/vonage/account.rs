@@ -88,7 +88,7 @@ pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics:
     let poll_interval = options.duration("poll_interval")?;
     let (start, transport) = (start?, transport.ok()?);
     let source = VonageSource::new(VonageOptions::new(name, poll_interval, start), transport, context.clock.clone());
-    Some(Built { source: Box::new(source), account: Some(account) })
+    Some(Built { source: Box::new(source), account: Some(account), reads_stdin: false })
 }
 
 fn start(options: &Options, diagnostics: &mut Diagnostics) -> Option<Start> {

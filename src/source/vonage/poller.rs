@@ -197,7 +197,8 @@ struct Volatile {
     walk: Option<Walk>,
     zone_row: Option<(NaiveDateTime, String)>,
     zone_tries: u32,
-    stumbles: u32,
+    /// Answers at fault in a row, by what was asked for: a good answer to something else is no excuse.
+    stumbles: Vec<(Ask, u32)>,
     deferred: Option<Window>,
 }
 
@@ -214,7 +215,7 @@ impl Poller {
             walk: None,
             zone_row: None,
             zone_tries: 0,
-            stumbles: 0,
+            stumbles: Vec::new(),
             deferred: None,
         };
         Self { state, tiers: tiers.to_vec(), start, volatile }
@@ -248,6 +249,13 @@ impl Poller {
         }
         let due = self.volatile.due.iter().min().copied();
         due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
+    }
+
+    /// What is wrong with the answers at present.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        let in_doubt = !self.volatile.stumbles.is_empty();
+        in_doubt.then_some("answers lack events that were seen before, or ignore what was asked")
     }
 
     /// Every tier had its root since the start and nothing is owed.

@@ -13,6 +13,10 @@ impl Maintain for SqliteStore {
         Box::pin(async move { Ok(Self::maintain(self, now, retention).await?.more) })
     }
 
+    fn store_bytes(&self) -> Result<u64> {
+        Self::store_bytes(self)
+    }
+
     fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>> {
         Box::pin(async move {
             let sinks = self.reader.ask(|session| {

@@ -18,6 +18,8 @@ use crate::text::single_line;
 pub const MAX_REGEX_BYTES: usize = 256 * 1024;
 /// Largest lazily built automaton of one regular expression, in bytes.
 const MAX_REGEX_CACHE_BYTES: usize = 1024 * 1024;
+/// Longest value with wildcards: matching costs text length times pattern length, and an event has 256 KiB of text.
+const MAX_WILDCARD_CHARS: usize = 512;
 /// How much of a test's values an alert or an explanation shows.
 const MAX_EXPECTED_CHARS: usize = 160;
 
@@ -40,7 +42,8 @@ pub(super) fn test(key: &str, values: &[Literal]) -> Result<Test, BuildError> {
     } else {
         matcher(&chain, 0, values).map(|matcher| vec![matcher])
     }?;
-    let written: Vec<&str> = values.iter().map(Literal::written).collect();
+    let written: Vec<&str> =
+        values.iter().map(Literal::written).map(|text| if text.is_empty() { "\"\"" } else { text }).collect();
     Ok(Test {
         key: key.to_owned(),
         matchers,
@@ -175,6 +178,11 @@ fn add_value(
             equal.texts.insert(&super::text::tokens(&encoded), anchor);
         }
         return Ok(());
+    }
+    if tokens.len() > MAX_WILDCARD_CHARS && literal(&tokens).is_none() {
+        let message = format!("a value with wildcards has at most {MAX_WILDCARD_CHARS} characters");
+        let hint = Some("shorten it, or write several values".to_owned());
+        return Err(wrong(code::WRONG_VALUE, index, message, hint));
     }
     if chain.windash() {
         tokens = with_dashes(tokens);

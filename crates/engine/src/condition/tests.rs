@@ -346,3 +346,16 @@ fn empty_blocks() {
     assert!(Condition::All(Vec::new()).holds(&event("{}")));
     assert!(!Condition::Any(Vec::new()).holds(&event("{}")));
 }
+
+#[test]
+fn a_long_value_may_not_have_wildcards() {
+    let long = "a".repeat(600);
+    assert!(fails("a", &["x", &format!("{long}*b")]).message.contains("at most 512"));
+    assert!(holds("a", &[&long], &format!("{{\"a\": \"{long}\"}}")));
+}
+
+#[test]
+fn an_empty_value_is_shown_as_such() {
+    let test = Test::build("a", literals(&["null", "''", "b"])).expect("a test");
+    assert_eq!(test.expected, "null, \"\", b");
+}

@@ -5,6 +5,13 @@
 
 use url::{Host, Url};
 
+use crate::text::is_unsafe;
+
+/// What stands between the URLs of a list in one text.
+const BETWEEN_URLS: [char; 3] = [',', ';', '|'];
+/// Schemes whose host some clients read without `//` before it.
+const SCHEMES_WITH_A_HOST: [&str; 5] = ["https:", "http:", "wss:", "ws:", "ftp:"];
+
 /// A domain or address that hosts are held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostRule(Host<String>);
@@ -56,7 +63,10 @@ impl HostRule {
 
 /// Whether a text is a URL whose host is one of these or below one.
 pub(crate) fn has_host(text: &str, rules: &[HostRule]) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || is_unsafe(c));
+    // Without a scheme the page that shows it lends its own.
+    let absolute = text.starts_with("//").then(|| format!("https:{text}"));
+    let Ok(url) = Url::parse(absolute.as_deref().unwrap_or(text)) else { return false };
     // A scheme of its own keeps its host as written: read it as https to compare hosts alike.
     let read = match url.host() {
         Some(Host::Domain(_)) if !url.is_special() => {
@@ -67,8 +77,14 @@ pub(crate) fn has_host(text: &str, rules: &[HostRule]) -> bool {
     read.host().is_some_and(|host| rules.iter().any(|rule| rule.covers(&host)))
 }
 
-/// Whether a text is a URL that cannot be shown to be https on a host inside the domains.
+/// Whether a text holds a URL that cannot be shown to be https on a host inside the domains.
 pub(crate) fn is_outside(text: &str, rules: &[HostRule]) -> bool {
+    // A list of URLs reads as one URL whose path holds the rest, so every piece is judged as well.
+    let is_foreign = |piece: &str| begins_as_url(piece) && text_is_outside(piece, rules);
+    text_is_outside(text, rules) || text.split(BETWEEN_URLS).skip(1).any(is_foreign)
+}
+
+fn text_is_outside(text: &str, rules: &[HostRule]) -> bool {
     let Some(start) = looks_like_url(text) else { return false };
     let strange = |c: char| c == '\\' || c.is_whitespace() || c.is_control();
     let authority = start.split(['/', '?', '#']).next().unwrap_or_default();
@@ -84,14 +100,20 @@ pub(crate) fn is_outside(text: &str, rules: &[HostRule]) -> bool {
     !Url::parse(text).is_ok_and(inside)
 }
 
+/// Not the tail of another URL, such as `d?to=https://evil.com`.
+fn begins_as_url(piece: &str) -> bool {
+    let is_scheme = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "+-.".contains(c));
+    piece.split_once("://").is_none_or(|(scheme, _)| is_scheme(scheme.trim()))
+}
+
 /// What follows the scheme, if the text holds a URL in any spelling that some client would follow.
 fn looks_like_url(text: &str) -> Option<&str> {
     if let Some((_, rest)) = text.split_once("://") {
         return Some(rest);
     }
-    let trimmed = text.trim_start_matches(|c: char| c.is_whitespace() || c.is_control());
+    let trimmed = text.trim_start_matches(|c: char| c.is_whitespace() || is_unsafe(c));
     let slashes = |c: char| c == '/' || c == '\\';
-    let scheme_end = ["https:", "http:"].into_iter().find_map(|scheme| {
+    let scheme_end = SCHEMES_WITH_A_HOST.into_iter().find_map(|scheme| {
         let head: String = trimmed.chars().filter(|c| !matches!(c, '\t' | '\n' | '\r')).take(scheme.len()).collect();
         head.eq_ignore_ascii_case(scheme).then_some(())
     });
@@ -125,6 +147,8 @@ mod tests {
             "https://0xc0000207/",
             "https://[2001:db8::1]:9/",
             "https://[::ffff:192.0.2.7]/",
+            "//example.org/x",
+            "\u{200b} https://example.org",
         ] {
             assert!(has_host(inside, &rules), "{inside}");
         }
@@ -138,9 +162,14 @@ mod tests {
     #[test]
     fn whatever_is_not_surely_inside_is_outside() {
         let rules = rules(&["example.org"]);
-        for inside in
-            ["https://example.org", "https://a.example.org:8443/x?y=z", "HTTPS://EXAMPLE.ORG./", "https:example.org"]
-        {
+        for inside in [
+            "https://example.org",
+            "https://a.example.org:8443/x?y=z",
+            "HTTPS://EXAMPLE.ORG./",
+            "https:example.org",
+            "https://example.org/a,b;c|d?to=https://evil.com",
+            "https://example.org/,https://a.example.org/",
+        ] {
             assert!(!is_outside(inside, &rules), "{inside}");
         }
         for outside in [
@@ -159,6 +188,13 @@ mod tests {
             "wss://example.org/",
             " https://example.org.evil.com ",
             "https:evil.com",
+            "wss:evil.com",
+            "\u{200b}https:evil.com",
+            "\u{feff}//evil.com",
+            "https://example.org/,https://evil.com/",
+            "https://example.org/a;//evil.com",
+            "https://example.org|http://example.org",
+            "https://example.org,evil.com/",
         ] {
             assert!(is_outside(outside, &rules), "{outside}");
         }

@@ -123,7 +123,14 @@ fn run_test(rule: &Rule, test: &RuleTest) -> Option<Failure> {
             }
         }
     }
-    judge(test.expect, &batch.finish().alerts)
+    let effects = batch.finish();
+    if effects.title_failures > 0 {
+        // In operation the rule's own title stands in, so this is the only place where its author sees the mistake.
+        let alerts = count(effects.alerts.len());
+        let message = format!("the title template failed in {} of {alerts}", effects.title_failures);
+        return Some(Failure { message, detail: rule.alert.title.as_ref().map(|title| title.text().to_owned()) });
+    }
+    judge(test.expect, &effects.alerts)
 }
 
 fn judge(expect: Expect, alerts: &[Alert]) -> Option<Failure> {

@@ -184,8 +184,23 @@ fn inline_value(name: &str, item: &Node, diagnostics: &mut Diagnostics) -> Optio
             diagnostics.error(code::BAD_LIST, &item.span, message, Some(hint.into()));
             None
         }
+        Literal::Text(text) if fits_everything(text) => {
+            report_wide_open(name, text, &item.span, diagnostics);
+            None
+        }
         _ => Some((literal, item.span.clone())),
     }
+}
+
+/// A list with such a value says the same of every event, as an empty one does.
+fn fits_everything(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte == b'*')
+}
+
+fn report_wide_open(name: &str, text: &str, span: &Span, diagnostics: &mut Diagnostics) {
+    let message = format!("the list `{name}` holds `{text}`, which fits everything");
+    let hint = "remove it: a condition on this list would hold for every event or for none".to_owned();
+    diagnostics.error(code::BAD_LIST, span, message, Some(hint));
 }
 
 /// One value a line; what follows a `#` at the start of a line or after white space is a comment.
@@ -218,6 +233,10 @@ fn file_values(
             column: u32::try_from(column).unwrap_or(u32::MAX),
             len_chars: u32::try_from(value.chars().count()).unwrap_or(u32::MAX),
         };
+        if fits_everything(value) {
+            report_wide_open(name, value, &span, diagnostics);
+            continue;
+        }
         values.push((value::plain(value), span));
     }
     Some(values)

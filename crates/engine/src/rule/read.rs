@@ -6,7 +6,7 @@ use crate::diagnostic::{Diagnostics, code, nearest};
 use crate::event::FieldPath;
 use crate::rule::list::Lists;
 use crate::rule::when::WhenReader;
-use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, Rule, RuleTest, Severity, value};
+use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, MAX_QUIET, Rule, RuleTest, Severity, value};
 use crate::template::Template;
 use crate::time;
 use crate::yaml::fields::{Fields, text_of};
@@ -226,6 +226,11 @@ fn alert(rule: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<AlertSpec> 
         spec.dedup.push(path.to_owned());
     }
     match (fields.get("quiet"), fields.duration("quiet", diagnostics)) {
+        (Some(node), Some(quiet)) if quiet > MAX_QUIET => {
+            let hint = "30d at the most: a longer one would let one alert hide the next intruder";
+            diagnostics.error(code::BAD_DEDUP, &node.span, "`quiet` is too long", Some(hint.into()));
+            is_good = false;
+        }
         (_, Some(quiet)) => spec.quiet = quiet,
         (Some(_), None) => is_good = false,
         (None, None) => {}

@@ -70,6 +70,7 @@ fn load_text(text: &str) -> (RuleSet, Diagnostics) {
         ("staff.txt", "rules/r.yaml") => {
             Ok("# staff\nalice@example.org\nbob@example.org # left\nCarol@example.org\n".into())
         }
+        ("wide.txt", _) => Ok("GB\n* # everywhere\n".into()),
         _ => Err("no such file".into()),
     };
     let rules = load(&[file], &mut read_list, &mut diagnostics);
@@ -143,12 +144,33 @@ fn failed_tests_say_what_came_and_why() {
     assert_eq!(
         shown,
         [
-            "7:E0213 rule `a-rule`, test `<fires>`: expected an alert, got nothing | -",
+            "7:E0213 rule `a-rule`, test `<fires>`: expected an alert, got nothing | mend the rule or the test; `vigie explain a-rule EVENT.json` shows why",
             "8:E0213 rule `a-rule`, test `quiet`: expected nothing, got 1 alert | it matched: event_type equals APP_CREATE (it was app_create)",
             "9:E0213 rule `a-rule`, test `twice`: expected 3 alerts, got 2 alerts | it matched: event_type equals APP_CREATE (it was APP_CREATE)",
-            "10:E0213 rule `a-rule`, test `time`: event 1: `created_at`: `soon` is no date and no time stamp | -",
+            "10:E0213 rule `a-rule`, test `time`: event 1: `created_at`: `soon` is no date and no time stamp | mend the rule or the test; `vigie explain a-rule EVENT.json` shows why",
         ]
     );
+}
+
+#[test]
+fn a_title_that_fails_fails_the_test() {
+    let text = "rules:\n  - id: a\n    title: t\n    severity: low\n    when: {event_type: APP_CREATE}\n    alert: {title: \"{% if event.x %}{{ event.x | nofilter }}{% endif %}\"}\n    tests:\n      - {events: [{event_type: APP_CREATE}], expect: alert}\n      - {events: [{event_type: APP_CREATE, x: 1}], expect: alert}\n";
+    let results = run_tests(&only_rule(text));
+    let failures: Vec<_> = results.iter().map(|result| result.failure.as_ref().map(|it| it.message.as_str())).collect();
+    assert_eq!(failures, [None, Some("the title template failed in 1 of 1 alert")]);
+}
+
+#[test]
+fn a_list_that_fits_everything_is_refused() {
+    for list in ["[GB, \"*\"]", "{file: wide.txt}"] {
+        let text = format!(
+            "lists: {{countries: {list}}}\nrules:\n  - {{id: a, title: t, severity: low, when: {{source_country|neq: $countries}}}}\n"
+        );
+        let (_, diagnostics) = load_text(&text);
+        let errors: Vec<_> = diagnostics.sorted().into_iter().filter(|finding| finding.code == "E0224").collect();
+        assert_eq!(errors.len(), 1, "{list}: {}", diagnostics.render());
+        assert!(errors[0].message.contains("fits everything"), "{}", errors[0].message);
+    }
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The API as its description says: listing, pages, filters, authentication, errors.
+
 use chrono::TimeDelta;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! The server over real sockets: requests as bytes in, answers as bytes out.
+
 use chrono::{DateTime, Utc};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;

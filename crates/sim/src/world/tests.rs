@@ -1,3 +1,5 @@
+//! The world: the same for the same seed, with attacks where its ground truth says.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;

@@ -10,7 +10,8 @@ use crate::source::vonage::event::{Content, Row};
 use crate::source::vonage::poller::judge::{Judgement, Verdict};
 use crate::source::vonage::poller::walk::{Walk, WalkEnd};
 use crate::source::vonage::poller::{
-    AnchorLookup, Ask, CLOSED_BEYOND_S, FAR_S, Instant, Observation, Poller, Request, Start, look_backs_s,
+    AnchorLookup, Ask, CLOSED_BEYOND_S, DRAINS_PER_ROOT, FAR_S, Instant, Observation, Poller, Request, Start,
+    look_backs_s,
 };
 use crate::source::vonage::state::Anchor;
 use crate::source::vonage::window::Window;
@@ -162,7 +163,7 @@ impl Poller {
     fn distrust_totals(&mut self, total: Option<u64>, step: &mut Step) {
         if std::mem::replace(&mut self.state.calibration.totals_trusted, false) {
             let text = format!(
-                "the API's total ({}) is not what it shows; windows are now proven complete by reading them to their end",
+                "the API's total ({}) is not what it shows; windows are now proven complete by reading to their end",
                 total.unwrap_or(0)
             );
             step.notices.push(notice(NoticeKind::TotalsUntrusted, &text));
@@ -187,10 +188,10 @@ impl Poller {
             if let Some(due) = self.volatile.due.get_mut(tier) {
                 *due = now;
             }
-            self.stumble(verdict, seen, step);
+            self.stumble(request.ask, verdict, seen, step);
             return;
         }
-        self.volatile.stumbles = 0;
+        self.recovered(request.ask);
         self.volatile.drains_since_root = 0;
         if let Some(rooted) = self.volatile.rooted.get_mut(tier) {
             *rooted = true;
@@ -230,7 +231,9 @@ impl Poller {
         match verdict {
             Verdict::Missing | Verdict::Ignored => {
                 self.volatile.deferred = Some(window);
-                self.stumble(verdict, seen, step);
+                // Its pauses grow; what is fresh must not wait for them.
+                self.volatile.drains_since_root = DRAINS_PER_ROOT;
+                self.stumble(Ask::Drain(window), verdict, seen, step);
                 return;
             }
             Verdict::Complete => self.state.owed.settle(window),
@@ -246,7 +249,7 @@ impl Poller {
                 self.volatile.walk = Some(walk);
             }
         }
-        self.volatile.stumbles = 0;
+        self.recovered(Ask::Drain(window));
         self.volatile.deferred = None;
         self.ingest(seen, window.proven_s, step);
     }
@@ -265,18 +268,25 @@ impl Poller {
         }
     }
 
-    fn stumble(&mut self, verdict: Verdict, seen: &Observation, step: &mut Step) {
-        self.volatile.stumbles += 1;
-        step.stumbles = self.volatile.stumbles;
+    /// Nothing moves, but what the answer shows happened all the same. Stamps whose zone is in doubt are not taken at their
+    /// word.
+    fn stumble(&mut self, ask: Ask, verdict: Verdict, seen: &Observation, step: &mut Step) {
+        if verdict == Verdict::Missing || seen.rows.iter().all(|row| row.naive.is_none()) {
+            self.ingest(seen, 0, step);
+        }
+        let is_news = self.forget_settled();
+        let stumbles = self.count_stumble(ask);
+        step.stumbles = stumbles;
+        let is_told = is_news || stumbles.is_multiple_of(MAX_STUMBLES);
         if verdict == Verdict::Ignored {
-            if self.volatile.stumbles == 1 {
+            if is_told {
                 let text = "the API answered with events outside of the time that was asked for";
                 step.notices.push(notice(NoticeKind::FilterIgnored, text));
             }
             return;
         }
         let gone = seen.anchor == Some(AnchorLookup::Gone);
-        if self.volatile.stumbles == 1 {
+        if is_told {
             let detail = match seen.anchor {
                 Some(AnchorLookup::Found) => "the newest one is still there when asked for by itself",
                 Some(AnchorLookup::Gone) => "the newest one is not found by itself either",
@@ -287,13 +297,36 @@ impl Poller {
         }
         // A list that shows nothing while its newest event is there is at fault, however long it says so.
         let at_fault = seen.rows.is_empty() && seen.anchor == Some(AnchorLookup::Found);
-        if gone || (self.volatile.stumbles >= MAX_STUMBLES && !at_fault) {
-            self.volatile.stumbles = 0;
+        if gone || (stumbles >= MAX_STUMBLES && !at_fault) {
+            self.volatile.stumbles.clear();
             self.state.anchor = None;
             self.state.calibration.counts_from_s = seen.answered_s;
             let text = "events that were seen are gone from the API for good; polling goes on without them as evidence";
             step.notices.push(notice(NoticeKind::AnchorMissing, text));
         }
+    }
+
+    /// Drops windows that are no longer owed; whether nothing was at fault before.
+    fn forget_settled(&mut self) -> bool {
+        let owed = self.state.owed.windows();
+        self.volatile.stumbles.retain(|(ask, _)| match ask {
+            Ask::Drain(window) => owed.contains(window),
+            Ask::Survey | Ask::Zone | Ask::Root(_) | Ask::Walk(_) => true,
+        });
+        self.volatile.stumbles.is_empty()
+    }
+
+    fn count_stumble(&mut self, ask: Ask) -> u32 {
+        if let Some((_, count)) = self.volatile.stumbles.iter_mut().find(|(of, _)| *of == ask) {
+            *count = count.saturating_add(1);
+            return *count;
+        }
+        self.volatile.stumbles.push((ask, 1));
+        1
+    }
+
+    fn recovered(&mut self, ask: Ask) {
+        self.volatile.stumbles.retain(|(of, _)| *of != ask);
     }
 
     /// Hands on what is new and learns from it.
@@ -382,4 +415,81 @@ fn shown(row: &Row) -> String {
 
 fn notice(kind: NoticeKind, message: &str) -> Notice {
     Notice { kind, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::{FixedOffset, Offset as _, Utc};
+
+    use super::*;
+    use crate::source::vonage::client::PageInfo;
+    use crate::source::vonage::event::read_row;
+    use crate::source::vonage::poller::DEFAULT_TIERS;
+
+    fn answer(ids: &[&str]) -> Observation {
+        let zone: FixedOffset = Utc.fix();
+        let at = "2026-01-02T03:04:05Z".parse().expect("a stamp");
+        let row = |id: &&str| {
+            read_row(&Arc::from(format!(r#"{{"id":"{id}","created_at":"2026-01-02T03:04:05Z"}}"#)), zone, at)
+        };
+        let rows: Vec<Row> = ids.iter().map(row).collect();
+        Observation {
+            new: vec![true; rows.len()],
+            rows,
+            page: PageInfo::default(),
+            asked_s: at.timestamp(),
+            answered_s: at.timestamp(),
+            stored: 0,
+            probes: Vec::new(),
+            anchor: Some(AnchorLookup::Found),
+        }
+    }
+
+    fn judged(verdict: Verdict) -> Option<Judgement> {
+        Some(Judgement { verdict, totals_lie: false, confirmed_below: None, capped_at: None })
+    }
+
+    fn begun() -> Poller {
+        let mut poller = Poller::new(&DEFAULT_TIERS, Start::Now, None, Instant::now());
+        poller.state.start_s = Some(0);
+        poller
+    }
+
+    #[test]
+    fn good_answers_in_between_do_not_hide_that_rows_are_gone_for_good() {
+        let mut poller = begun();
+        let mut notices = 0;
+        for _ in 0..MAX_STUMBLES {
+            let wide = poller.root(2);
+            let step = poller.absorb(&wide, answer(&["a"]), judged(Verdict::Missing), Instant::now());
+            notices += step.notices.len();
+            let fresh = poller.root(0);
+            poller.absorb(&fresh, answer(&[]), judged(Verdict::Complete), Instant::now());
+        }
+        assert!(poller.state.calibration.counts_from_s > 0, "they are evidence for ever");
+        assert_eq!(notices, 3, "at first, after ten, and that they are no longer waited for");
+    }
+
+    #[test]
+    fn an_answer_that_ignores_its_window_moves_nothing_and_its_events_are_evaluated() {
+        let mut poller = begun();
+        let frontiers: Vec<i64> = poller.state.tiers.iter().map(|tier| tier.frontier_s).collect();
+        let request = poller.root(0);
+        let step = poller.absorb(&request, answer(&["a", "b"]), judged(Verdict::Ignored), Instant::now());
+        assert_eq!(step.events.len(), 2);
+        assert_eq!(step.stumbles, 1);
+        assert_eq!(poller.state.tiers.iter().map(|tier| tier.frontier_s).collect::<Vec<_>>(), frontiers);
+    }
+
+    #[test]
+    fn a_window_that_is_always_answered_wrongly_does_not_keep_the_newest_waiting() {
+        let mut poller = begun();
+        let window = Window { from_s: 100, to_s: 200, proven_s: 0 };
+        poller.state.owed.add(window);
+        let request = poller.drain();
+        poller.absorb(&request, answer(&[]), judged(Verdict::Ignored), Instant::now());
+        assert!(matches!(poller.plan(Instant::now()).ask, Ask::Root(_)));
+    }
 }
