@@ -16,6 +16,8 @@ use crate::text::single_line;
 
 /// Largest compiled program of one regular expression, in bytes: the crate's own default costs 125 ms and 42 MB.
 pub const MAX_REGEX_BYTES: usize = 256 * 1024;
+/// Most regular expressions in one test: each may take [`MAX_REGEX_BYTES`], and a list could hold 100,000 of them.
+const MAX_REGEXES: usize = 200;
 /// Largest lazily built automaton of one regular expression, in bytes.
 const MAX_REGEX_CACHE_BYTES: usize = 1024 * 1024;
 /// Longest value with wildcards: matching costs text length times pattern length, and an event has 256 KiB of text.
@@ -215,6 +217,11 @@ fn other_field(index: usize, value: &Literal) -> Result<FieldPath, BuildError> {
 }
 
 fn regex(chain: &Chain, index: usize, value: &Literal) -> Result<regex::Regex, BuildError> {
+    if index >= MAX_REGEXES {
+        let hint = "join them with `|`, or use plain values with wildcards, which cost next to nothing";
+        let message = format!("one test takes at most {MAX_REGEXES} regular expressions");
+        return Err(wrong(code::BAD_REGEX, index, message, Some(hint.to_owned())));
+    }
     let [ignore_case, multi_line, dot_all] = chain.regex_flags();
     let built = RegexBuilder::new(value.written())
         .case_insensitive(ignore_case)

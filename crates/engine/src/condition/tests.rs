@@ -359,3 +359,11 @@ fn an_empty_value_is_shown_as_such() {
     let test = Test::build("a", literals(&["null", "''", "b"])).expect("a test");
     assert_eq!(test.expected, "null, \"\", b");
 }
+
+#[test]
+fn a_test_takes_a_bounded_number_of_regular_expressions() {
+    let values = |count: usize| vec![Literal::Text("x".into()); count];
+    assert!(Test::build("a|re", values(200)).is_ok());
+    let refused = Test::build("a|re", values(201)).expect_err("one too many");
+    assert_eq!((refused.code, refused.part), (code::BAD_REGEX, Part::Value(200)));
+}
