@@ -6,7 +6,6 @@ use super::output::{Output, counted};
 use super::{Form, Global, deliveries, load, log, run as run_verb};
 use crate::clock::{Clock, SystemClock};
 use crate::store::archive::{AlertDetail, AlertFilter, AlertRow};
-use serde::Serialize;
 use vigie_engine::rule::Severity;
 
 /// How much of a text a line shows.
@@ -57,8 +56,8 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                     rows.iter().try_for_each(|row| output.line(&line(row)))?;
                     output.note(&counted(rows.len(), "alert"))?;
                 }
-                Form::Json => output.json(&rows.iter().map(as_json).collect::<Result<Vec<_>, _>>()?)?,
-                Form::Ndjson => rows.iter().try_for_each(|row| output.json(&as_json(row)?))?,
+                Form::Json => output.json(&rows)?,
+                Form::Ndjson => rows.iter().try_for_each(|row| output.json(row))?,
             }
         }
         Verb::Show { id } => {
@@ -67,7 +66,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             };
             match output.form() {
                 Form::Human => show(&detail, output)?,
-                Form::Json | Form::Ndjson => output.json(&as_json(&detail)?)?,
+                Form::Json | Form::Ndjson => output.json(&detail)?,
             }
         }
     }
@@ -81,17 +80,6 @@ fn severity(text: &str) -> Result<Severity, Failure> {
         .copied()
         .find(|severity| severity.as_str() == text)
         .ok_or_else(|| Failure::usage(format!("`{text}` is no severity: {}", crate::options::suggestion(text, names))))
-}
-
-/// With the dedup key as an object, as sinks send it; the store keeps it as ordered pairs.
-fn as_json(row: &impl Serialize) -> std::io::Result<serde_json::Value> {
-    let mut value = serde_json::to_value(row)?;
-    if let Some(key) = value.pointer_mut("/alert/key")
-        && let Ok(pairs) = serde_json::from_value::<Vec<(String, serde_json::Value)>>(key.take())
-    {
-        *key = serde_json::Value::Object(pairs.into_iter().collect());
-    }
-    Ok(value)
 }
 
 fn line(row: &AlertRow) -> String {
