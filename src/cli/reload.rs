@@ -7,6 +7,7 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::exit::Exit;
 
@@ -71,17 +72,28 @@ impl Reloads {
 
     /// Waits for the next thing asked for.
     pub(super) async fn next(&mut self) -> Trigger {
+        // What is written beside the configuration (a log, a file sink) wakes this all the time: signals come first, and
+        // the wait for a writer to finish never holds one up.
+        let mut look_at: Option<Instant> = None;
         loop {
+            let looks = async {
+                match look_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                biased;
                 _ = self.terminate.recv() => return Trigger::Stop(Exit::OK),
                 _ = self.interrupt.recv() => return Trigger::Stop(Exit::INTERRUPTED),
                 _ = self.hangup.recv() => return Trigger::Reload,
-                Some(()) = self.changes.recv() => {
-                    tokio::time::sleep(SETTLE).await;
+                () = looks => {
+                    look_at = None;
                     if self.changed() {
                         return Trigger::Reload;
                     }
                 }
+                Some(()) = self.changes.recv(), if look_at.is_none() => look_at = Some(Instant::now() + SETTLE),
             }
         }
     }

@@ -81,7 +81,8 @@ impl Scene {
         };
         let filled = tokio::time::timeout(patience, filling).await.is_ok();
         let status = process.end("TERM").await;
-        assert_eq!(status.code(), Some(0), "seed {}: SIGTERM ends with 0\n{}", self.seed, self.place.log());
+        // Killed by the signal only before the program could listen to it: then everything had arrived before.
+        assert!(matches!(status.code(), Some(0) | None), "seed {}: {status:?}\n{}", self.seed, self.place.log());
         steady && slow && filled
     }
 
