@@ -1,7 +1,8 @@
 //! `email`: each alert as one mail over SMTP, text and HTML, rendered whole at ingest and sent as those bytes.
 //!
 //! From and To come from the configuration only. Message-ID is the delivery's, so that a copy is known as one; mails of one
-//! dedup key share a thread. Recipients are told apart: one that is refused or not ready keeps the mail from no other.
+//! dedup key share a thread. Recipients are told apart: one that is refused or not ready keeps the mail from no other. A mail
+//! that somebody will never have is a dead letter, whoever else has it: nobody would hear of it otherwise.
 
 mod body;
 mod relay;
@@ -75,7 +76,7 @@ pub const OPTIONS: &[OptionSpec] = &[
 
 /// Recipients of one sink: each costs a command of the conversation, and the whole is bounded in time.
 pub const MAX_RECIPIENTS: usize = 50;
-/// Mails of which some recipients wait, remembered so that the others get no copy.
+/// Mails that some recipients have and others not (yet), remembered so that another attempt reaches the others only.
 const MAX_PARTIAL: usize = 512;
 /// Longest value of a header of ours.
 const MAX_HEADER_CHARS: usize = 200;
@@ -260,24 +261,26 @@ impl EmailSink {
         let Handover { taken, refused, later, reply } = handover;
         known.taken.extend(taken);
         known.refused.extend(refused);
-        let outcome = match (known.taken.is_empty(), later.is_empty()) {
-            (false, true) => Outcome::Delivered,
-            (false, false) => Outcome::Later(GREYLISTED),
-            (true, false) => Outcome::Wait(Some(GREYLISTED)),
-            (true, true) => Outcome::Dead,
+        let outcome = match (known.taken.is_empty(), known.refused.is_empty(), later.is_empty()) {
+            (_, true, true) => Outcome::Delivered,
+            (_, false, true) => Outcome::Dead,
+            (false, _, false) => Outcome::Later(GREYLISTED),
+            (true, _, false) => Outcome::Wait(Some(GREYLISTED)),
         };
         let decided = later.first().or(known.refused.first()).map_or(250, |fate| fate.code);
-        let counts = [("taken", known.taken.len()), ("refused", known.refused.len()), ("not yet", later.len())];
-        let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
-        let status = match counts.collect::<Vec<_>>().as_slice() {
-            [_] => format!("SMTP {decided}"),
-            several => format!("SMTP {decided} ({})", several.join(", ")),
+        let status = match standing(&known, later.len()) {
+            Some(standing) => format!("SMTP {decided} ({standing})"),
+            None => format!("SMTP {decided}"),
         };
         let fates = later.iter().chain(&known.refused).map(|fate| format!("{}: {}", fate.recipient, fate.said));
         let reply = Some(reply).filter(|reply| !reply.is_empty());
         let excerpt = reply.into_iter().chain(fates).collect::<Vec<_>>().join("; ");
         let excerpt = self.redactor.excerpt(excerpt.as_bytes());
-        self.remember(known, matches!(outcome, Outcome::Later(_) | Outcome::Wait(_)));
+        if outcome == Outcome::Dead {
+            // Sent again by hand, it asks for those who have not got it, and for nobody else.
+            known.refused.clear();
+        }
+        self.remember(known, outcome != Outcome::Delivered);
         AttemptReport { outcome, status, excerpt }
     }
 
@@ -288,10 +291,10 @@ impl EmailSink {
     }
 
     /// Forgotten at a restart: then the recipients who have it get one more copy with the same Message-ID.
-    fn remember(&self, known: Partial, waits: bool) {
+    fn remember(&self, known: Partial, is_open: bool) {
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         partial.retain(|other| other.delivery_id != known.delivery_id);
-        if waits {
+        if is_open {
             if partial.len() >= MAX_PARTIAL {
                 partial.pop_front();
             }
@@ -352,6 +355,18 @@ impl Sink for EmailSink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
     }
+}
+
+/// How the recipients stand, if not all alike; it names the refused, for this is what the operator is told.
+fn standing(known: &Partial, waiting: usize) -> Option<String> {
+    let refused: Vec<String> = known.refused.iter().map(|fate| fate.recipient.to_string()).collect();
+    let parts = [
+        (known.taken.len(), format!("{} taken", known.taken.len())),
+        (refused.len(), format!("{} refused: {}", refused.len(), refused.join(", "))),
+        (waiting, format!("{waiting} not yet")),
+    ];
+    let parts: Vec<String> = parts.into_iter().filter(|(count, _)| *count > 0).map(|(_, part)| part).collect();
+    (parts.len() > 1).then(|| parts.join(", "))
 }
 
 fn security(options: &EmailOptions, host: &str) -> Result<Security, EmailError> {
