@@ -25,7 +25,7 @@ mod rules;
 pub mod schema;
 pub mod variables;
 
-pub use files::read_files;
+pub use files::{Directory, Watched, read_files};
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[
@@ -70,8 +70,8 @@ pub struct Config {
     pub retention: Duration,
     /// Where the console listens, if the configuration asks for it.
     pub listen: Option<SocketAddr>,
-    /// Files that were read, for watching.
-    pub watched: Vec<PathBuf>,
+    /// What was read, for watching.
+    pub watched: Watched,
 }
 
 /// A source by its name.
@@ -120,7 +120,11 @@ pub fn process_variable(name: &str) -> Option<String> {
 pub fn load(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Option<Config>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let files = read_files(paths, &mut diagnostics);
-    let config = load_files(&files, surroundings, &mut diagnostics);
+    let mut config = load_files(&files, surroundings, &mut diagnostics);
+    if let Some(config) = &mut config {
+        let directories = paths.iter().filter(|path| path.is_dir());
+        config.watched.directories.extend(directories.map(|path| Directory::of_configuration(path)));
+    }
     (config.filter(|_| !diagnostics.has_errors()), diagnostics)
 }
 
@@ -158,8 +162,11 @@ pub fn load_files(
         None => None,
     };
     let state = state?;
-    let mut watched: Vec<PathBuf> = files.iter().map(|file| PathBuf::from(&*file.path)).collect();
-    watched.extend(loaded.read);
+    let mut watched = Watched {
+        files: files.iter().map(|file| PathBuf::from(&*file.path)).collect(),
+        directories: loaded.directories,
+    };
+    watched.files.extend(loaded.read);
     Some(Config {
         sources,
         rules: loaded.rules,

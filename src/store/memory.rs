@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 use vigie_engine::engine::Fold;
+use vigie_engine::event::Digest;
 use vigie_engine::state::StateKey;
 
 use super::archive::{
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::pipeline::BoxFuture;
 use crate::sink::Delivery;
-use crate::source::{Cursor, Seen};
+use crate::source::{Cursor, Held, Seen};
 
 /// The shared content.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +48,7 @@ struct Content {
 struct SourceContent {
     cursor: Option<(Cursor, DateTime<Utc>)>,
     events: Vec<StoredEvent>,
-    seen: HashSet<String>,
+    seen: HashMap<String, Digest>,
     /// Sorted, so that a count is two searches.
     created_at_us: Vec<i64>,
 }
@@ -146,6 +147,15 @@ impl MemoryStore {
         Ok(dead.len() as u64)
     }
 
+    /// As [`super::Maintain::muted`].
+    #[must_use]
+    pub fn muted(&self, muted_by: &str, after: u64, limit: usize) -> Vec<(u64, Alert)> {
+        let content = self.content();
+        let placed = content.alerts.iter().zip(1..).filter(|(_, place)| *place > after);
+        let muted = placed.filter(|(alert, _)| alert.new.muted_by.as_deref() == Some(muted_by));
+        muted.take(limit).map(|(alert, place)| (place, alert.new.alert.clone())).collect()
+    }
+
     fn content(&self) -> MutexGuard<'_, Content> {
         // A panic elsewhere cannot leave half a change: every change is checked before it begins.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
@@ -153,10 +163,11 @@ impl MemoryStore {
 }
 
 impl Seen for MemoryStore {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
         let content = self.content();
         let seen = content.sources.get(source).map(|source| &source.seen);
-        let found = ids.iter().map(|id| seen.is_some_and(|seen| seen.contains(id))).collect();
+        let held = |id| seen.and_then(|seen| seen.get(id)).map_or(Held::Nothing, |digest| Held::Content(*digest));
+        let found = ids.iter().map(held).collect();
         Box::pin(std::future::ready(Ok(found)))
     }
 
@@ -237,7 +248,7 @@ impl Content {
         let mut fresh = HashSet::new();
         let known = self.sources.get(&batch.source);
         for event in &batch.events {
-            if !fresh.insert(event.id.as_str()) || known.is_some_and(|source| source.seen.contains(&event.id)) {
+            if !fresh.insert(event.id.as_str()) || known.is_some_and(|source| source.seen.contains_key(&event.id)) {
                 return Err(refused(format!("event {} is already stored", event.id)));
             }
         }
@@ -265,6 +276,7 @@ impl Content {
         batch.alerts.into_iter().for_each(|alert| self.add_alert(alert, at));
         batch.folds.iter().for_each(|fold| self.fold(fold));
         batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at));
+        batch.unmuted.iter().for_each(|alert_id| self.unmute(alert_id));
         Ok(())
     }
 
@@ -282,6 +294,13 @@ impl Content {
             new.alert.first_at = fold.first_at;
             new.alert.last_at = fold.last_at;
             add_event_ids(&mut new.alert.events, &fold.event_ids);
+        }
+    }
+
+    fn unmute(&mut self, alert_id: &str) {
+        let found = self.alert_index.get(alert_id).and_then(|&at| self.alerts.get_mut(at));
+        if let Some(AlertContent { new, .. }) = found {
+            new.muted_by = None;
         }
     }
 
@@ -454,7 +473,7 @@ impl SourceContent {
         let at = event.created_at.timestamp_micros();
         let place = self.created_at_us.partition_point(|&known| known <= at);
         self.created_at_us.insert(place, at);
-        self.seen.insert(event.id.clone());
+        self.seen.insert(event.id.clone(), event.digest);
         self.events.push(event);
     }
 }

@@ -113,6 +113,7 @@ fn engine(rules: usize) -> Engine {
         alert: AlertSpec { title: None, dedup: vec!["account_id".into()], quiet: Duration::from_secs(3600) },
         tests: Vec::new(),
         event_types: Vec::new(),
+        sees_own: false,
         enabled: true,
         span: Span { path: "bench".into(), line: 1, column: 1, len_chars: 1 },
     };

@@ -14,7 +14,7 @@ use super::{Effects, Engine, Fold, Tally, in_force};
 use crate::alert::{Alert, AlertRule, LATE_AFTER_SECONDS, MAX_ALERT_EVENT_IDS};
 use crate::event::{Event, FieldPath};
 use crate::plan::Scratch;
-use crate::rule::Rule;
+use crate::rule::{OWN_SOURCE, Rule};
 use crate::state::{FOLD_KIND, StateChange, StateKey};
 use crate::text::Untrusted;
 
@@ -83,7 +83,8 @@ impl<'engine> Batch<'engine> {
         engine.plan.matches(event, &mut self.scratch, &mut self.effects.unusable_values, &mut matched);
         let occasion = Occasion { source, event, received_at };
         for &rule_index in &matched {
-            let Some(rule) = engine.rules.get(rule_index) else { continue };
+            let sees = |rule: &&Rule| rule.sees_own || source != OWN_SOURCE;
+            let Some(rule) = engine.rules.get(rule_index).filter(sees) else { continue };
             let unusable = &mut self.effects.unusable_values;
             let exempt = rule
                 .unless
