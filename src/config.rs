@@ -161,7 +161,7 @@ pub fn load_files(
         Some(_) => server.as_ref().and_then(|options| listen_address(options, diagnostics)),
         None => None,
     };
-    let state = state?;
+    let state = state.filter(options::Options::is_whole)?;
     let mut watched = Watched {
         files: files.iter().map(|file| PathBuf::from(&*file.path)).collect(),
         directories: loaded.directories,
@@ -350,7 +350,9 @@ fn build_source(
     let driver = source::KINDS.iter().find(|driver| driver.kind == kind)?;
     let what = format!("source `{}` ({kind})", key.text);
     let options = options::read(node, &what, driver.options, expand, diagnostics)?;
-    let built = (driver.build)(&options, &key.text, context, diagnostics)?;
+    // Built from what could be read, too: what else is wrong with it is then told in the same run.
+    let built = (driver.build)(&options, &key.text, context, diagnostics);
+    let built = built.filter(|_| options.is_whole())?;
     let source::Built { source, account, reads_stdin } = built;
     named.then(|| NamedSource { name: key.text.clone(), kind, source, account, reads_stdin, span: key.span.clone() })
 }
@@ -367,7 +369,7 @@ fn build_sink(
     let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
-    let sink = (driver.build)(&options, &key.text, context, diagnostics)?;
+    let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink) })
 }
 

@@ -78,6 +78,8 @@ pub const OPTIONS: &[OptionSpec] = &[
 pub const MAX_RECIPIENTS: usize = 50;
 /// Mails that some recipients have and others not (yet), remembered so that another attempt reaches the others only.
 const MAX_PARTIAL: usize = 512;
+/// In place of what is wrong or missing, while the rest of the options is looked at; nothing that is built with it is used.
+const STAND_IN: &str = "absent@example.org";
 /// Longest value of a header of ours.
 const MAX_HEADER_CHARS: usize = 200;
 
@@ -158,40 +160,56 @@ pub fn build(
     _context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
-    let ca_pem = match options.text(CA_FILE.name).map(|path| (path, std::fs::read(path))) {
-        None => None,
-        Some((_, Ok(pem))) => Some(pem),
-        Some((path, Err(error))) => {
-            let message = format!("CA file `{path}` cannot be read: {error}");
-            diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
-            return None;
-        }
-    };
-    let built = EmailSink::new(EmailOptions {
-        smtp: options.url("smtp")?.clone(),
-        user: options.text("user").map(str::to_owned),
-        password: options.secret("password").cloned(),
-        from: options.text("from")?.to_owned(),
-        to: options.texts("to").to_vec(),
-        ca_pem,
-        insecure: options.flag("insecure"),
-        policy: Policy { allow_private: options.flag(ALLOW_PRIVATE.name) },
+    let ca_pem = options.text(CA_FILE.name).map(|path| (path, std::fs::read(path)));
+    if let Some((path, Err(error))) = &ca_pem {
+        let message = format!("CA file `{path}` cannot be read: {error}");
+        diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
+    }
+    let has_authorities = ca_pem.as_ref().is_none_or(|(_, read)| read.is_ok());
+    let (from, to) = (options.text("from").unwrap_or(STAND_IN), options.texts("to"));
+    let mut errors: Vec<EmailError> = mailbox("from", from).err().into_iter().collect();
+    errors.extend(to.iter().filter_map(|text| mailbox("to", text).err()));
+    // With a stand-in for what is wrong, the way to the relay is looked at all the same.
+    let (good_from, good_to) = (
+        mailbox("from", from).map_or(STAND_IN, |_| from),
+        to.iter().filter(|text| mailbox("to", text).is_ok()).cloned().collect(),
+    );
+    let stand_in = |name: &str| options.is_refused(name).then(|| STAND_IN.to_owned());
+    let built = options.url("smtp").map(|smtp| {
+        EmailSink::new(EmailOptions {
+            smtp: smtp.clone(),
+            user: options.text("user").map(str::to_owned).or_else(|| stand_in("user")),
+            password: options.secret("password").cloned().or_else(|| stand_in("password").map(Secret::new)),
+            from: good_from.to_owned(),
+            to: good_to,
+            ca_pem: ca_pem.and_then(|(_, read)| read.ok()),
+            insecure: options.flag("insecure") && !options.is_refused("insecure"),
+            policy: Policy { allow_private: options.flag(ALLOW_PRIVATE.name) },
+        })
     });
-    let error = match built {
-        Ok(sink) => return Some(Box::new(sink)),
-        Err(error) => error,
+    let sink = match built {
+        Some(Ok(sink)) => Some(sink),
+        Some(Err(error)) => {
+            errors.push(error);
+            None
+        }
+        None => None,
     };
-    let (code, option, hint) = match &error {
+    errors.iter().for_each(|error| report(error, options, diagnostics));
+    sink.filter(|_| errors.is_empty() && has_authorities).map(|sink| Box::new(sink) as Box<dyn Sink>)
+}
+
+fn report(error: &EmailError, options: &Options, diagnostics: &mut Diagnostics) {
+    let (code, option, hint) = match error {
         EmailError::Refused(_) => ("E0421", "smtp", Some("use the public name of the mail relay")),
         EmailError::Authorities => ("E0422", CA_FILE.name, Some(CA_FILE.help)),
         EmailError::Address { option, .. } => ("E0427", *option, Some("write it as name@example.org")),
         EmailError::TooManyRecipients => ("E0427", "to", Some("use the address of a group")),
         EmailError::Url(_) | EmailError::Tls(_) => ("E0428", "smtp", Some("smtps://user:password@mail.example.org")),
     };
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let hint = hint.map(str::to_owned);
     diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), hint);
-    None
 }
 
 impl EmailSink {
