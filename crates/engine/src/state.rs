@@ -15,8 +15,6 @@ mod log;
 mod read;
 mod sequence;
 mod spike;
-#[cfg(test)]
-mod tests;
 mod threshold;
 mod travel;
 
@@ -140,8 +138,8 @@ pub(crate) struct Firing {
     pub(crate) at_us: i64,
     /// Id of the event that it hangs on.
     pub(crate) event_id: String,
-    /// It moves the beginning of an earlier match and is none of its own.
-    pub(crate) is_shift: bool,
+    /// It is an earlier beginning of the match at this time, and none of its own.
+    pub(crate) moved_from_us: Option<i64>,
     /// The new value, where there is one.
     pub(crate) value: Option<Box<str>>,
     /// The event itself, of a match that time decided.
@@ -150,7 +148,7 @@ pub(crate) struct Firing {
 
 impl Firing {
     fn new(row_key: &str, at_us: i64, event_id: String) -> Self {
-        Self { row_key: row_key.to_owned(), at_us, event_id, is_shift: false, value: None, kept: None }
+        Self { row_key: row_key.to_owned(), at_us, event_id, moved_from_us: None, value: None, kept: None }
     }
 }
 

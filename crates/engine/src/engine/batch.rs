@@ -241,14 +241,14 @@ impl<'engine> Batch<'engine> {
 
     /// One match: counted, and unless it is silent a new alert or a fold into an open one.
     fn found(&mut self, rule: &'engine Rule, rule_index: usize, found: &Match<'_>, voice: Voice) {
-        let is_shift = found.firing.is_some_and(|firing| firing.is_shift);
+        let moved_from_us = found.firing.and_then(|firing| firing.moved_from_us);
         if voice == Voice::Silent {
-            if !is_shift {
+            if moved_from_us.is_none() {
                 self.learned.add(rule_index);
             }
             return;
         }
-        if !is_shift {
+        if moved_from_us.is_none() {
             self.tally.add(rule_index);
         }
         let fields = self.engine.group_fields(rule);
@@ -261,8 +261,8 @@ impl<'engine> Batch<'engine> {
         let Some(overlay) = self.overlay(rule_index, Slot::Fold) else { return };
         let Row::Fold(row) = overlay.get_mut(&group.text, || Row::Fold(fold::Row::new())) else { return };
         let quiet = rule.alert.quiet;
-        if is_shift {
-            if let Some(window) = row.shift(found.at_us, quiet).cloned() {
+        if let Some(from_us) = moved_from_us {
+            if let Some(window) = row.shift(from_us, found.at_us).cloned() {
                 row.touch(quiet);
                 self.fold(&window, None);
             }

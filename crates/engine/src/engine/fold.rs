@@ -43,10 +43,10 @@ impl Row {
         })
     }
 
-    /// Moves the beginning of the window that holds `at_us` or follows it within `quiet`, without another match.
-    pub(super) fn shift(&mut self, at_us: i64, quiet: Duration) -> Option<&Window> {
-        let window = self.window_at(at_us, quiet)?;
-        window.first_at_us = window.first_at_us.min(at_us);
+    /// Moves the beginning of the window that holds `from_us`, without another match.
+    pub(super) fn shift(&mut self, from_us: i64, to_us: i64) -> Option<&Window> {
+        let window = self.window_at(from_us, Duration::ZERO)?;
+        window.first_at_us = window.first_at_us.min(to_us);
         Some(window)
     }
 

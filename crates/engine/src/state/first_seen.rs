@@ -3,7 +3,9 @@
 //! An event matches when its value was not seen for this key within `memory` before it; `memory` counts from the last
 //! time that the value was seen, and exactly `memory` is out. For `learn` from the first event that the rule ever saw it
 //! only learns. A missing or empty value is not a new value. Of one value that comes out of order the earliest event is
-//! the first: the match moves, it is not made again.
+//! the first: the match moves, it is not made again. What was told as new stays told when a late event shows that the
+//! value had not been gone for all of `memory`, or lets `learn` begin earlier: nothing waits here, for a new country must
+//! be told at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +74,7 @@ impl FirstSeen {
         let row_key = row_key(group, &value);
         let sight = self.sight(rows.peek(&row_key), at_us);
         let Row::Seen(seen) = rows.change(&row_key, Seen::row) else { return Noted::Uncounted };
+        let moved_from_us = (sight == Sight::Earlier).then_some(seen.since_us);
         match sight {
             Sight::New => (seen.since_us, seen.last_us) = (at_us, at_us),
             Sight::Earlier => (seen.since_us, seen.last_us) = (at_us, seen.last_us.max(at_us)),
@@ -85,7 +88,7 @@ impl FirstSeen {
             return Noted::Fired(Vec::new());
         }
         Noted::Fired(vec![Firing {
-            is_shift: sight == Sight::Earlier,
+            moved_from_us,
             value: Some(value),
             ..Firing::new(&group.text, at_us, sighting.event.id().to_owned())
         }])

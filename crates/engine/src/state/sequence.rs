@@ -55,7 +55,8 @@ impl Sequence {
             return Noted::Fired(Vec::new());
         }
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
-        log.forget(sighting.settled_us, self.within_us);
+        self.decide(log, sighting.settled_us);
+        log.forget(sighting.settled_us, self.keep_us());
         log.insert(observation);
         let firings = if self.waits() { Vec::new() } else { self.fire(log, &group.text, |_| true) };
         self.release(log, sighting.settled_us);
@@ -78,7 +79,7 @@ impl Sequence {
 
     pub(super) fn expires_at_us(&self, log: &Log) -> i64 {
         // What is still due keeps its row.
-        log.expires_at_us(self.within_us).max(self.due_us(log).unwrap_or(i64::MIN))
+        log.expires_at_us(self.keep_us()).max(self.due_us(log).unwrap_or(i64::MIN))
     }
 
     fn observation(&self, sighting: &Sighting<'_>) -> Observation {
@@ -89,6 +90,12 @@ impl Sequence {
             observation.keep(sighting, &self.by);
         }
         observation
+    }
+
+    /// How long an event counts: what spoils the beginning of a chain lies up to a window before it.
+    fn keep_us(&self) -> i64 {
+        let begins_absent = self.steps.first().is_some_and(|step| step.absent);
+        if begins_absent { self.within_us.saturating_mul(2) } else { self.within_us }
     }
 
     fn waits(&self) -> bool {
@@ -116,10 +123,20 @@ impl Sequence {
         firings
     }
 
-    /// Lets go of what is kept for nothing. Where one step alone is present, an event whose chain is decided is needed
-    /// only to spoil what comes late, so no longer than the source is unsettled.
+    /// Marks what is decided against, before what decided it is forgotten.
+    fn decide(&self, log: &mut Log, settled_us: Option<i64>) {
+        let (Some(settled_us), true) = (settled_us, self.waits()) else { return };
+        let open: Vec<usize> = self.chains(log).into_iter().map(|chain| chain.last).collect();
+        for (place, known) in log.observations.iter_mut().enumerate() {
+            known.fired |= known.at_us <= settled_us && open.binary_search(&place).is_err();
+        }
+    }
+
+    /// Lets go of what is kept for nothing. Where one step alone is present and comes first, an event whose chain is
+    /// decided is needed only to spoil what comes late, so no longer than the source is unsettled.
     fn release(&self, log: &mut Log, settled_us: Option<i64>) {
-        if !self.waits() || self.steps.iter().filter(|step| !step.absent).count() > 1 {
+        let is_absence = self.last_present() == Some(0) && self.steps.len() > 1;
+        if !is_absence {
             return;
         }
         let open: Vec<usize> = self.chains(log).into_iter().map(|chain| chain.last).collect();

@@ -8,11 +8,13 @@
 use super::key::GroupKey;
 use super::log::{Bucket, Log, Observation};
 use super::threshold::shown;
-use super::{Evidence, Firing, Noted, Row, Rows, Sighting, Standing};
+use super::{Evidence, Firing, Noted, Row, Rows, Sighting, Standing, micros};
 use crate::text::Untrusted;
 
 /// Parts of a window.
 const PARTS: i64 = 4;
+/// How long beyond its baseline a silent key is known, about a year: it has a past, in which nothing happened.
+const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(400 * 86_400);
 /// Noted events that a row keeps to show, the newest.
 const SHOWN_EVENTS: usize = 20;
 
@@ -125,8 +127,14 @@ impl Spike {
 
     pub(super) fn finding(&self, log: &Log, firing: &Firing) -> (Untrusted, Vec<Evidence>) {
         let level = self.level(log, firing.at_us.div_euclid(self.bucket_us()));
-        let noted = log.observations.iter().map(|known| Evidence::of(known, None)).collect();
-        (Untrusted::new(self.told(&level)), Evidence::some(noted))
+        (Untrusted::new(self.told(&level)), self.evidence(log, firing.at_us.div_euclid(self.bucket_us())))
+    }
+
+    /// The events of a window, as far as they are kept.
+    fn evidence(&self, log: &Log, number: i64) -> Vec<Evidence> {
+        let window = (number + 1 - PARTS) * self.bucket_us()..(number + 1) * self.bucket_us();
+        let noted = log.observations.iter().filter(|known| window.contains(&known.at_us));
+        noted.map(|known| Evidence::of(known, None)).collect()
     }
 
     pub(super) fn standing(&self, row: Option<&Row>, sighting: &Sighting<'_>) -> Standing {
@@ -140,16 +148,16 @@ impl Spike {
         };
         let level = self.level(&log, number);
         let past = if level.has_past { "" } else { "; too little past to compare with" };
-        let noted = log.observations.iter().map(|known| Evidence::of(known, None)).collect();
         Standing {
             holds: self.holds(&level),
             summary: format!("{}{past}", self.told(&level)),
-            evidence: Evidence::some(noted),
+            evidence: self.evidence(&log, number),
         }
     }
 
+    /// Long after its last event counts, for since when a key is known counts too: silence is a past.
     pub(super) fn expires_at_us(&self, log: &Log) -> i64 {
-        let newest = log.buckets.last().map_or(i64::MIN / 2, |bucket| bucket.0);
-        (newest + PARTS).saturating_mul(self.bucket_us()).saturating_add(self.baseline_us)
+        let newest_us = log.buckets.last().map_or(i64::MIN, |bucket| bucket.0.saturating_mul(self.bucket_us()));
+        newest_us.saturating_add(self.baseline_us).saturating_add(micros(KNOWN_FOR))
     }
 }

@@ -1,1 +1,0 @@
-//! Detections against a naive reference.
