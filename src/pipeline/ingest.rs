@@ -3,6 +3,7 @@
 //! It never sends anything and never moves a cursor without what the cursor stands for. A failed commit leaves engine and
 //! source where they were, so the same request gives the same result.
 
+mod evaluation;
 mod full;
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::Event;
 use vigie_engine::route::{Route, destinations};
 
+use self::evaluation::Evaluation;
 use super::deliver::Wake;
 use super::notice::{self, SelfNotice};
 use super::status::Status;
@@ -279,7 +281,9 @@ impl Ingest {
     }
 
     async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
-        let Evaluation { events, before_start, poison, cursor, settled_at, aloud_from, now } = evaluation;
+        let Evaluation { mut events, mut before_start, poison, cursor, settled_at, aloud_from, now } = evaluation;
+        evaluation::in_order_of_time(&mut events);
+        evaluation::in_order_of_time(&mut before_start);
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
         let mut engine = self.engine.lock().await;
         let mut batch = engine.batch();
@@ -409,31 +413,6 @@ impl Ingest {
             Fault::Refused(wait) => Ok(wait),
             Fault::Stop => Err(SourceEnd::Stopped(error.message)),
         })
-    }
-}
-
-/// What one answer gives the engine and the store.
-struct Evaluation {
-    events: Vec<Event>,
-    before_start: Vec<Event>,
-    poison: Vec<StoredEvent>,
-    cursor: Option<Cursor>,
-    settled_at: Option<DateTime<Utc>>,
-    aloud_from: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-}
-
-impl Evaluation {
-    fn at(now: DateTime<Utc>) -> Self {
-        Self {
-            events: Vec::new(),
-            before_start: Vec::new(),
-            poison: Vec::new(),
-            cursor: None,
-            settled_at: None,
-            aloud_from: None,
-            now,
-        }
     }
 }
 
