@@ -25,7 +25,7 @@ mod rules;
 pub mod schema;
 pub mod variables;
 
-pub use files::read_files;
+pub use files::{Directory, Watched, read_files};
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[
@@ -70,8 +70,8 @@ pub struct Config {
     pub retention: Duration,
     /// Where the console listens, if the configuration asks for it.
     pub listen: Option<SocketAddr>,
-    /// Files that were read, for watching.
-    pub watched: Vec<PathBuf>,
+    /// What was read, for watching.
+    pub watched: Watched,
 }
 
 /// A source by its name.
@@ -120,7 +120,11 @@ pub fn process_variable(name: &str) -> Option<String> {
 pub fn load(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Option<Config>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let files = read_files(paths, &mut diagnostics);
-    let config = load_files(&files, surroundings, &mut diagnostics);
+    let mut config = load_files(&files, surroundings, &mut diagnostics);
+    if let Some(config) = &mut config {
+        let directories = paths.iter().filter(|path| path.is_dir());
+        config.watched.directories.extend(directories.map(|path| Directory::of_configuration(path)));
+    }
     (config.filter(|_| !diagnostics.has_errors()), diagnostics)
 }
 
@@ -157,9 +161,12 @@ pub fn load_files(
         Some(_) => server.as_ref().and_then(|options| listen_address(options, diagnostics)),
         None => None,
     };
-    let state = state?;
-    let mut watched: Vec<PathBuf> = files.iter().map(|file| PathBuf::from(&*file.path)).collect();
-    watched.extend(loaded.read);
+    let state = state.filter(options::Options::is_whole)?;
+    let mut watched = Watched {
+        files: files.iter().map(|file| PathBuf::from(&*file.path)).collect(),
+        directories: loaded.directories,
+    };
+    watched.files.extend(loaded.read);
     Some(Config {
         sources,
         rules: loaded.rules,
@@ -343,7 +350,9 @@ fn build_source(
     let driver = source::KINDS.iter().find(|driver| driver.kind == kind)?;
     let what = format!("source `{}` ({kind})", key.text);
     let options = options::read(node, &what, driver.options, expand, diagnostics)?;
-    let built = (driver.build)(&options, &key.text, context, diagnostics)?;
+    // Built from what could be read, too: what else is wrong with it is then told in the same run.
+    let built = (driver.build)(&options, &key.text, context, diagnostics);
+    let built = built.filter(|_| options.is_whole())?;
     let source::Built { source, account, reads_stdin } = built;
     named.then(|| NamedSource { name: key.text.clone(), kind, source, account, reads_stdin, span: key.span.clone() })
 }
@@ -360,7 +369,7 @@ fn build_sink(
     let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
-    let sink = (driver.build)(&options, &key.text, context, diagnostics)?;
+    let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink) })
 }
 

@@ -93,6 +93,7 @@ impl Daemon {
             status: self.status.clone(),
             dry_run: self.dry_run,
         }));
+        ingest.take_up_unrouted(&*self.maintain, self.alerts.clone()).await?;
         self.warn_orphans(&config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>()).await?;
 
         // Whatever fails first ends the others in order: sources, then lanes.

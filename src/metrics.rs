@@ -2,8 +2,11 @@
 //!
 //! Everything that counts uses these constants; what is served is in the public contract, so a name never changes.
 
+use std::time::Duration;
+
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
 /// Events stored and evaluated, by source.
 pub const EVENTS: &str = "vigie_events_total";
@@ -123,7 +126,10 @@ pub const METRICS: &[Metric] = &[
 /// From response read to webhook sent is aimed at 20 ms; the upper end shows a dead sink.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0];
 
-/// Installs the recorder of this process. Call it once; a second call fails.
+/// How often values are taken out of the histograms: a busy lane records some hundred in between.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Installs the recorder of this process. Call it once; a second call fails. [`keep_up`] must run beside it.
 ///
 /// # Errors
 /// When a recorder is already there.
@@ -133,6 +139,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     describe();
     Ok(handle)
+}
+
+/// Until told to stop, empties what has gathered since the last time. Without this, values of histograms are all kept until
+/// somebody reads `/metrics`, and nobody need ever do that.
+pub async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) {
+    every(UPKEEP_EVERY, &stop, || handle.run_upkeep()).await;
+}
+
+async fn every(interval: Duration, stop: &CancellationToken, mut work: impl FnMut()) {
+    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        work();
+    }
 }
 
 fn describe() {
@@ -147,4 +165,25 @@ fn describe() {
 
 const fn metric(name: &'static str, kind: Kind, labels: &'static str, help: &'static str) -> Metric {
     Metric { name, kind, labels, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn upkeep_goes_on_until_it_is_told_to_stop() {
+        let (stop, count) = (CancellationToken::new(), Cell::new(0));
+        let work = || {
+            count.set(count.get() + 1);
+            if count.get() == 3 {
+                stop.cancel();
+            }
+        };
+        let began = tokio::time::Instant::now();
+        every(UPKEEP_EVERY, &stop, work).await;
+        assert_eq!((count.get(), began.elapsed()), (3, UPKEEP_EVERY * 3));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use vigie_engine::diagnostic::Diagnostics;
-use vigie_engine::event::Event;
+use vigie_engine::event::{Digest, Event};
 
 use crate::clock::Clock;
 use crate::options::{OptionSpec, Options};
@@ -58,8 +58,10 @@ pub enum NoticeKind {
     EventsLate,
     /// A row is dated in the future.
     FutureEvent,
-    /// The answer ignores what was asked (filter, page size).
+    /// The answer ignores what was asked (filter, page, page size).
     FilterIgnored,
+    /// An id came again with other content.
+    IdReused,
 }
 
 impl NoticeKind {
@@ -75,6 +77,7 @@ impl NoticeKind {
             Self::EventsLate => "VIGIE_EVENTS_LATE",
             Self::FutureEvent => "VIGIE_FUTURE_EVENT",
             Self::FilterIgnored => "VIGIE_FILTER_IGNORED",
+            Self::IdReused => "VIGIE_ID_REUSED",
         }
     }
 }
@@ -133,10 +136,21 @@ pub enum Fault {
     Stop,
 }
 
+/// What is stored under an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing.
+    Nothing,
+    /// A row of a release that did not keep what it says.
+    Unknown,
+    /// A row that says this.
+    Content(Digest),
+}
+
 /// What a source may ask about events that are already stored.
 pub trait Seen: Send + Sync {
-    /// For each id, whether the store has it for this source.
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, crate::store::Result<Vec<bool>>>;
+    /// For each id, what the store has under it for this source.
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, crate::store::Result<Vec<Held>>>;
 
     /// How many stored rows of this source have `from <= created_at < to`.
     fn count<'a>(

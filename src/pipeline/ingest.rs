@@ -5,6 +5,7 @@
 
 mod evaluation;
 mod full;
+mod unrouted;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
-use vigie_engine::event::Event;
+use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::{Route, destinations};
 
 use self::evaluation::Evaluation;
@@ -26,7 +27,7 @@ use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
 use crate::sink::{Form, RenderContext, Sink, delivery_id};
-use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
+use crate::source::{Cursor, Fault, Fetched, Held, Poison, Source, SourceError};
 use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
 
 /// Who mutes an alert that no route takes.
@@ -76,6 +77,7 @@ pub struct Ingest {
     status: Arc<Status>,
     dry_run: bool,
     episode: full::Episode,
+    unrouted: unrouted::Unrouted,
 }
 
 /// Why a source's loop ended.
@@ -106,6 +108,7 @@ impl Ingest {
             status,
             dry_run,
             episode: full::Episode::default(),
+            unrouted: unrouted::Unrouted::default(),
         }
     }
 
@@ -195,6 +198,7 @@ impl Ingest {
         let poison = poison.into_iter().map(|row| StoredEvent {
             id: row.id,
             created_at: row.created_at.unwrap_or(now),
+            digest: text_digest(&row.raw),
             raw: row.raw.into(),
             poison: Some(row.error),
         });
@@ -269,9 +273,9 @@ impl Ingest {
         let given = (events.len() + before_start.len() + poison.len()) as u64;
         let mut ids: Vec<String> = events.iter().chain(&before_start).map(|event| event.id().to_owned()).collect();
         ids.extend(poison.iter().map(|row| row.id.clone()));
-        let stored = self.store.contains(name, &ids).await?;
-        let mut taken: HashSet<String> =
-            ids.into_iter().zip(stored).filter(|(_, stored)| *stored).map(|(id, _)| id).collect();
+        let held = self.store.held(name, &ids).await?;
+        let stored = ids.into_iter().zip(held).filter(|(_, held)| *held != Held::Nothing);
+        let mut taken: HashSet<String> = stored.map(|(id, _)| id).collect();
         events.retain(|event| taken.insert(event.id().to_owned()));
         before_start.retain(|event| taken.insert(event.id().to_owned()));
         poison.retain(|row| taken.insert(row.id.clone()));
@@ -307,6 +311,7 @@ impl Ingest {
             deliveries.append(&mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
+        let unmuted = self.reroute(&effects.folds, &mut deliveries, now).await?;
         let outcomes: Vec<(&str, &str)> =
             alerts.iter().map(|new| (new.alert.rule.severity.as_str(), outcome(new))).collect();
         let owed = !deliveries.is_empty();
@@ -318,9 +323,11 @@ impl Ingest {
             alerts,
             folds: effects.folds.clone(),
             deliveries,
+            unmuted: unmuted.clone(),
             at: Some(now),
         };
         self.store.commit(batch).await?;
+        self.unrouted.forget(&unmuted);
         engine.apply(changes);
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
@@ -432,7 +439,13 @@ struct Unseen {
 }
 
 fn stored(event: &Event) -> StoredEvent {
-    StoredEvent { id: event.id().to_owned(), created_at: event.created_at(), raw: event.raw().clone(), poison: None }
+    StoredEvent {
+        id: event.id().to_owned(),
+        created_at: event.created_at(),
+        raw: event.raw().clone(),
+        digest: event.digest(),
+        poison: None,
+    }
 }
 
 struct Absorbed {

@@ -17,6 +17,8 @@ mod crash;
 mod delivery;
 mod full_disk;
 mod hostile;
+mod operator;
+mod pack;
 mod poller_sim;
 mod program;
 mod readme;

@@ -118,6 +118,7 @@ fn engine(rules: usize) -> Engine {
         },
         tests: Vec::new(),
         event_types: Vec::new(),
+        sees_own: false,
         enabled: true,
         span: Span { path: "bench".into(), line: 1, column: 1, len_chars: 1 },
     };

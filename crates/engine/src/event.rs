@@ -4,6 +4,7 @@
 //! whoever did the deed, so it leaves this crate only through `text::Untrusted` or as JSON. The text is read once into a
 //! flat tape of spans; nothing is copied or decoded before somebody asks. Of two equal keys the last one counts.
 
+mod digest;
 mod path;
 mod reader;
 mod tape;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+pub use digest::{Digest, text_digest};
 pub use path::{FieldPath, MAX_PATH_SEGMENTS};
 pub use reader::MAX_EVENT_DEPTH;
 pub use tape::{Value, View};
@@ -57,6 +59,18 @@ impl Event {
             return Err(EventError::NotAnObject);
         }
         Ok(Self { id: id.into(), created_at, raw, tape: tape.into() })
+    }
+
+    /// The same record under another identity and time: for a source that must read it before it knows them.
+    #[must_use]
+    pub fn identified(self, id: &str, created_at: DateTime<Utc>) -> Self {
+        Self { id: id.into(), created_at, ..self }
+    }
+
+    /// What it says, whatever the order of its members, its spaces and its escapes. Numbers count as they are written.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest::of(self.root())
     }
 
     /// The event's identity within its source.

@@ -5,6 +5,7 @@ pub(crate) mod event_type;
 mod fact;
 mod list;
 mod load;
+mod own;
 mod read;
 mod value;
 pub(crate) mod when;
@@ -22,6 +23,7 @@ use crate::state::Detection;
 pub use event_type::{KNOWN_EVENT_TYPES, OWN_PREFIX};
 pub use list::{Lists, MAX_LIST_BYTES, MAX_LIST_VALUES, ReadList};
 pub use load::{RuleSet, load};
+pub use own::OWN_SOURCE;
 pub(crate) use read::severity_of;
 pub use read::{MAX_RULE_ID_CHARS, MAX_TEST_EVENTS};
 
@@ -92,6 +94,8 @@ pub struct Rule {
     pub tests: Vec<RuleTest>,
     /// Event types that `when` names (patterns as written, upper case), for the check against what an account shows.
     pub event_types: Vec<String>,
+    /// Whether it looks at the program's own events too: only a rule that names them does.
+    pub sees_own: bool,
     /// A rule may be switched off: it is loaded and checked, never evaluated.
     pub enabled: bool,
     /// Where the rule starts.

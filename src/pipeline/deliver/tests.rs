@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::TokioClock;
 use crate::pipeline::BoxFuture;
 use crate::sink::{AttemptReport, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile};
-use crate::source::Seen;
+use crate::source::{Held, Seen};
 use crate::store::archive::{DeliveryFilter, DeliveryRow, DeliveryStatus};
 use crate::store::memory::MemoryStore;
 use crate::store::{IngestBatch, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Resolution, Settlement, StoreError};
@@ -102,8 +102,8 @@ fn now<T>(call: impl Future<Output = Result<T>>) -> T {
 }
 
 impl Seen for BookStore {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
-        self.memory.contains(source, ids)
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
+        self.memory.held(source, ids)
     }
 
     fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {

@@ -75,8 +75,8 @@ pub const OPTIONS: &[OptionSpec] = &[
 /// Builds the source from the options of its table, or says what is wrong with them. Opens no socket.
 #[must_use]
 pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Built> {
-    let account = Account::from_options(options)?;
     let start = start(options, diagnostics);
+    let account = Account::from_options(options)?;
     let transport = account.transport().map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         let (option, hint) = match &error {
@@ -130,13 +130,13 @@ impl Account {
         Self { base_url, api_key, api_secret, ca_file: None, proxy: None }
     }
 
-    /// From the options of its table.
-    #[must_use]
-    pub fn from_options(options: &Options) -> Option<Self> {
+    /// From the options of its table. For what is missing something stands in, so that the rest can be judged.
+    fn from_options(options: &Options) -> Option<Self> {
+        let absent = || "absent".to_owned();
         Some(Self {
             base_url: options.url("base_url")?.clone(),
-            api_key: options.text("api_key")?.to_owned(),
-            api_secret: options.secret("api_secret")?.clone(),
+            api_key: options.text("api_key").map_or_else(absent, str::to_owned),
+            api_secret: options.secret("api_secret").cloned().unwrap_or_else(|| Secret::new(absent())),
             ca_file: options.text("ca_file").map(PathBuf::from),
             proxy: options.url("proxy").cloned(),
         })

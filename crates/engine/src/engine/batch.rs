@@ -16,7 +16,7 @@ use super::{Changes, Effects, Engine, Fold, Tally, in_force};
 use crate::alert::{Alert, AlertRule, LATE_AFTER_SECONDS, MAX_ALERT_EVENT_IDS};
 use crate::event::Event;
 use crate::plan::Scratch;
-use crate::rule::Rule;
+use crate::rule::{OWN_SOURCE, Rule};
 use crate::state::{self, DEFAULT_MAX_KEYS, Detection, FOLD_KIND, Finding, Firing, GroupKey, Noted, Sighting};
 use crate::state::{StateChange, StateKey};
 use crate::text::Untrusted;
@@ -130,7 +130,8 @@ impl<'engine> Batch<'engine> {
         matched.clear();
         engine.plan.matches(event, &mut self.scratch, &mut self.effects.unusable_values, &mut matched);
         for &rule_index in &matched {
-            let Some(rule) = engine.rules.get(rule_index) else { continue };
+            let sees = |rule: &&Rule| rule.sees_own || source != OWN_SOURCE;
+            let Some(rule) = engine.rules.get(rule_index).filter(sees) else { continue };
             let unusable = &mut self.effects.unusable_values;
             let exempt = rule
                 .unless

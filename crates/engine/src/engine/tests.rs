@@ -35,6 +35,7 @@ fn rule(id: &str, dedup: &[&str]) -> Rule {
         },
         tests: Vec::new(),
         event_types: vec!["APP_*".into()],
+        sees_own: false,
         enabled: true,
         span: Span { path: "rules.yaml".into(), line: 1, column: 1, len_chars: 1 },
     }
@@ -350,6 +351,20 @@ fn values_without_use_are_counted() {
     let events: Vec<Event> = ips.iter().map(|ip| event_with("e", 0, ip)).collect();
     let effects = run(&mut engine, &events);
     assert_eq!((effects.alerts.len(), effects.unusable_values), (1, 2));
+}
+
+#[test]
+fn own_events_are_seen_by_rules_that_name_them_only() {
+    let mut own = rule("own", &[]);
+    own.sees_own = true;
+    let engine = Engine::new(vec![rule("everything", &[]), own]);
+    let fired = |source: &str| {
+        let mut batch = engine.batch();
+        batch.step(source, &event("e", 0), at(0));
+        batch.finish().matches.into_iter().map(|(rule_id, _)| rule_id).collect::<Vec<_>>()
+    };
+    assert_eq!(fired(crate::rule::OWN_SOURCE), ["own"]);
+    assert_eq!(fired("main"), ["everything", "own"]);
 }
 
 proptest::proptest! {

@@ -6,7 +6,7 @@ use crate::condition::Condition;
 use crate::diagnostic::{Diagnostics, code, nearest};
 use crate::rule::list::Lists;
 use crate::rule::when::WhenReader;
-use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, MAX_QUIET, Rule, RuleTest, Severity, value};
+use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, MAX_QUIET, Rule, RuleTest, Severity, own, value};
 use crate::state::{self, Detection, Reading, plain_paths};
 use crate::template::Template;
 use crate::time;
@@ -66,6 +66,7 @@ pub(crate) fn rule(node: &Node, lists: &Lists, diagnostics: &mut Diagnostics) ->
         response: text("response", diagnostics),
         enabled: fields.boolean("enabled", diagnostics).unwrap_or(true),
         span: node.span.clone(),
+        sees_own: when.as_ref().is_some_and(|when| own::names_own(when, &event_types)),
         event_types,
         id: id?.to_owned(),
         title: title?.to_owned(),
