@@ -24,6 +24,8 @@ pub const EVENT_LAG: &str = "vigie_event_lag_seconds";
 pub const WINDOWS_OWED: &str = "vigie_windows_owed";
 /// Matches, by rule.
 pub const RULE_MATCHES: &str = "vigie_rule_matches_total";
+/// Events that a stateful rule could not count, because a field that it needs was missing; by rule.
+pub const RULE_UNCOUNTED: &str = "vigie_rule_uncounted_total";
 /// Field values that a rule could not use (an address that does not parse, a wrong type).
 pub const UNUSABLE_VALUES: &str = "vigie_unusable_values_total";
 /// Alerts whose title template failed, so that they carry their rule's title.
@@ -99,6 +101,7 @@ pub const METRICS: &[Metric] = &[
     metric(EVENT_LAG, Kind::Gauge, "source", "Seconds between the newest event and its evaluation"),
     metric(WINDOWS_OWED, Kind::Gauge, "source", "Windows not yet proven complete"),
     metric(RULE_MATCHES, Kind::Counter, "rule", "Matches by rule"),
+    metric(RULE_UNCOUNTED, Kind::Counter, "rule", "Events that a stateful rule could not count"),
     metric(UNUSABLE_VALUES, Kind::Counter, "", "Field values that a rule could not use"),
     metric(TITLE_FAILURES, Kind::Counter, "", "Alerts whose title template failed"),
     metric(ALERTS, Kind::Counter, "severity, outcome", "Alerts by severity and outcome"),
@@ -110,7 +113,12 @@ pub const METRICS: &[Metric] = &[
     metric(DELIVERY_OLDEST, Kind::Gauge, "sink", "Age of the oldest waiting delivery"),
     metric(DEAD_LETTERS, Kind::Counter, "sink", "Deliveries given up and kept"),
     metric(STATE_KEYS, Kind::Gauge, "rule", "Rows of rule state"),
-    metric(STATE_EVICTED, Kind::Counter, "", "Rows of rule state given up because a bound was reached"),
+    metric(
+        STATE_EVICTED,
+        Kind::Counter,
+        "",
+        "Rows and noted events of rule state given up because a bound was reached",
+    ),
     metric(RELOAD_SUCCESSFUL, Kind::Gauge, "", "Whether the last reload of the configuration took effect"),
     metric(STORE_BYTES, Kind::Gauge, "", "Size of the store on disk"),
 ];

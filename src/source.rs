@@ -87,7 +87,8 @@ impl NoticeKind {
 pub struct Fetched {
     /// Events in the order of the source; some may have been seen before.
     pub events: Vec<Event>,
-    /// Events from before the configured start: to be stored (they count towards completeness), never evaluated.
+    /// Events from before the configured start: to be stored (they count towards completeness) and learned from by
+    /// stateful rules; they never alert.
     pub before_start: Vec<Event>,
     /// Rows that are no events.
     pub poison: Vec<Poison>,
@@ -95,6 +96,11 @@ pub struct Fetched {
     pub cursor: Cursor,
     /// What the operator must know.
     pub notices: Vec<Notice>,
+    /// No older event will come any more, within the lateness bound: what waits for time alone may be decided up to
+    /// here. `None` while the source cannot say.
+    pub settled_at: Option<DateTime<Utc>>,
+    /// Where alerts begin: what time decides before it stays silent.
+    pub aloud_from: Option<DateTime<Utc>>,
     /// How long to wait before the next `fetch`; zero while something is owed.
     pub next_in: Duration,
     /// Windows that are not yet proven complete.

@@ -90,6 +90,8 @@ impl Source for Scripted {
                 poison: Vec::new(),
                 cursor: Cursor("1".into()),
                 notices: Vec::new(),
+                settled_at: None,
+                aloud_from: None,
                 next_in: Duration::ZERO,
                 windows_owed: 0,
                 finished: true,

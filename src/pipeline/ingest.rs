@@ -3,6 +3,7 @@
 //! It never sends anything and never moves a cursor without what the cursor stands for. A failed commit leaves engine and
 //! source where they were, so the same request gives the same result.
 
+mod evaluation;
 mod full;
 mod unrouted;
 
@@ -19,6 +20,7 @@ use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::{Route, destinations};
 
+use self::evaluation::Evaluation;
 use super::deliver::Wake;
 use super::notice::{self, SelfNotice};
 use super::status::Status;
@@ -177,7 +179,8 @@ impl Ingest {
             tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
         }
         let events: Vec<Event> = notices.into_iter().filter_map(|notice| notice.into_event(now)).collect();
-        self.evaluate_and_commit(notice::SOURCE, events, Vec::new(), None, now).await
+        self.evaluate_and_commit(notice::SOURCE, Evaluation { events, settled_at: Some(now), ..Evaluation::at(now) })
+            .await
     }
 
     async fn absorb(&self, name: &str, fetched: Fetched) -> StoreResult<Absorbed> {
@@ -192,16 +195,24 @@ impl Ingest {
         let unseen = self.unseen(name, fetched.events, fetched.before_start, fetched.poison).await?;
         let Unseen { events, before_start, poison } = unseen;
         let (event_count, poison_count) = (events.len() as u64, poison.len() as u64);
-        let mut rows: Vec<StoredEvent> = before_start.iter().map(stored).collect();
-        rows.extend(poison.into_iter().map(|row| StoredEvent {
+        let poison = poison.into_iter().map(|row| StoredEvent {
             id: row.id,
             created_at: row.created_at.unwrap_or(now),
             digest: text_digest(&row.raw),
             raw: row.raw.into(),
             poison: Some(row.error),
-        }));
+        });
         let newest = events.iter().map(Event::created_at).max();
-        self.evaluate_and_commit(name, events, rows, Some(fetched.cursor.clone()), now).await?;
+        let evaluation = Evaluation {
+            events,
+            before_start,
+            poison: poison.collect(),
+            cursor: Some(fetched.cursor.clone()),
+            settled_at: fetched.settled_at,
+            aloud_from: fetched.aloud_from,
+            now,
+        };
+        self.evaluate_and_commit(name, evaluation).await?;
 
         counter!(names::EVENTS, "source" => name.to_owned()).increment(event_count);
         counter!(names::EVENTS_POISON, "source" => name.to_owned()).increment(poison_count);
@@ -273,23 +284,26 @@ impl Ingest {
         Ok(Unseen { events, before_start, poison })
     }
 
-    async fn evaluate_and_commit(
-        &self,
-        source: &str,
-        events: Vec<Event>,
-        unevaluated: Vec<StoredEvent>,
-        cursor: Option<Cursor>,
-        now: DateTime<Utc>,
-    ) -> StoreResult<()> {
+    async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
+        let Evaluation { mut events, mut before_start, poison, cursor, settled_at, aloud_from, now } = evaluation;
+        evaluation::in_order_of_time(&mut events);
+        evaluation::in_order_of_time(&mut before_start);
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
         let mut engine = self.engine.lock().await;
         let mut batch = engine.batch();
+        for event in &before_start {
+            batch.learn(source, event, now);
+        }
         for event in &events {
             batch.step(source, event, now);
         }
-        let effects = batch.finish();
-        let mut rows: Vec<StoredEvent> = events.iter().map(stored).collect();
-        rows.extend(unevaluated);
+        if let Some(settled_at) = settled_at {
+            batch.tick(source, settled_at, aloud_from);
+        }
+        let mut effects = batch.finish();
+        let changes = std::mem::take(&mut effects.changes);
+        let mut rows: Vec<StoredEvent> = before_start.iter().chain(&events).map(stored).collect();
+        rows.extend(poison);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
         let mut deliveries = Vec::new();
         for alert in &effects.alerts {
@@ -314,7 +328,7 @@ impl Ingest {
         };
         self.store.commit(batch).await?;
         self.unrouted.forget(&unmuted);
-        engine.apply(&effects.state);
+        engine.apply(changes);
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
             gauge!(names::STATE_KEYS, "rule" => rule_id.to_owned()).set(keys as f64);
@@ -351,6 +365,9 @@ impl Ingest {
     fn count(&self, effects: &Effects) {
         for (rule_id, matches) in &effects.matches {
             counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
+        }
+        for (rule_id, events) in &effects.uncounted {
+            counter!(names::RULE_UNCOUNTED, "rule" => rule_id.clone()).increment(*events);
         }
         counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
         counter!(names::TITLE_FAILURES).increment(effects.title_failures);

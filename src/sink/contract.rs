@@ -233,6 +233,7 @@ pub(super) fn alert_titled(title: &str) -> Alert {
         last_at: first_at + chrono::TimeDelta::seconds(61),
         count: 3,
         late: Some(7260),
+        finding: None,
         key: vec![("actor".into(), Untrusted::new("bob@example.org"))],
         reason: vec![
             Reason {

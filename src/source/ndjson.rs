@@ -196,6 +196,8 @@ impl NdjsonSource {
             poison,
             cursor: held.after.clone(),
             notices,
+            settled_at: None,
+            aloud_from: None,
             next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },
             windows_owed: 0,
             finished: held.ended && !self.options.follow,

@@ -49,6 +49,8 @@ pub struct VonageOptions {
     pub tiers: Vec<Tier>,
     /// From where on events are evaluated.
     pub start: Start,
+    /// How late an event may become visible for what waits until none can come any more.
+    pub lateness: Duration,
     /// Decides jitter only.
     pub jitter_seed: u64,
 }
@@ -63,7 +65,8 @@ impl VonageOptions {
             first.every = poll_interval;
             first.look_back = first.look_back.max(poll_interval.saturating_mul(4));
         }
-        Self { name: name.into(), tiers, start, jitter_seed: rand::random() }
+        let lateness = tiers.first().map_or(Duration::ZERO, |first| first.look_back);
+        Self { name: name.into(), tiers, start, lateness, jitter_seed: rand::random() }
     }
 }
 
@@ -138,6 +141,8 @@ impl VonageSource {
             poison: step.poison,
             cursor: cursor.clone(),
             notices,
+            settled_at: poller.settled_s(self.options.lateness).map(moment),
+            aloud_from: poller.state.start_s.map(moment),
             next_in,
             windows_owed: poller.state.owed.len() as u64,
             at_fault: poller.fault().map(str::to_owned),

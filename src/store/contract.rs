@@ -118,6 +118,7 @@ pub(super) fn alert(id: &str, event: &StoredEvent) -> NewAlert {
         last_at: event.created_at,
         count: 1,
         late: None,
+        finding: None,
         key: vec![("account_id".into(), Untrusted::new("abcd1234"))],
         reason: Vec::new(),
         event: RawValue::from_string(event.raw.to_string()).expect("JSON"),

@@ -3,6 +3,7 @@
 //! The same harness runs two wrong commit orders, kept here as wrappers around the real store, and must catch both.
 
 mod mutant;
+mod stateful;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

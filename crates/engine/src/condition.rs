@@ -112,6 +112,27 @@ impl Condition {
         self.holds_counting(event, &mut 0)
     }
 
+    /// Feeds a hash with what it asks, so that conditions which ask the same give the same.
+    pub(crate) fn meaning(&self, hasher: &mut blake3::Hasher) {
+        let mut block = |name: &str, parts: &[Self]| {
+            hasher.update(name.as_bytes());
+            hasher.update(&(parts.len() as u64).to_le_bytes());
+            parts.iter().for_each(|part| part.meaning(hasher));
+        };
+        match self {
+            Self::All(parts) => block("all", parts),
+            Self::Any(parts) => block("any", parts),
+            Self::Not(part) => block("not", std::slice::from_ref(part)),
+            Self::Test(test) => {
+                hasher.update(&[u8::from(test.negated)]);
+                hasher.update(&test.fingerprint);
+            }
+            Self::During(during) => {
+                hasher.update(during.written().as_bytes());
+            }
+        }
+    }
+
     /// Like [`Condition::holds`]; adds up values that could not be used.
     pub(crate) fn holds_counting(&self, event: &Event, unusable: &mut u64) -> bool {
         match self {

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
 use crate::diagnostic::Span;
+use crate::event::FieldPath;
+use crate::state::Detection;
 
 pub use event_type::{KNOWN_EVENT_TYPES, OWN_PREFIX};
 pub use list::{Lists, MAX_LIST_BYTES, MAX_LIST_VALUES, ReadList};
@@ -84,6 +86,8 @@ pub struct Rule {
     pub when: Condition,
     /// Exceptions, each with an owner, a reason and perhaps an end.
     pub unless: Vec<Exception>,
+    /// What it asks of several events together; a plain rule fires on each event.
+    pub detection: Option<Detection>,
     /// How a match becomes an alert.
     pub alert: AlertSpec,
     /// Firing and non-firing examples.
@@ -116,8 +120,8 @@ pub struct Exception {
 pub struct AlertSpec {
     /// Title template; the rule's title when absent.
     pub title: Option<crate::template::Template>,
-    /// Dotted field paths (`actor` allowed). Empty: each match is an alert of its own.
-    pub dedup: Vec<String>,
+    /// Dotted field paths (`actor` allowed). Empty: each match is an alert of its own; with a detection its `by`.
+    pub dedup: Vec<FieldPath>,
     /// See [`DEFAULT_QUIET`].
     pub quiet: Duration,
 }

@@ -258,6 +258,7 @@ fn alert(alert_id: &str) -> Alert {
         last_at: start(),
         count: 1,
         late: None,
+        finding: None,
         key: Vec::new(),
         reason: Vec::new(),
         event: serde_json::value::RawValue::from_string("{}".into()).expect("JSON"),

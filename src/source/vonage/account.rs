@@ -53,6 +53,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z)",
     },
     OptionSpec {
+        name: "lateness",
+        kind: OptionKind::Duration(0, 7 * 86_400_000),
+        presence: Presence::Optional,
+        help: "how late an event may become visible before an absence counts it as missing; usually the first look-back",
+    },
+    OptionSpec {
         name: "ca_file",
         kind: OptionKind::Text,
         presence: Presence::Optional,
@@ -87,7 +93,9 @@ pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics:
     });
     let poll_interval = options.duration("poll_interval")?;
     let (start, transport) = (start?, transport.ok()?);
-    let source = VonageSource::new(VonageOptions::new(name, poll_interval, start), transport, context.clock.clone());
+    let mut source = VonageOptions::new(name, poll_interval, start);
+    source.lateness = options.duration("lateness").unwrap_or(source.lateness);
+    let source = VonageSource::new(source, transport, context.clock.clone());
     Some(Built { source: Box::new(source), account: Some(account), reads_stdin: false })
 }
 

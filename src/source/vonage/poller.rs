@@ -266,6 +266,17 @@ impl Poller {
             && self.volatile.rooted.iter().all(|rooted| *rooted)
     }
 
+    /// Up to when (Unix seconds) nothing is missing any more but what is later than `lateness`: the server's time of the
+    /// last root, or the oldest window that is not proven complete.
+    #[must_use]
+    pub fn settled_s(&self, lateness: Duration) -> Option<i64> {
+        let reached_s = self.state.tiers.first()?.frontier_s;
+        let owed_s = self.state.owed.windows().iter().map(|window| window.from_s).min();
+        let complete_s = owed_s.map_or(reached_s, |owed_s| owed_s.min(reached_s));
+        let lateness_s = i64::try_from(lateness.as_secs()).unwrap_or(i64::MAX);
+        (self.state.start_s.is_some() && reached_s > 0).then(|| complete_s.saturating_sub(lateness_s))
+    }
+
     fn root(&self, tier: usize) -> Request {
         let start_s = self.state.start_s.unwrap_or(0);
         let from_s = self.state.tiers.get(tier).map_or(start_s, |tier| tier.frontier_s - tier.look_back_s);

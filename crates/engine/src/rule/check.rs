@@ -115,13 +115,22 @@ pub fn junit(results: &[TestResult]) -> String {
 fn run_test(rule: &Rule, test: &RuleTest) -> Option<Failure> {
     let engine = Engine::new(vec![rule.clone()]);
     let mut batch = engine.batch();
+    let mut last_at = None;
     for (index, fields) in test.events.iter().enumerate() {
         match test_event(index, fields) {
-            Ok(event) => batch.step(SOURCE, &event, event.created_at()),
+            Ok(event) => {
+                // A test is a finite input in order: time goes to each event's stamp and no further.
+                batch.tick(SOURCE, event.created_at(), None);
+                batch.step(SOURCE, &event, event.created_at());
+                last_at = last_at.max(Some(event.created_at()));
+            }
             Err(problem) => {
                 return Some(Failure { message: format!("event {}: {problem}", index + 1), detail: None });
             }
         }
+    }
+    if let Some(last_at) = last_at {
+        batch.tick(SOURCE, last_at, None);
     }
     let effects = batch.finish();
     if effects.title_failures > 0 {
@@ -161,7 +170,13 @@ fn why(alert: &Alert) -> String {
             format!("{} {} {} (it was {actual})", reason.field, reason.operator, reason.expected)
         })
         .collect();
-    if reasons.is_empty() { "it matched every event".into() } else { format!("it matched: {}", reasons.join(", ")) }
+    let found = alert.finding.as_ref().map(|finding| format!("{}; ", finding.summary.single_line(200)));
+    let found = found.unwrap_or_default();
+    if reasons.is_empty() {
+        "it matched every event".into()
+    } else {
+        format!("{found}it matched: {}", reasons.join(", "))
+    }
 }
 
 fn test_event(index: usize, fields: &Value) -> Result<Event, String> {

@@ -95,7 +95,8 @@ fn a_good_rule_is_read_whole() {
     assert_eq!(rule.false_positives, ["travel"]);
     assert_eq!(rule.event_types, ["APP_*", "NUMBER_RELEASE"]);
     assert_eq!(rule.unless[0].until.map(|until| until.to_rfc3339()).as_deref(), Some("2026-12-01T00:00:00+00:00"));
-    assert_eq!(rule.alert.dedup, ["account_id", "source_country"]);
+    let dedup: Vec<&str> = rule.alert.dedup.iter().map(|field| field.as_str()).collect();
+    assert_eq!(dedup, ["account_id", "source_country"]);
     assert_eq!(rule.alert.quiet, Duration::from_secs(5400));
     assert!(rule.enabled);
     assert_eq!((rule.span.line, rule.span.column), (6, 5));

@@ -7,6 +7,7 @@ use crate::diagnostic::{Diagnostics, Span, code, nearest};
 use crate::rule::fact::{self, Fact};
 use crate::rule::list::{Lists, Lookup, reference};
 use crate::rule::{event_type, value};
+use crate::state::PartReader;
 use crate::yaml::fields::{Fields, wrong_kind};
 use crate::yaml::{Key, Kind, Node};
 
@@ -199,6 +200,16 @@ impl<'a> WhenReader<'a> {
                 self.event_types.push(pattern);
             }
         }
+    }
+}
+
+impl PartReader for WhenReader<'_> {
+    fn condition(&mut self, node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Option<Condition> {
+        self.read(node, what, diagnostics)
+    }
+
+    fn list(&mut self, key: &Key, node: &Node, diagnostics: &mut Diagnostics) -> Option<Values> {
+        self.values(key, node, diagnostics)
     }
 }
 
