@@ -123,10 +123,11 @@ impl Ingest {
         }
     }
 
-    /// How long the alerts of each rule stay open. Without `dedup` each match is an alert of its own, and none is open.
+    /// How long the alerts of each rule stay open. Without `dedup` each match of a plain rule is an alert of its own, and none
+    /// is open.
     async fn quiet_times(&self) -> HashMap<String, Duration> {
         let engine = self.engine.lock().await;
-        let folding = engine.rules().iter().filter(|rule| !rule.alert.dedup.is_empty());
+        let folding = engine.rules().iter().filter(|rule| !rule.alert.dedup.is_empty() || rule.detection.is_some());
         folding.map(|rule| (rule.id.clone(), rule.alert.quiet)).collect()
     }
 }
