@@ -8,6 +8,7 @@
 
 pub mod alert;
 pub mod condition;
+pub mod country;
 pub mod diagnostic;
 pub mod engine;
 pub mod event;

@@ -1,6 +1,7 @@
 //! Rules as meant: what the YAML says after it was read, checked and its lists were put in.
 
 pub mod check;
+mod country;
 pub(crate) mod event_type;
 mod fact;
 mod list;
