@@ -23,7 +23,8 @@ pub use build::MAX_REGEX_BYTES;
 pub use during::During;
 pub use explain::{Explanation, MAX_ACTUAL_CHARS};
 
-pub(crate) use ip::{other_spelling, parse_address};
+pub(crate) use ip::other_spelling;
+pub use ip::parse_address;
 
 use std::net::IpAddr;
 
@@ -109,6 +110,17 @@ impl Condition {
     #[must_use]
     pub fn holds(&self, event: &Event) -> bool {
         self.holds_counting(event, &mut 0)
+    }
+
+    /// Whether it asks for something that only an address database knows (`geo.*`).
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::asks_geo),
+            Self::Not(part) => part.asks_geo(),
+            Self::Test(test) => test.target.field.is_geo() || test.matchers.iter().any(Matcher::asks_geo),
+            Self::During(_) => false,
+        }
     }
 
     /// Like [`Condition::holds`]; adds up values that could not be used.

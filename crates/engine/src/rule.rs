@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
 use crate::diagnostic::Span;
+use crate::event::FieldPath;
 
 pub use event_type::{KNOWN_EVENT_TYPES, OWN_PREFIX};
 pub use list::{Lists, MAX_LIST_BYTES, MAX_LIST_VALUES, ReadList};
@@ -93,6 +94,19 @@ pub struct Rule {
     pub enabled: bool,
     /// Where the rule starts.
     pub span: Span,
+}
+
+impl Rule {
+    /// Whether it asks for something that only an address database knows (`geo.*`), in conditions, dedup or title.
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        let is_geo = |path: &String| FieldPath::parse(path).is_ok_and(|path| path.is_geo());
+        let title = self.alert.title.as_ref().is_some_and(|title| title.text().contains("event.geo"));
+        self.when.asks_geo()
+            || self.unless.iter().any(|exception| exception.when.asks_geo())
+            || self.alert.dedup.iter().any(is_geo)
+            || title
+    }
 }
 
 /// A known harmless case.
