@@ -14,11 +14,14 @@ use vigie_engine::route::{self, Route};
 use vigie_engine::rule::Rule;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 
+use crate::geo::Lookup;
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
 use crate::sink::{self, Sink};
+use crate::source::located::Located;
 use crate::source::{self, Source};
 
 mod files;
+mod geo;
 mod mask;
 pub mod reference;
 mod rules;
@@ -26,6 +29,7 @@ pub mod schema;
 pub mod variables;
 
 pub use files::{Directory, Watched, read_files};
+pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[
@@ -52,7 +56,7 @@ pub const SERVER_OPTIONS: &[OptionSpec] = &[OptionSpec {
 }];
 
 /// Top-level keys.
-pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "state", "server"];
+pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "geo", "state", "server"];
 
 /// A configuration as meant.
 pub struct Config {
@@ -64,6 +68,8 @@ pub struct Config {
     pub sinks: Vec<NamedSink>,
     /// In order.
     pub routes: Vec<Route>,
+    /// Address databases, for events that do not come from one of `sources` (theirs are located already).
+    pub geo: Option<Arc<Lookup>>,
     /// Where the store lives.
     pub state_dir: PathBuf,
     /// How long things are kept.
@@ -88,6 +94,13 @@ pub struct NamedSource {
     pub reads_stdin: bool,
     /// Where its name stands.
     pub span: Span,
+}
+
+impl NamedSource {
+    /// Its events come with their place from now on.
+    fn located(self, lookup: &Arc<Lookup>) -> Self {
+        Self { source: Box::new(Located::new(self.source, lookup.clone())), ..self }
+    }
 }
 
 /// A sink by its name.
@@ -141,7 +154,11 @@ pub fn load_files(
         .named("sources")
         .into_iter()
         .filter_map(|(key, node)| build_source(key, node, &expand, &surroundings.sources, diagnostics));
-    let sources: Vec<NamedSource> = sources.collect();
+    let mut sources: Vec<NamedSource> = sources.collect();
+    let lookup = geo::load(&sections, &loaded.rules, &expand, diagnostics);
+    if let Some(lookup) = &lookup {
+        sources = sources.into_iter().map(|named| named.located(lookup)).collect();
+    }
     let mut sinks: Vec<NamedSink> = Vec::new();
     for (key, node) in sections.named("sinks") {
         sinks.extend(build_sink(key, node, &expand, &surroundings.sinks, diagnostics));
@@ -172,6 +189,7 @@ pub fn load_files(
         rules: loaded.rules,
         sinks,
         routes,
+        geo: lookup,
         state_dir: PathBuf::from(state.text("dir").unwrap_or("./state")),
         retention: state.duration("retention").unwrap_or(Duration::from_secs(30 * 86_400)),
         listen,

@@ -30,6 +30,8 @@ pub const RULE_UNCOUNTED: &str = "vigie_rule_uncounted_total";
 pub const UNUSABLE_VALUES: &str = "vigie_unusable_values_total";
 /// Alerts whose title template failed, so that they carry their rule's title.
 pub const TITLE_FAILURES: &str = "vigie_title_failures_total";
+/// Look-ups that an address database could not answer because it is damaged.
+pub const GEO_FAILURES: &str = "vigie_geo_failures_total";
 /// Alerts, by severity and outcome (`routed`, `muted`, `unrouted`).
 pub const ALERTS: &str = "vigie_alerts_total";
 /// Notices of the program about itself, by kind.
@@ -104,6 +106,7 @@ pub const METRICS: &[Metric] = &[
     metric(RULE_UNCOUNTED, Kind::Counter, "rule", "Events that a stateful rule could not count"),
     metric(UNUSABLE_VALUES, Kind::Counter, "", "Field values that a rule could not use"),
     metric(TITLE_FAILURES, Kind::Counter, "", "Alerts whose title template failed"),
+    metric(GEO_FAILURES, Kind::Counter, "", "Look-ups that a damaged address database could not answer"),
     metric(ALERTS, Kind::Counter, "severity, outcome", "Alerts by severity and outcome"),
     metric(NOTICES, Kind::Counter, "kind", "Notices of the program about itself"),
     metric(SINK_NOTICES_DROPPED, Kind::Counter, "sink", "Notices about a sink that found their queue full"),

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::options::{OptionSpec, Options};
 use crate::pipeline::BoxFuture;
 
+pub mod located;
 pub mod ndjson;
 pub mod stamp;
 pub mod vonage;

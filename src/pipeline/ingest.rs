@@ -19,9 +19,11 @@ use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::{Route, destinations};
+use vigie_engine::rule::Rule;
 
 use self::evaluation::Evaluation;
 use super::deliver::Wake;
+use super::drift::{self, Drift};
 use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
@@ -50,6 +52,8 @@ pub struct Outlet {
 pub struct Parts {
     /// Rules and their state, already restored.
     pub engine: Engine,
+    /// Rows of state as the store keeps them, for what is not the engine's.
+    pub drift: Drift,
     /// In order.
     pub routes: Vec<Route>,
     /// All sinks.
@@ -69,6 +73,7 @@ pub struct Parts {
 /// Runs sources.
 pub struct Ingest {
     engine: Mutex<Engine>,
+    drift: std::sync::Mutex<Drift>,
     routes: Vec<Route>,
     outlets: Vec<Outlet>,
     wake: Wake,
@@ -97,9 +102,10 @@ impl Ingest {
     /// Takes the parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, routes, outlets, wake, store, clock, status, dry_run } = parts;
+        let Parts { engine, drift, routes, outlets, wake, store, clock, status, dry_run } = parts;
         Self {
             engine: Mutex::new(engine),
+            drift: std::sync::Mutex::new(drift),
             routes,
             outlets,
             wake,
@@ -183,6 +189,27 @@ impl Ingest {
             .await
     }
 
+    /// Held for moments only, never over a wait.
+    fn drift(&self) -> std::sync::MutexGuard<'_, Drift> {
+        self.drift.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Tells of rules that cannot match what the accounts show, once those are known well enough to say so.
+    ///
+    /// # Errors
+    /// When the store cannot take it.
+    pub async fn tell_of_dead_rules(&self) -> StoreResult<()> {
+        let engine = self.engine.lock().await;
+        let dead = match self.drift().known_types() {
+            Some(types) => {
+                engine.rules().iter().filter(|rule| rule.waits_for_other_than(&types)).map(dead_rule).collect()
+            }
+            None => Vec::new(),
+        };
+        drop(engine);
+        self.notify(dead).await
+    }
+
     async fn absorb(&self, name: &str, fetched: Fetched) -> StoreResult<Absorbed> {
         let now = self.clock.now();
         // Notices first: a crash in between repeats one (it folds), the other order could lose it.
@@ -203,6 +230,10 @@ impl Ingest {
             poison: Some(row.error),
         });
         let newest = events.iter().map(Event::created_at).max();
+        let drift = self.drift().observe(name, &events, fetched.settled_at);
+        if let Some(drift) = &drift {
+            self.notify(drift.notices.clone()).await?;
+        }
         let evaluation = Evaluation {
             events,
             before_start,
@@ -210,6 +241,7 @@ impl Ingest {
             cursor: Some(fetched.cursor.clone()),
             settled_at: fetched.settled_at,
             aloud_from: fetched.aloud_from,
+            drift,
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
@@ -285,7 +317,8 @@ impl Ingest {
     }
 
     async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
-        let Evaluation { mut events, mut before_start, poison, cursor, settled_at, aloud_from, now } = evaluation;
+        let Evaluation { mut events, mut before_start, poison, cursor, settled_at, aloud_from, drift, now } =
+            evaluation;
         evaluation::in_order_of_time(&mut events);
         evaluation::in_order_of_time(&mut before_start);
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
@@ -319,7 +352,7 @@ impl Ingest {
             source: source.to_owned(),
             cursor,
             events: rows,
-            state: effects.state.clone(),
+            state: effects.state.iter().cloned().chain(drift.as_ref().map(drift::Change::row)).collect(),
             alerts,
             folds: effects.folds.clone(),
             deliveries,
@@ -329,6 +362,9 @@ impl Ingest {
         self.store.commit(batch).await?;
         self.unrouted.forget(&unmuted);
         engine.apply(changes);
+        if let Some(drift) = drift {
+            self.drift().apply(drift);
+        }
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
             gauge!(names::STATE_KEYS, "rule" => rule_id.to_owned()).set(keys as f64);
@@ -421,6 +457,11 @@ impl Ingest {
             Fault::Stop => Err(SourceEnd::Stopped(error.message)),
         })
     }
+}
+
+fn dead_rule(rule: &Rule) -> SelfNotice {
+    let text = format!("it needs {}, which no account has shown", rule.event_types.join(", "));
+    SelfNotice { event_type: "VIGIE_EVENT_TYPE_UNSEEN", about: rule.id.clone(), text }
 }
 
 fn outcome(new: &NewAlert) -> &'static str {

@@ -16,6 +16,7 @@ mod cli;
 mod crash;
 mod delivery;
 mod full_disk;
+mod geo;
 mod hostile;
 mod operator;
 mod pack;

@@ -23,7 +23,8 @@ pub use build::MAX_REGEX_BYTES;
 pub use during::During;
 pub use explain::{Explanation, MAX_ACTUAL_CHARS};
 
-pub(crate) use ip::{other_spelling, parse_address};
+pub(crate) use ip::other_spelling;
+pub use ip::parse_address;
 
 use std::net::IpAddr;
 
@@ -130,6 +131,17 @@ impl Condition {
             Self::During(during) => {
                 hasher.update(during.written().as_bytes());
             }
+        }
+    }
+
+    /// Whether it asks for something that only an address database knows (`geo.*`).
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::asks_geo),
+            Self::Not(part) => part.asks_geo(),
+            Self::Test(test) => test.target.field.is_geo() || test.matchers.iter().any(Matcher::asks_geo),
+            Self::During(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@
 //! flat tape of spans; nothing is copied or decoded before somebody asks. Of two equal keys the last one counts.
 
 mod digest;
+mod geo;
 mod path;
 mod reader;
 mod tape;
@@ -16,10 +17,12 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 pub use digest::{Digest, text_digest};
+pub use geo::{GEO, GEO_FIELDS, Geo};
 pub use path::{FieldPath, MAX_PATH_SEGMENTS};
 pub use reader::MAX_EVENT_DEPTH;
 pub use tape::{Value, View};
 
+use geo::GeoFields;
 use tape::Node;
 
 /// Largest raw event in bytes. An intruder chooses the content; a larger one becomes poison (kept, reported, not matched).
@@ -32,6 +35,7 @@ pub struct Event {
     created_at: DateTime<Utc>,
     raw: Arc<str>,
     tape: Arc<[Node]>,
+    geo: Option<GeoFields>,
 }
 
 /// Why a text is no event.
@@ -58,7 +62,15 @@ impl Event {
         if !tape.first().is_some_and(Node::is_object) {
             return Err(EventError::NotAnObject);
         }
-        Ok(Self { id: id.into(), created_at, raw, tape: tape.into() })
+        Ok(Self { id: id.into(), created_at, raw, tape: tape.into(), geo: None })
+    }
+
+    /// With what an address database says of its `source_ip`, under `geo.`; the event itself stays as it came.
+    #[must_use]
+    pub fn with_geo(mut self, geo: &Geo) -> Self {
+        let geo = geo.fields(self.text("source_country").as_deref());
+        self.geo = geo;
+        self
     }
 
     /// The same record under another identity and time: for a source that must read it before it knows them.
@@ -95,7 +107,7 @@ impl Event {
         View::root(&self.raw, &self.tape)
     }
 
-    /// The first text, number or boolean at a path, as text. `actor`, `context.*` and `*` are understood.
+    /// The first text, number or boolean at a path, as text. `actor`, `geo.*`, `context.*` and `*` are understood.
     #[must_use]
     pub fn text(&self, path: &str) -> Option<Cow<'_, str>> {
         let path = FieldPath::parse(path).ok()?;
@@ -131,6 +143,19 @@ impl Event {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         self.root().to_json()
+    }
+
+    /// Like [`Event::to_json`], with `geo` as paths see it: what a template may show.
+    #[must_use]
+    pub fn fields_to_json(&self) -> serde_json::Value {
+        let mut fields = self.to_json();
+        if let serde_json::Value::Object(members) = &mut fields {
+            members.remove(GEO);
+            if let Some(geo) = self.geo.as_ref().and_then(|geo| geo.root().member(GEO)) {
+                members.insert(GEO.to_owned(), geo.to_json());
+            }
+        }
+        fields
     }
 }
 

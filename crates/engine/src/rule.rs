@@ -1,6 +1,7 @@
 //! Rules as meant: what the YAML says after it was read, checked and its lists were put in.
 
 pub mod check;
+mod country;
 pub(crate) mod event_type;
 mod fact;
 mod list;
@@ -100,6 +101,31 @@ pub struct Rule {
     pub enabled: bool,
     /// Where the rule starts.
     pub span: Span,
+}
+
+impl Rule {
+    /// Whether it needs event types, and none of these is one of them; the program's own rules and types aside.
+    #[must_use]
+    pub fn waits_for_other_than(&self, shown: &[&str]) -> bool {
+        let is_unseen = |pattern: &String| {
+            let pattern = pattern.to_uppercase();
+            !pattern.starts_with(OWN_PREFIX)
+                && !shown.iter().any(|name| event_type::wildcard(&pattern, &name.to_uppercase()))
+        };
+        self.enabled && !self.event_types.is_empty() && self.event_types.iter().all(is_unseen)
+    }
+
+    /// Whether it asks for something that only an address database knows (`geo.*`), in conditions, detection, dedup or
+    /// title. A `travel` does without one.
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        let title = self.alert.title.as_ref().is_some_and(|title| title.text().contains("event.geo"));
+        self.when.asks_geo()
+            || self.unless.iter().any(|exception| exception.when.asks_geo())
+            || self.alert.dedup.iter().any(FieldPath::is_geo)
+            || self.detection.as_ref().is_some_and(Detection::asks_geo)
+            || title
+    }
 }
 
 /// A known harmless case.

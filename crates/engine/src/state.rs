@@ -179,6 +179,17 @@ impl Detection {
         &self.kind
     }
 
+    /// Whether it keeps apart or compares what only an address database knows.
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        let compared = match &self.question {
+            Question::Distinct(distinct) => std::slice::from_ref(&distinct.field),
+            Question::FirstSeen(first_seen) => first_seen.of.as_slice(),
+            _ => &[],
+        };
+        self.by.iter().chain(compared).any(FieldPath::is_geo)
+    }
+
     /// Notes an event and says what fires now.
     pub(crate) fn note(&self, sighting: &Sighting<'_>, rows: &mut dyn Rows) -> Noted {
         let Some(group) = GroupKey::complete(sighting.source, sighting.event, &self.by) else {

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use vigie_engine::event::Event;
 
+use crate::pipeline::drift;
 use crate::source::Cursor;
 use crate::store::StoredEvent;
 
@@ -17,6 +18,7 @@ pub(super) struct Evaluation {
     pub(super) cursor: Option<Cursor>,
     pub(super) settled_at: Option<DateTime<Utc>>,
     pub(super) aloud_from: Option<DateTime<Utc>>,
+    pub(super) drift: Option<drift::Change>,
     pub(super) now: DateTime<Utc>,
 }
 
@@ -30,6 +32,7 @@ impl Evaluation {
             cursor: None,
             settled_at: None,
             aloud_from: None,
+            drift: None,
             now,
         }
     }

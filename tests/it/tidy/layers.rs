@@ -13,7 +13,7 @@ const PROGRAM: &[&[&str]] = &[
     &["config"],
     &["pipeline"],
     &["source", "store", "sink"],
-    &["options"],
+    &["options", "geo"],
     &["clock", "secret", "metrics", "backoff"],
 ];
 

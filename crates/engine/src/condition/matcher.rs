@@ -50,6 +50,11 @@ pub(super) struct Target {
 const EVENT_TIME_FIELD: &str = "created_at";
 
 impl Matcher {
+    /// Whether it compares with something that only an address database knows.
+    pub(super) fn asks_geo(&self) -> bool {
+        matches!(self, Self::SameAs { fields, .. } if fields.iter().any(FieldPath::is_geo))
+    }
+
     /// Whether the event fits, and the value that made it so.
     pub(super) fn find<'e>(&self, target: &Target, event: &'e Event, unusable: &mut u64) -> (bool, Option<View<'e>>) {
         if target.every {

@@ -55,6 +55,7 @@ codes! {
     UNUSED_LIST = "W0205", "a list that nothing uses";
     NO_RULES = "W0206", "a rule file without rules and lists";
     NEEDS_A_LIST = "W0207", "two equalities on one field, which only a list of values can fulfil";
+    UNKNOWN_COUNTRY = "W0208", "two letters that are no country code, or a country's name in place of its code";
     UNREACHABLE_ROUTE = "W0240", "a route behind one that takes every alert";
     NO_CATCH_ALL = "W0241", "alerts that no route takes";
 }
