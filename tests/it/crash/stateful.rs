@@ -82,7 +82,7 @@ fn happen(api: &Api, rng: &mut SmallRng, round: usize) {
     let user = format!("u{}.{}@example.org", round / ROUNDS_PER_USER, rng.random_range(0..2));
     let (country, ip) = [("GB", "192.0.2.1"), ("FR", "192.0.2.2"), ("JP", "192.0.2.3")][rng.random_range(0..3)];
     api.happen_with(kind, |event| {
-        event.user_email = Some(user.into());
+        event.user_email = Some(user);
         event.source_ip = ip.into();
         event.source_country = Some(country.into());
     });
@@ -112,7 +112,7 @@ async fn alerts(place: &Place) -> Alerts {
 async fn settle(place: &Place, api: &Api, receiver: &Receiver) {
     let process = place.start(&["run", "-c", "vigie.yaml"]);
     let last = format!("last{}@example.org", api.pushed().len());
-    api.happen_with("APP_CREATE", |event| event.user_email = Some(last.clone().into()));
+    api.happen_with("APP_CREATE", |event| event.user_email = Some(last.clone()));
     let has_last = |received: &[Received]| {
         let mut bodies = received.iter().filter(|request| request.accepted).map(Received::json);
         bodies.any(|alert| alert["rule"]["id"] == "never-enabled" && alert["key"]["user_email"] == last.as_str())
