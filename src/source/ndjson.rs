@@ -2,12 +2,13 @@
 //!
 //! It never loses a line to its neighbours (a bad one becomes poison) and never reads a line of any length into
 //! memory. The cursor is a byte offset. A batch is held until its cursor comes back, because stdin cannot be read
-//! twice.
+//! twice. A file that was rotated while nobody read it is read to its end under its new name first.
 
 mod build;
 mod identity;
 mod line;
 mod reader;
+mod rotated;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -134,8 +135,8 @@ impl NdjsonSource {
                     bytes += line.bytes.len();
                     lines.push(line);
                 }
-                None if self.options.follow
-                    && reader.take_up_next().await.map_err(|error| self.unreadable(&error))? => {}
+                None if (self.options.follow || reader.is_rotated())
+                    && reader.take_up_next(self.options.follow).await.map_err(|error| self.unreadable(&error))? => {}
                 None => {
                     ended = true;
                     break;
@@ -159,8 +160,15 @@ impl NdjsonSource {
         let mut reader = Reader::open(self.options.path.as_deref()).await.map_err(|error| self.unreadable(&error))?;
         let resumed = match (&self.options.path, position.file) {
             (None, _) | (Some(_), 0) => true,
-            (Some(_), file) => {
-                file == reader.file() && reader.seek(position.offset).await.map_err(|error| self.unreadable(&error))?
+            (Some(_), file) if file == reader.file() => {
+                reader.seek(position.offset).await.map_err(|error| self.unreadable(&error))?
+            }
+            (Some(path), file) => {
+                let rest = Reader::open_rotated(path, file, position.offset).await;
+                if let Some(rest) = rest.map_err(|error| self.unreadable(&error))? {
+                    return Ok(if self.options.follow { rest } else { rest.is_left() });
+                }
+                false
             }
         };
         if !resumed {

@@ -8,6 +8,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
 use vigie_engine::event::MAX_EVENT_BYTES;
 
+use super::rotated;
+
 /// A line without its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
@@ -27,6 +29,8 @@ pub(super) struct Reader {
     partial_bytes: u64,
     /// Another file has its name: what is still written to this one is read before the other is taken up.
     rotated: bool,
+    /// The files of this rotation that were read before and with this one; as many as `rotated` looks into at most.
+    passed: Vec<u64>,
 }
 
 impl Reader {
@@ -44,7 +48,29 @@ impl Reader {
             partial: Vec::new(),
             partial_bytes: 0,
             rotated: false,
+            passed: vec![identity],
         })
+    }
+
+    /// Opens a file that was rotated away from `path` while nobody read it; `None` when it is not found any more.
+    pub(super) async fn open_rotated(path: &Path, file: u64, offset: u64) -> std::io::Result<Option<Self>> {
+        let Some(place) = rotated::find(path, file, offset).await else { return Ok(None) };
+        let mut reader = Self::open(Some(&place)).await?;
+        reader.path = Some(path.to_owned());
+        // Between the look and the opening it may have been rotated once more.
+        let is_it = reader.file == file && reader.seek(offset).await?;
+        Ok(is_it.then_some(reader))
+    }
+
+    /// Takes the file for one that nobody writes to any more, as a source without `follow` does with its own.
+    pub(super) fn is_left(mut self) -> Self {
+        self.rotated = true;
+        self
+    }
+
+    /// Whether another file has its name.
+    pub(super) fn is_rotated(&self) -> bool {
+        self.rotated
     }
 
     /// Identity of the file; 0 for stdin.
@@ -87,8 +113,9 @@ impl Reader {
     }
 
     /// At the end: the next file where this one was rotated away, the beginning where it was truncated. True when there is
-    /// something to read again. A rotation is followed at the second look, because the writer may still have the old file.
-    pub(super) async fn take_up_next(&mut self) -> std::io::Result<bool> {
+    /// something to read again. A rotation is followed at the second look, because the writer may still have the old file;
+    /// where there was more than one since the last look, file by file.
+    pub(super) async fn take_up_next(&mut self, follow: bool) -> std::io::Result<bool> {
         let Some(path) = self.path.clone() else { return Ok(false) };
         let there = match tokio::fs::metadata(&path).await {
             // Between two files of a rotation there may be none; what is open stays open.
@@ -99,7 +126,15 @@ impl Reader {
             if !std::mem::replace(&mut self.rotated, true) {
                 return Ok(false);
             }
-            *self = Self::open(Some(&path)).await?;
+            let next = rotated::after(&path, self.file, &self.passed).await;
+            let is_between = next != path;
+            let mut reader = Self::open(Some(&next)).await?;
+            if is_between {
+                reader.rotated = !follow;
+                reader.passed.append(&mut self.passed);
+                reader.path = Some(path);
+            }
+            *self = reader;
             return Ok(true);
         }
         if there.len() < self.offset + self.partial_bytes {
@@ -118,14 +153,14 @@ impl Reader {
 }
 
 #[cfg(unix)]
-fn identity(metadata: &std::fs::Metadata) -> u64 {
+pub(super) fn identity(metadata: &std::fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     metadata.ino()
 }
 
 /// Elsewhere files have no number: the time of creation tells two of them apart.
 #[cfg(not(unix))]
-fn identity(metadata: &std::fs::Metadata) -> u64 {
+pub(super) fn identity(metadata: &std::fs::Metadata) -> u64 {
     let created = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     created.map_or(1, |since| u64::try_from(since.as_nanos()).unwrap_or(1))
 }

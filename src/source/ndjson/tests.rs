@@ -137,3 +137,100 @@ async fn what_cannot_be_read_stops_a_finite_source_only() {
     let followed = source(missing, true).fetch(None, &MemoryStore::new()).await.expect_err("missing");
     assert_eq!(followed.fault, Fault::RetryAfter(FOLLOW_INTERVAL));
 }
+
+/// Writes a file that was last changed so many seconds after the first.
+fn write(path: &std::path::Path, text: &str, at_s: u64) {
+    std::fs::write(path, text).expect("written");
+    let changed = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + at_s);
+    std::fs::File::options().append(true).open(path).and_then(|file| file.set_modified(changed)).expect("set");
+}
+
+/// Fetches until nothing comes for two looks.
+async fn drain(source: &mut NdjsonSource, mut cursor: Cursor) -> (Vec<String>, Vec<Notice>) {
+    let (mut events, mut notices, mut idle) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..50 {
+        let fetched = fetch(source, Some(&cursor)).await;
+        idle = if fetched.events.is_empty() { idle + 1 } else { 0 };
+        assert_eq!(fetched.poison, []);
+        events.extend(ids(&fetched).into_iter().map(str::to_owned));
+        notices.extend(fetched.notices);
+        cursor = fetched.cursor;
+        if fetched.finished || idle == 3 {
+            break;
+        }
+    }
+    (events, notices)
+}
+
+#[tokio::test]
+async fn the_rest_of_a_file_that_was_rotated_meanwhile_is_read_first() {
+    for (name, follow) in [("log.1", true), ("log-20260301", true), ("log.2026-03-01", false), ("log.1", false)] {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("log");
+        std::fs::write(&path, line(0)).expect("written");
+        let before = fetch(&mut source(&path, follow), None).await;
+        assert_eq!(ids(&before), ["e0"]);
+        // The last line of the old file was never ended; a lock and a link are no logs.
+        std::fs::write(&path, format!("{}{}{}", line(0), line(1), line(2).trim_end())).expect("written");
+        std::fs::rename(&path, dir.path().join(name)).expect("renamed");
+        std::fs::write(dir.path().join("log.lock"), "not json\n").expect("written");
+        std::fs::write(&path, line(3)).expect("written");
+        let mut again = source(&path, follow);
+        let (events, notices) = drain(&mut again, before.cursor.clone()).await;
+        assert_eq!((events, notices), (["e1", "e2", "e3"].map(str::to_owned).to_vec(), Vec::new()), "{name} {follow}");
+    }
+}
+
+#[tokio::test]
+async fn files_between_the_rotated_one_and_the_present_one_are_read_in_their_order() {
+    for follow in [true, false] {
+        let dir = tempfile::tempdir().expect("dir");
+        let (path, place) = (dir.path().join("log"), |name: &str| dir.path().join(name));
+        std::fs::write(&path, line(0)).expect("written");
+        let before = fetch(&mut source(&path, follow), None).await;
+        std::fs::rename(&path, place("log.10")).expect("renamed");
+        write(&place("log.10"), &format!("{}{}", line(0), line(1)), 10);
+        write(&place("log.11"), &line(90), 5);
+        write(&place("log.9"), &line(2), 20);
+        write(&place("log.1"), &line(3), 30);
+        write(&place("log.index"), "not json\n", 25);
+        std::os::unix::fs::symlink(place("log.index"), place("log.8")).expect("linked");
+        write(&path, &line(4), 40);
+        let first = fetch(&mut source(&path, follow), Some(&before.cursor)).await;
+        assert_eq!(ids(&first).first(), Some(&"e1"));
+        let (mut events, notices) = drain(&mut source(&path, follow), before.cursor.clone()).await;
+        assert_eq!((events.join(" "), notices), ("e1 e2 e3 e4".to_owned(), Vec::new()), "follow: {follow}");
+        // A file that was read and is changed by somebody does not come again.
+        let mut reading = source(&path, true);
+        let (mut looked, mut seen) = (fetch(&mut reading, Some(&before.cursor)).await, Vec::new());
+        for _ in 0..10 {
+            seen.extend(ids(&looked).into_iter().map(str::to_owned));
+            if seen.len() == 2 {
+                write(&place("log.10"), &format!("{}{}", line(0), line(1)), 35);
+            }
+            looked = fetch(&mut reading, Some(&looked.cursor)).await;
+        }
+        assert_eq!(seen.join(" "), "e1 e2 e3 e4");
+        write(&place("log.10"), &format!("{}{}", line(0), line(1)), 10);
+        // A restart in between goes on where it was.
+        (events, _) = drain(&mut source(&path, follow), first.cursor.clone()).await;
+        assert_eq!([ids(&first).join(" "), events.join(" ")].join(" ").trim_end(), "e1 e2 e3 e4");
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_file_that_is_gone_or_cut_is_told() {
+    for (name, kept) in [("elsewhere", true), ("log.1", false), ("logs.1", true)] {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("log");
+        std::fs::write(&path, line(0)).expect("written");
+        let before = fetch(&mut source(&path, true), None).await;
+        let text = if kept { format!("{}{}", line(0), line(1)) } else { "{}\n".to_owned() };
+        std::fs::write(&path, text).expect("written");
+        std::fs::rename(&path, dir.path().join(name)).expect("renamed");
+        std::fs::write(&path, line(3)).expect("written");
+        let (events, notices) = drain(&mut source(&path, true), before.cursor).await;
+        assert_eq!(events, ["e3"], "{name}");
+        assert_eq!(notices.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [NoticeKind::AnchorMissing], "{name}");
+    }
+}
