@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Wake};
 use crate::pipeline::drift::Drift;
+use crate::pipeline::history::History;
 use crate::pipeline::ingest::{Ingest, Outlet, Parts, SourceEnd};
 use crate::pipeline::notice::SelfNotice;
 use crate::pipeline::status::Status;
@@ -68,7 +69,7 @@ impl Daemon {
         let loaded = self.store.load().await?;
         let Loaded { cursors, state, lanes: lane_states } = loaded;
         let mut engine = Engine::new(config.rules);
-        let drift = Drift::restore(&state);
+        let (drift, history) = (Drift::restore(&state), History::restore(&state));
         let unusable = engine.restore(state);
         if !unusable.is_empty() {
             tracing::error!(rows = unusable.len(), first = ?unusable.first(), "rule state that cannot be read is not used");
@@ -88,6 +89,7 @@ impl Daemon {
         let ingest = Arc::new(Ingest::new(Parts {
             engine,
             drift,
+            history,
             routes: config.routes,
             outlets,
             wake: wake.clone(),

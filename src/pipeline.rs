@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 pub mod deliver;
 pub mod drift;
+pub mod history;
 pub mod ingest;
 pub mod notice;
 pub mod status;

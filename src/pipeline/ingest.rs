@@ -24,6 +24,7 @@ use vigie_engine::rule::Rule;
 use self::evaluation::Evaluation;
 use super::deliver::Wake;
 use super::drift::{self, Drift};
+use super::history::{self, History};
 use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
@@ -52,8 +53,10 @@ pub struct Outlet {
 pub struct Parts {
     /// Rules and their state, already restored.
     pub engine: Engine,
-    /// Rows of state as the store keeps them, for what is not the engine's.
+    /// What the accounts have shown so far.
     pub drift: Drift,
+    /// What was read of the time before the start.
+    pub history: History,
     /// In order.
     pub routes: Vec<Route>,
     /// All sinks.
@@ -74,6 +77,7 @@ pub struct Parts {
 pub struct Ingest {
     engine: Mutex<Engine>,
     drift: std::sync::Mutex<Drift>,
+    history: std::sync::Mutex<History>,
     routes: Vec<Route>,
     outlets: Vec<Outlet>,
     wake: Wake,
@@ -102,10 +106,11 @@ impl Ingest {
     /// Takes the parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, drift, routes, outlets, wake, store, clock, status, dry_run } = parts;
+        let Parts { engine, drift, history, routes, outlets, wake, store, clock, status, dry_run } = parts;
         Self {
             engine: Mutex::new(engine),
             drift: std::sync::Mutex::new(drift),
+            history: std::sync::Mutex::new(history),
             routes,
             outlets,
             wake,
@@ -194,6 +199,21 @@ impl Ingest {
         self.drift.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Once all of the history is read. A crash between the two repeats the summary, the other order could lose it.
+    async fn tell_of_history(&self, name: &str, now: DateTime<Utc>) -> StoreResult<()> {
+        let Some((notice, told)) = self.history().summary(name) else { return Ok(()) };
+        self.notify(vec![notice]).await?;
+        let batch =
+            IngestBatch { source: name.to_owned(), state: vec![told.row()], at: Some(now), ..IngestBatch::default() };
+        self.store.commit(batch).await?;
+        self.history().apply(told);
+        Ok(())
+    }
+
     /// Tells of rules that cannot match what the accounts show, once those are known well enough to say so.
     ///
     /// # Errors
@@ -245,6 +265,9 @@ impl Ingest {
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
+        if fetched.caught_up && fetched.reads_history {
+            self.tell_of_history(name, now).await?;
+        }
 
         counter!(names::EVENTS, "source" => name.to_owned()).increment(event_count);
         counter!(names::EVENTS_POISON, "source" => name.to_owned()).increment(poison_count);
@@ -334,6 +357,8 @@ impl Ingest {
             batch.tick(source, settled_at, aloud_from);
         }
         let mut effects = batch.finish();
+        let stamps: Vec<DateTime<Utc>> = before_start.iter().map(Event::created_at).collect();
+        let history = self.history().add(source, &stamps, &effects.learned);
         let changes = std::mem::take(&mut effects.changes);
         let mut rows: Vec<StoredEvent> = before_start.iter().chain(&events).map(stored).collect();
         rows.extend(poison);
@@ -352,7 +377,13 @@ impl Ingest {
             source: source.to_owned(),
             cursor,
             events: rows,
-            state: effects.state.iter().cloned().chain(drift.as_ref().map(drift::Change::row)).collect(),
+            state: effects
+                .state
+                .iter()
+                .cloned()
+                .chain(drift.as_ref().map(drift::Change::row))
+                .chain(history.as_ref().map(history::Change::row))
+                .collect(),
             alerts,
             folds: effects.folds.clone(),
             deliveries,
@@ -364,6 +395,9 @@ impl Ingest {
         engine.apply(changes);
         if let Some(drift) = drift {
             self.drift().apply(drift);
+        }
+        if let Some(history) = history {
+            self.history().apply(history);
         }
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {

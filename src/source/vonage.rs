@@ -49,6 +49,8 @@ pub struct VonageOptions {
     pub tiers: Vec<Tier>,
     /// From where on events are evaluated.
     pub start: Start,
+    /// How far before its start the history is read at the first start, for rules that remember; it never alerts.
+    pub backfill: Option<Duration>,
     /// How late an event may become visible for what waits until none can come any more.
     pub lateness: Duration,
     /// Decides jitter only.
@@ -66,7 +68,7 @@ impl VonageOptions {
             first.look_back = first.look_back.max(poll_interval.saturating_mul(4));
         }
         let lateness = tiers.first().map_or(Duration::ZERO, |first| first.look_back);
-        Self { name: name.into(), tiers, start, lateness, jitter_seed: rand::random() }
+        Self { name: name.into(), tiers, start, backfill: None, lateness, jitter_seed: rand::random() }
     }
 }
 
@@ -106,7 +108,8 @@ impl VonageSource {
         let look_backs_s = look_backs_s(&self.options.tiers);
         let state =
             cursor.map(|cursor| State::read(cursor, &look_backs_s)).transpose().map_err(|error| stop(&error))?;
-        let poller = Poller::new(&self.options.tiers, self.options.start, state, Instant::now());
+        let poller = Poller::new(&self.options.tiers, self.options.start, state, Instant::now())
+            .reading_back(self.options.backfill);
         self.current = Some((cursor.cloned(), poller.clone()));
         Ok(poller)
     }
@@ -143,6 +146,7 @@ impl VonageSource {
             notices,
             settled_at: poller.settled_s(self.options.lateness).map(moment),
             aloud_from: poller.state.start_s.map(moment),
+            reads_history: self.options.backfill.is_some(),
             next_in,
             windows_owed: poller.state.owed.len() as u64,
             at_fault: poller.fault().map(str::to_owned),

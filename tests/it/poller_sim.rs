@@ -86,6 +86,7 @@ impl Daemon {
             name: SOURCE.into(),
             tiers: scenario.tiers.clone(),
             start: scenario.start,
+            backfill: None,
             lateness: Duration::from_secs(600),
             jitter_seed: scenario.seed,
         };

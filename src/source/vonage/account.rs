@@ -53,6 +53,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z)",
     },
     OptionSpec {
+        name: "backfill",
+        kind: OptionKind::Duration(3_600_000, 400 * 86_400_000),
+        presence: Presence::Optional,
+        help: "how far before `start` the history is read at the first start; stateful rules learn from it, nothing of it alerts",
+    },
+    OptionSpec {
         name: "lateness",
         kind: OptionKind::Duration(0, 7 * 86_400_000),
         presence: Presence::Optional,
@@ -94,6 +100,7 @@ pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics:
     let poll_interval = options.duration("poll_interval")?;
     let (start, transport) = (start?, transport.ok()?);
     let mut source = VonageOptions::new(name, poll_interval, start);
+    source.backfill = options.duration("backfill");
     source.lateness = options.duration("lateness").unwrap_or(source.lateness);
     let source = VonageSource::new(source, transport, context.clock.clone());
     Some(Built { source: Box::new(source), account: Some(account), reads_stdin: false })

@@ -184,6 +184,8 @@ pub struct Poller {
     pub state: State,
     tiers: Vec<Tier>,
     start: Start,
+    /// How far before the start is read at the first one, in seconds.
+    backfill_s: i64,
     volatile: Volatile,
 }
 
@@ -218,7 +220,7 @@ impl Poller {
             stumbles: Vec::new(),
             deferred: None,
         };
-        Self { state, tiers: tiers.to_vec(), start, volatile }
+        Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile }
     }
 
     /// What to ask for now.
@@ -264,6 +266,13 @@ impl Poller {
             && self.volatile.zone_row.is_none()
             && self.state.owed.is_empty()
             && self.volatile.rooted.iter().all(|rooted| *rooted)
+    }
+
+    /// At the very first start what lies so far before it is read too.
+    #[must_use]
+    pub fn reading_back(mut self, backfill: Option<Duration>) -> Self {
+        self.backfill_s = backfill.map_or(0, |backfill| i64::try_from(backfill.as_secs()).unwrap_or(i64::MAX));
+        self
     }
 
     /// Up to when (Unix seconds) nothing is missing any more but what is later than `lateness`: the server's time of the

@@ -79,6 +79,11 @@ impl Poller {
         };
         self.state.start_s = Some(start_s);
         self.state.tiers.iter_mut().for_each(|tier| tier.frontier_s = start_s);
+        if self.backfill_s > 0 {
+            // Owed like any other window: read piece by piece, proven complete, durable over restarts.
+            let from_s = start_s.saturating_sub(self.backfill_s).max(0);
+            self.state.owed.add(Window { from_s, to_s: start_s, proven_s: 0 });
+        }
     }
 
     /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The
