@@ -102,8 +102,9 @@ pub struct Fetched {
     pub settled_at: Option<DateTime<Utc>>,
     /// Where alerts begin: what time decides before it stays silent.
     pub aloud_from: Option<DateTime<Utc>>,
-    /// The source was told to read what lies before its start; a summary is told when that is done.
-    pub reads_history: bool,
+    /// The source was told to read what lies before its start, from here on: rules that remember learn from it, and a
+    /// summary is told when that is done.
+    pub learn_from: Option<DateTime<Utc>>,
     /// How long to wait before the next `fetch`; zero while something is owed.
     pub next_in: Duration,
     /// Windows that are not yet proven complete.

@@ -92,7 +92,7 @@ impl Source for Scripted {
                 notices: Vec::new(),
                 settled_at: None,
                 aloud_from: None,
-                reads_history: false,
+                learn_from: None,
                 next_in: Duration::ZERO,
                 windows_owed: 0,
                 finished: true,

@@ -3,6 +3,7 @@
 //! It never sends anything and never moves a cursor without what the cursor stands for. A failed commit leaves engine and
 //! source where they were, so the same request gives the same result.
 
+mod accounts;
 mod evaluation;
 mod full;
 mod unrouted;
@@ -19,12 +20,11 @@ use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::{Route, destinations};
-use vigie_engine::rule::Rule;
 
 use self::evaluation::Evaluation;
 use super::deliver::Wake;
-use super::drift::{self, Drift};
-use super::history::{self, History};
+use super::drift::Drift;
+use super::history::History;
 use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
@@ -76,8 +76,7 @@ pub struct Parts {
 /// Runs sources.
 pub struct Ingest {
     engine: Mutex<Engine>,
-    drift: std::sync::Mutex<Drift>,
-    history: std::sync::Mutex<History>,
+    accounts: accounts::Accounts,
     routes: Vec<Route>,
     outlets: Vec<Outlet>,
     wake: Wake,
@@ -109,8 +108,7 @@ impl Ingest {
         let Parts { engine, drift, history, routes, outlets, wake, store, clock, status, dry_run } = parts;
         Self {
             engine: Mutex::new(engine),
-            drift: std::sync::Mutex::new(drift),
-            history: std::sync::Mutex::new(history),
+            accounts: accounts::Accounts::new(drift, history),
             routes,
             outlets,
             wake,
@@ -194,42 +192,6 @@ impl Ingest {
             .await
     }
 
-    /// Held for moments only, never over a wait.
-    fn drift(&self) -> std::sync::MutexGuard<'_, Drift> {
-        self.drift.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Once all of the history is read. A crash between the two repeats the summary, the other order could lose it.
-    async fn tell_of_history(&self, name: &str, now: DateTime<Utc>) -> StoreResult<()> {
-        let Some((notice, told)) = self.history().summary(name) else { return Ok(()) };
-        self.notify(vec![notice]).await?;
-        let batch =
-            IngestBatch { source: name.to_owned(), state: vec![told.row()], at: Some(now), ..IngestBatch::default() };
-        self.store.commit(batch).await?;
-        self.history().apply(told);
-        Ok(())
-    }
-
-    /// Tells of rules that cannot match what the accounts show, once those are known well enough to say so.
-    ///
-    /// # Errors
-    /// When the store cannot take it.
-    pub async fn tell_of_dead_rules(&self) -> StoreResult<()> {
-        let engine = self.engine.lock().await;
-        let dead = match self.drift().known_types() {
-            Some(types) => {
-                engine.rules().iter().filter(|rule| rule.waits_for_other_than(&types)).map(dead_rule).collect()
-            }
-            None => Vec::new(),
-        };
-        drop(engine);
-        self.notify(dead).await
-    }
-
     async fn absorb(&self, name: &str, fetched: Fetched) -> StoreResult<Absorbed> {
         let now = self.clock.now();
         // Notices first: a crash in between repeats one (it folds), the other order could lose it.
@@ -250,10 +212,8 @@ impl Ingest {
             poison: Some(row.error),
         });
         let newest = events.iter().map(Event::created_at).max();
-        let drift = self.drift().observe(name, &events, fetched.settled_at);
-        if let Some(drift) = &drift {
-            self.notify(drift.notices.clone()).await?;
-        }
+        let drift = self.accounts.observe(name, &events, fetched.settled_at);
+        self.notify(drift.as_ref().map(|drift| drift.notices.clone()).unwrap_or_default()).await?;
         let evaluation = Evaluation {
             events,
             before_start,
@@ -261,11 +221,12 @@ impl Ingest {
             cursor: Some(fetched.cursor.clone()),
             settled_at: fetched.settled_at,
             aloud_from: fetched.aloud_from,
+            learn_from: fetched.learn_from,
             drift,
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
-        if fetched.caught_up && fetched.reads_history {
+        if fetched.caught_up && fetched.learn_from.is_some() {
             self.tell_of_history(name, now).await?;
         }
 
@@ -340,28 +301,13 @@ impl Ingest {
     }
 
     async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
-        let Evaluation { mut events, mut before_start, poison, cursor, settled_at, aloud_from, drift, now } =
-            evaluation;
-        evaluation::in_order_of_time(&mut events);
-        evaluation::in_order_of_time(&mut before_start);
+        let mut evaluation = evaluation.in_order();
+        let (now, drift) = (evaluation.now, evaluation.drift.take());
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
         let mut engine = self.engine.lock().await;
-        let mut batch = engine.batch();
-        for event in &before_start {
-            batch.learn(source, event, now);
-        }
-        for event in &events {
-            batch.step(source, event, now);
-        }
-        if let Some(settled_at) = settled_at {
-            batch.tick(source, settled_at, aloud_from);
-        }
-        let mut effects = batch.finish();
-        let stamps: Vec<DateTime<Utc>> = before_start.iter().map(Event::created_at).collect();
-        let history = self.history().add(source, &stamps, &effects.learned);
+        let mut effects = evaluation.run(&engine, source);
         let changes = std::mem::take(&mut effects.changes);
-        let mut rows: Vec<StoredEvent> = before_start.iter().chain(&events).map(stored).collect();
-        rows.extend(poison);
+        let seen = self.accounts.learned(source, &evaluation, &effects.learned);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
         let mut deliveries = Vec::new();
         for alert in &effects.alerts {
@@ -375,15 +321,9 @@ impl Ingest {
         let owed = !deliveries.is_empty();
         let batch = IngestBatch {
             source: source.to_owned(),
-            cursor,
-            events: rows,
-            state: effects
-                .state
-                .iter()
-                .cloned()
-                .chain(drift.as_ref().map(drift::Change::row))
-                .chain(history.as_ref().map(history::Change::row))
-                .collect(),
+            cursor: evaluation.cursor.clone(),
+            state: effects.state.iter().cloned().chain(accounts::rows(drift.as_ref(), seen.as_ref())).collect(),
+            events: evaluation.into_rows(),
             alerts,
             folds: effects.folds.clone(),
             deliveries,
@@ -393,12 +333,7 @@ impl Ingest {
         self.store.commit(batch).await?;
         self.unrouted.forget(&unmuted);
         engine.apply(changes);
-        if let Some(drift) = drift {
-            self.drift().apply(drift);
-        }
-        if let Some(history) = history {
-            self.history().apply(history);
-        }
+        self.accounts.apply(drift, seen);
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
             gauge!(names::STATE_KEYS, "rule" => rule_id.to_owned()).set(keys as f64);
@@ -493,11 +428,6 @@ impl Ingest {
     }
 }
 
-fn dead_rule(rule: &Rule) -> SelfNotice {
-    let text = format!("it needs {}, which no account has shown", rule.event_types.join(", "));
-    SelfNotice { event_type: "VIGIE_EVENT_TYPE_UNSEEN", about: rule.id.clone(), text }
-}
-
 fn outcome(new: &NewAlert) -> &'static str {
     match new.muted_by.as_deref() {
         None => "routed",
@@ -511,16 +441,6 @@ struct Unseen {
     events: Vec<Event>,
     before_start: Vec<Event>,
     poison: Vec<Poison>,
-}
-
-fn stored(event: &Event) -> StoredEvent {
-    StoredEvent {
-        id: event.id().to_owned(),
-        created_at: event.created_at(),
-        raw: event.raw().clone(),
-        digest: event.digest(),
-        poison: None,
-    }
 }
 
 struct Absorbed {

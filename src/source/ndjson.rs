@@ -206,7 +206,7 @@ impl NdjsonSource {
             notices,
             settled_at: None,
             aloud_from: None,
-            reads_history: false,
+            learn_from: None,
             next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },
             windows_owed: 0,
             finished: held.ended && !self.options.follow,

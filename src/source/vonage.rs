@@ -146,7 +146,7 @@ impl VonageSource {
             notices,
             settled_at: poller.settled_s(self.options.lateness).map(moment),
             aloud_from: poller.state.start_s.map(moment),
-            reads_history: self.options.backfill.is_some(),
+            learn_from: poller.learn_from_s().map(moment),
             next_in,
             windows_owed: poller.state.owed.len() as u64,
             at_fault: poller.fault().map(str::to_owned),

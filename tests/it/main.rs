@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod backfill;
 mod bad_input;
 mod canary;
 mod cli;

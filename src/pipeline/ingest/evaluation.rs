@@ -4,6 +4,7 @@
 //! the way in which a source sorts.
 
 use chrono::{DateTime, Utc};
+use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::Event;
 
 use crate::pipeline::drift;
@@ -18,6 +19,7 @@ pub(super) struct Evaluation {
     pub(super) cursor: Option<Cursor>,
     pub(super) settled_at: Option<DateTime<Utc>>,
     pub(super) aloud_from: Option<DateTime<Utc>>,
+    pub(super) learn_from: Option<DateTime<Utc>>,
     pub(super) drift: Option<drift::Change>,
     pub(super) now: DateTime<Utc>,
 }
@@ -32,14 +34,50 @@ impl Evaluation {
             cursor: None,
             settled_at: None,
             aloud_from: None,
+            learn_from: None,
             drift: None,
             now,
         }
     }
+
+    /// Events of one answer in order of time.
+    pub(super) fn in_order(mut self) -> Self {
+        in_order_of_time(&mut self.events);
+        in_order_of_time(&mut self.before_start);
+        self
+    }
+
+    /// The part of the past that rules learn from. What an answer shows beyond it by chance would be a past with gaps.
+    pub(super) fn learned(&self) -> impl Iterator<Item = &Event> {
+        let from = self.learn_from;
+        self.before_start.iter().filter(move |event| from.is_some_and(|from| event.created_at() >= from))
+    }
+
+    /// What the rules make of it.
+    pub(super) fn run(&self, engine: &Engine, source: &str) -> Effects {
+        let mut batch = engine.batch();
+        for event in self.learned() {
+            batch.learn(source, event, self.now);
+        }
+        for event in &self.events {
+            batch.step(source, event, self.now);
+        }
+        if let Some(settled_at) = self.settled_at {
+            batch.tick(source, settled_at, self.aloud_from);
+        }
+        batch.finish()
+    }
+
+    /// All of it as rows, the past first.
+    pub(super) fn into_rows(self) -> Vec<StoredEvent> {
+        let mut rows: Vec<StoredEvent> = self.before_start.iter().chain(&self.events).map(stored).collect();
+        rows.extend(self.poison);
+        rows
+    }
 }
 
 /// By time; events of one time keep the order of the source, turned around where it gives the newest first.
-pub(super) fn in_order_of_time(events: &mut [Event]) {
+fn in_order_of_time(events: &mut [Event]) {
     let is_newest_first = match (events.first(), events.last()) {
         (Some(first), Some(last)) => first.created_at() > last.created_at(),
         _ => false,
@@ -48,6 +86,16 @@ pub(super) fn in_order_of_time(events: &mut [Event]) {
         events.reverse();
     }
     events.sort_by_key(Event::created_at);
+}
+
+fn stored(event: &Event) -> StoredEvent {
+    StoredEvent {
+        id: event.id().to_owned(),
+        created_at: event.created_at(),
+        raw: event.raw().clone(),
+        poison: None,
+        digest: event.digest(),
+    }
 }
 
 #[cfg(test)]

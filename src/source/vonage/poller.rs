@@ -275,6 +275,12 @@ impl Poller {
         self
     }
 
+    /// From where on (Unix seconds) the history is read, if it is.
+    #[must_use]
+    pub fn learn_from_s(&self) -> Option<i64> {
+        self.state.start_s.filter(|_| self.backfill_s > 0).map(|start_s| start_s.saturating_sub(self.backfill_s))
+    }
+
     /// Up to when (Unix seconds) nothing is missing any more but what is later than `lateness`: the server's time of the
     /// last root, or the oldest window that is not proven complete.
     #[must_use]
