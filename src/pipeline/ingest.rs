@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::Event;
-use vigie_engine::route::{Route, destinations};
+use vigie_engine::route::{Route, destinations, destinations_beside};
 
 use super::deliver::Wake;
 use super::notice::{self, SelfNotice};
@@ -74,6 +74,7 @@ pub struct Ingest {
     status: Arc<Status>,
     dry_run: bool,
     episode: full::Episode,
+    kept: full::Kept,
 }
 
 /// Why a source's loop ended.
@@ -104,6 +105,7 @@ impl Ingest {
             status,
             dry_run,
             episode: full::Episode::default(),
+            kept: full::Kept::default(),
         }
     }
 
@@ -165,14 +167,15 @@ impl Ingest {
     /// # Errors
     /// When the store cannot take it.
     pub async fn notify(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
+        announce(&notices);
+        self.store_notices(notices).await
+    }
+
+    async fn store_notices(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
         if notices.is_empty() {
             return Ok(());
         }
         let now = self.clock.now();
-        for notice in &notices {
-            counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
-            tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
-        }
         let events: Vec<Event> = notices.into_iter().filter_map(|notice| notice.into_event(now)).collect();
         self.evaluate_and_commit(notice::SOURCE, events, Vec::new(), None, now).await
     }
@@ -206,8 +209,6 @@ impl Ingest {
             let lag_seconds = (now - newest).num_milliseconds() as f64 / 1000.0;
             gauge!(names::EVENT_LAG, "source" => name.to_owned()).set(lag_seconds);
         }
-        self.episode.end();
-        self.status.update(|snapshot| snapshot.store = None);
         self.status.update_source(name, |status| {
             status.windows_owed = fetched.windows_owed;
             status.events += event_count;
@@ -305,8 +306,11 @@ impl Ingest {
             folds: effects.folds.clone(),
             deliveries,
             at: Some(now),
+            due_at: Some(self.clock.steady()),
         };
         self.store.commit(batch).await?;
+        self.episode.end();
+        self.status.stored();
         engine.apply(&effects.state);
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
@@ -327,10 +331,10 @@ impl Ingest {
     fn route(&self, alert: &Alert, now: DateTime<Utc>) -> (Option<String>, Vec<NewDelivery>) {
         if self.dry_run {
             let (rule, title) = (&alert.rule.id, alert.title.single_line(MAX_TITLE_CHARS));
-            tracing::info!(%rule, ?title, to = ?destinations(&self.routes, alert), "dry run: would alert");
+            tracing::info!(%rule, ?title, to = ?self.destinations(alert), "dry run: would alert");
             return (Some("dry run".into()), Vec::new());
         }
-        let names = destinations(&self.routes, alert);
+        let names = self.destinations(alert);
         if names.is_empty() {
             return (Some(UNROUTED.into()), Vec::new());
         }
@@ -339,6 +343,17 @@ impl Ingest {
             Some(render(outlet, alert, now))
         });
         (None, deliveries.collect())
+    }
+
+    /// What is wrong with a sink is told beside it too, as far as the routes let it.
+    fn destinations(&self, alert: &Alert) -> Vec<&str> {
+        let Some(about) = notice::sink_of(alert) else { return destinations(&self.routes, alert) };
+        let names = destinations_beside(&self.routes, alert, &about);
+        if names.iter().all(|name| *name == about) {
+            let rule = &alert.rule.id;
+            tracing::error!(sink = %about, %rule, "no other sink is told of this; add a route that takes it elsewhere too");
+        }
+        names
     }
 
     fn count(&self, effects: &Effects) {
@@ -385,7 +400,12 @@ impl Ingest {
             let event_type = crate::source::NoticeKind::PollingFailing.event_type();
             notices.push(SelfNotice { event_type, about: name.to_owned(), text });
         }
-        match self.notify(notices).await {
+        // A source that stops is asked again until this can be stored; the others say it once and go on.
+        let told = match error.fault {
+            Fault::Stop => self.notify(notices).await,
+            Fault::RetryAfter(_) | Fault::Refused(_) => self.notify_or_keep(notices).await,
+        };
+        match told {
             Ok(()) => {}
             Err(StoreError::Full(cause)) => return Ok(Ok(self.full(name, &cause, stop).await)),
             Err(fatal) => return Err(fatal),
@@ -396,6 +416,13 @@ impl Ingest {
             Fault::Refused(wait) => Ok(wait),
             Fault::Stop => Err(SourceEnd::Stopped(error.message)),
         })
+    }
+}
+
+fn announce(notices: &[SelfNotice]) {
+    for notice in notices {
+        counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
+        tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
     }
 }
 

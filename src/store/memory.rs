@@ -3,6 +3,8 @@
 //! Clones share one content, so a simulated daemon can end and start again over it. Every call is complete when it returns
 //! and never waits, so it may be used on paused time. Nothing is ever removed from it.
 
+mod delivery;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +13,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::engine::Fold;
 use vigie_engine::state::StateKey;
 
+use self::delivery::DeliveryContent;
 use super::archive::{
     AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried, list_limit,
 };
@@ -63,15 +66,6 @@ struct StateContent {
 struct AlertContent {
     new: NewAlert,
     created_at: DateTime<Utc>,
-}
-
-#[derive(Debug)]
-struct DeliveryContent {
-    row: DeliveryRow,
-    body: Vec<u8>,
-    owed_since: DateTime<Utc>,
-    next_at: DateTime<Utc>,
-    log: Vec<AttemptRow>,
 }
 
 impl MemoryStore {
@@ -182,6 +176,11 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(Ok(loaded)))
     }
 
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+        self.content().take_over(now, latest);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
         let outcome = self.content().commit(batch);
         Box::pin(std::future::ready(outcome))
@@ -264,7 +263,8 @@ impl Content {
         }
         batch.alerts.into_iter().for_each(|alert| self.add_alert(alert, at));
         batch.folds.iter().for_each(|fold| self.fold(fold));
-        batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at));
+        let due_at = batch.due_at.unwrap_or(at);
+        batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at, due_at));
         Ok(())
     }
 
@@ -285,7 +285,7 @@ impl Content {
         }
     }
 
-    fn add_delivery(&mut self, new: NewDelivery, at: DateTime<Utc>) {
+    fn add_delivery(&mut self, new: NewDelivery, at: DateTime<Utc>, due_at: DateTime<Utc>) {
         if self.delivery_index.contains_key(&new.delivery_id) {
             return;
         }
@@ -300,10 +300,15 @@ impl Content {
             attempts: 0,
             degraded: false,
             created_at: at,
-            next_at: Some(at),
+            next_at: Some(due_at),
             settled_at: None,
         };
-        self.deliveries.push(DeliveryContent { row, body: new.body, owed_since: at, next_at: at, log: Vec::new() });
+        let (body, log) = (new.body, Vec::new());
+        self.deliveries.push(DeliveryContent { row, body, owed_since: due_at, next_at: due_at, log });
+    }
+
+    fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
+        self.deliveries.iter_mut().for_each(|delivery| delivery.take_over(now, latest));
     }
 
     fn claim(&mut self, sink: &str, now: DateTime<Utc>, lease_until: DateTime<Utc>, limit: usize) -> Vec<Delivery> {
@@ -415,13 +420,13 @@ impl Content {
         let Some(delivery) = self.deliveries.get_mut(place) else { return Retried::Unknown };
         match delivery.row.status {
             DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => return Retried::AlreadyDelivered,
-            DeliveryStatus::Pending => delivery.next_at = now,
+            DeliveryStatus::Pending => delivery.next_at = now.min(delivery.owed_since),
             DeliveryStatus::Dead => {
                 delivery.row.status = DeliveryStatus::Pending;
                 *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
                 delivery.row.attempts = 0;
                 delivery.row.settled_at = None;
-                delivery.next_at = now;
+                delivery.next_at = now.min(delivery.owed_since);
                 delivery.owed_since = now;
                 self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));
             }
@@ -456,39 +461,6 @@ impl SourceContent {
         self.created_at_us.insert(place, at);
         self.seen.insert(event.id.clone());
         self.events.push(event);
-    }
-}
-
-impl DeliveryContent {
-    fn passes(&self, filter: &DeliveryFilter) -> bool {
-        filter.status.is_none_or(|status| self.row.status == status)
-            && filter.sink.as_ref().is_none_or(|sink| self.row.sink == *sink)
-            && filter.since.is_none_or(|since| self.row.created_at >= since)
-            && (!filter.failed || self.has_failed())
-    }
-
-    fn has_failed(&self) -> bool {
-        match self.row.status {
-            DeliveryStatus::Dead => true,
-            DeliveryStatus::Pending => !self.log.is_empty(),
-            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => false,
-        }
-    }
-
-    fn died_since(&self, sink: Option<&str>, since: DateTime<Utc>) -> bool {
-        self.row.status == DeliveryStatus::Dead
-            && sink.is_none_or(|sink| self.row.sink == sink)
-            && self.row.settled_at.is_some_and(|at| at >= since)
-    }
-
-    fn shown(&self) -> DeliveryRow {
-        let is_pending = self.row.status == DeliveryStatus::Pending;
-        DeliveryRow { next_at: is_pending.then_some(self.next_at), ..self.row.clone() }
-    }
-
-    fn detail(&self) -> DeliveryDetail {
-        let body = String::from_utf8_lossy(&self.body).into_owned();
-        DeliveryDetail { row: self.shown(), body, log: self.log.clone() }
     }
 }
 
