@@ -86,5 +86,6 @@ fn event(source: usize, number: usize, created_at: DateTime<Utc>) -> StoredEvent
         r#"{{"id":"{id}","event_type":"NUMBER_UPDATED","event_type_description":"Number updated","created_at":"{created_at}","user_email":"ada@example.org","user_id":{number},"account_id":"abcd1234","source":"DEVAPI","source_ip":"154.59.142.233","source_description":"Developer API","source_country":"GB","context":{{"country":"GB","msisdn":"447700900000","voice-type":"sip","voice-value":"sip:user@example12.com","accountId":"abcd1234"}},"_links":{{"self":{{"href":"https://api.example.org/beta/audit/events/{id}"}}}}}}"#
     )
     .into();
-    StoredEvent { id, created_at, raw, poison: None }
+    let digest = vigie_engine::event::text_digest(&raw);
+    StoredEvent { id, created_at, raw, digest, poison: None }
 }

@@ -35,6 +35,6 @@ fn main() -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(alert)?);
     }
     // After the caller has stored them: what the engine remembers is what was stored.
-    engine.apply(&effects.state);
+    engine.apply(effects.changes);
     Ok(())
 }

@@ -14,19 +14,23 @@ use vigie_engine::route::{self, Route};
 use vigie_engine::rule::Rule;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 
+use crate::geo::Lookup;
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
 use crate::pace::{Bucket, Pace};
 use crate::sink::{self, Sink};
+use crate::source::located::Located;
 use crate::source::{self, Source};
 
 mod files;
+mod geo;
 mod mask;
 pub mod reference;
 mod rules;
 pub mod schema;
 pub mod variables;
 
-pub use files::read_files;
+pub use files::{Directory, Watched, read_files};
+pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[
@@ -53,7 +57,7 @@ pub const SERVER_OPTIONS: &[OptionSpec] = &[OptionSpec {
 }];
 
 /// Top-level keys.
-pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "state", "server"];
+pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "geo", "state", "server"];
 
 /// A configuration as meant.
 pub struct Config {
@@ -65,14 +69,16 @@ pub struct Config {
     pub sinks: Vec<NamedSink>,
     /// In order.
     pub routes: Vec<Route>,
+    /// Address databases, for events that do not come from one of `sources` (theirs are located already).
+    pub geo: Option<Arc<Lookup>>,
     /// Where the store lives.
     pub state_dir: PathBuf,
     /// How long things are kept.
     pub retention: Duration,
     /// Where the console listens, if the configuration asks for it.
     pub listen: Option<SocketAddr>,
-    /// Files that were read, for watching.
-    pub watched: Vec<PathBuf>,
+    /// What was read, for watching.
+    pub watched: Watched,
 }
 
 /// A source by its name.
@@ -89,6 +95,13 @@ pub struct NamedSource {
     pub reads_stdin: bool,
     /// Where its name stands.
     pub span: Span,
+}
+
+impl NamedSource {
+    /// Its events come with their place from now on.
+    fn located(self, lookup: &Arc<Lookup>) -> Self {
+        Self { source: Box::new(Located::new(self.source, lookup.clone())), ..self }
+    }
 }
 
 /// A sink by its name.
@@ -138,7 +151,11 @@ pub fn process_variable(name: &str) -> Option<String> {
 pub fn load(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Option<Config>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let files = read_files(paths, &mut diagnostics);
-    let config = load_files(&files, surroundings, &mut diagnostics);
+    let mut config = load_files(&files, surroundings, &mut diagnostics);
+    if let Some(config) = &mut config {
+        let directories = paths.iter().filter(|path| path.is_dir());
+        config.watched.directories.extend(directories.map(|path| Directory::of_configuration(path)));
+    }
     (config.filter(|_| !diagnostics.has_errors()), diagnostics)
 }
 
@@ -155,7 +172,11 @@ pub fn load_files(
         .named("sources")
         .into_iter()
         .filter_map(|(key, node)| build_source(key, node, &expand, &surroundings.sources, diagnostics));
-    let sources: Vec<NamedSource> = sources.collect();
+    let mut sources: Vec<NamedSource> = sources.collect();
+    let lookup = geo::load(&sections, &loaded.rules, &expand, diagnostics);
+    if let Some(lookup) = &lookup {
+        sources = sources.into_iter().map(|named| named.located(lookup)).collect();
+    }
     let mut sinks: Vec<NamedSink> = Vec::new();
     let mut buckets = Buckets::default();
     for (key, node) in sections.named("sinks") {
@@ -176,14 +197,18 @@ pub fn load_files(
         Some(_) => server.as_ref().and_then(|options| listen_address(options, diagnostics)),
         None => None,
     };
-    let state = state?;
-    let mut watched: Vec<PathBuf> = files.iter().map(|file| PathBuf::from(&*file.path)).collect();
-    watched.extend(loaded.read);
+    let state = state.filter(options::Options::is_whole)?;
+    let mut watched = Watched {
+        files: files.iter().map(|file| PathBuf::from(&*file.path)).collect(),
+        directories: loaded.directories,
+    };
+    watched.files.extend(loaded.read);
     Some(Config {
         sources,
         rules: loaded.rules,
         sinks,
         routes,
+        geo: lookup,
         state_dir: PathBuf::from(state.text("dir").unwrap_or("./state")),
         retention: state.duration("retention").unwrap_or(Duration::from_secs(30 * 86_400)),
         listen,
@@ -362,7 +387,9 @@ fn build_source(
     let driver = source::KINDS.iter().find(|driver| driver.kind == kind)?;
     let what = format!("source `{}` ({kind})", key.text);
     let options = options::read(node, &what, driver.options, expand, diagnostics)?;
-    let built = (driver.build)(&options, &key.text, context, diagnostics)?;
+    // Built from what could be read, too: what else is wrong with it is then told in the same run.
+    let built = (driver.build)(&options, &key.text, context, diagnostics);
+    let built = built.filter(|_| options.is_whole())?;
     let source::Built { source, account, reads_stdin } = built;
     named.then(|| NamedSource { name: key.text.clone(), kind, source, account, reads_stdin, span: key.span.clone() })
 }
@@ -380,7 +407,7 @@ fn build_sink(
     let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
-    let sink = (driver.build)(&options, &key.text, context, diagnostics)?;
+    let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     let pace = buckets.pace(&options);
     named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace })
 }

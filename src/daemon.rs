@@ -15,6 +15,7 @@ use vigie_engine::engine::Engine;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Wake};
+use crate::pipeline::drift::Drift;
 use crate::pipeline::ingest::{Ingest, Outlet, Parts, SourceEnd};
 use crate::pipeline::notice::SelfNotice;
 use crate::pipeline::status::Status;
@@ -68,6 +69,7 @@ impl Daemon {
         let loaded = self.store.load().await?;
         let Loaded { cursors, state, lanes: lane_states } = loaded;
         let mut engine = Engine::new(config.rules);
+        let drift = Drift::restore(&state);
         let unusable = engine.restore(state);
         if !unusable.is_empty() {
             tracing::error!(rows = unusable.len(), first = ?unusable.first(), "rule state that cannot be read is not used");
@@ -88,6 +90,7 @@ impl Daemon {
             config.sinks.iter().map(|sink| Outlet { name: sink.name.clone(), sink: sink.sink.clone() }).collect();
         let ingest = Arc::new(Ingest::new(Parts {
             engine,
+            drift,
             routes: config.routes,
             outlets,
             wake: wake.clone(),
@@ -96,6 +99,8 @@ impl Daemon {
             status: self.status.clone(),
             dry_run: self.dry_run,
         }));
+        ingest.take_up_unrouted(&*self.maintain, self.alerts.clone()).await?;
+        ingest.tell_of_dead_rules().await?;
         self.warn_orphans(&config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>()).await?;
 
         // Whatever fails first ends the others in order: sources, then lanes.

@@ -1,5 +1,5 @@
 //! Vigie, as a library for its own binary and tests. Layers, from the top: `cli`, `daemon`, `console`, `config`,
-//! `pipeline`, drivers (`source`, `store`, `sink`), leaves (`clock`, `secret`, `metrics`, `backoff`, `pace`).
+//! `pipeline`, drivers (`source`, `store`, `sink`), leaves (`geo`, `clock`, `secret`, `metrics`, `backoff`, `pace`).
 
 pub mod backoff;
 pub mod cli;
@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod daemon;
+pub mod geo;
 pub mod metrics;
 pub mod options;
 pub mod pace;

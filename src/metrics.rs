@@ -2,8 +2,11 @@
 //!
 //! Everything that counts uses these constants; what is served is in the public contract, so a name never changes.
 
+use std::time::Duration;
+
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
 /// Events stored and evaluated, by source.
 pub const EVENTS: &str = "vigie_events_total";
@@ -21,10 +24,14 @@ pub const EVENT_LAG: &str = "vigie_event_lag_seconds";
 pub const WINDOWS_OWED: &str = "vigie_windows_owed";
 /// Matches, by rule.
 pub const RULE_MATCHES: &str = "vigie_rule_matches_total";
+/// Events that a stateful rule could not count, because a field that it needs was missing; by rule.
+pub const RULE_UNCOUNTED: &str = "vigie_rule_uncounted_total";
 /// Field values that a rule could not use (an address that does not parse, a wrong type).
 pub const UNUSABLE_VALUES: &str = "vigie_unusable_values_total";
 /// Alerts whose title template failed, so that they carry their rule's title.
 pub const TITLE_FAILURES: &str = "vigie_title_failures_total";
+/// Look-ups that an address database could not answer because it is damaged.
+pub const GEO_FAILURES: &str = "vigie_geo_failures_total";
 /// Alerts, by severity and outcome (`routed`, `muted`, `unrouted`).
 pub const ALERTS: &str = "vigie_alerts_total";
 /// Notices of the program about itself, by kind.
@@ -98,8 +105,10 @@ pub const METRICS: &[Metric] = &[
     metric(EVENT_LAG, Kind::Gauge, "source", "Seconds between the newest event and its evaluation"),
     metric(WINDOWS_OWED, Kind::Gauge, "source", "Windows not yet proven complete"),
     metric(RULE_MATCHES, Kind::Counter, "rule", "Matches by rule"),
+    metric(RULE_UNCOUNTED, Kind::Counter, "rule", "Events that a stateful rule could not count"),
     metric(UNUSABLE_VALUES, Kind::Counter, "", "Field values that a rule could not use"),
     metric(TITLE_FAILURES, Kind::Counter, "", "Alerts whose title template failed"),
+    metric(GEO_FAILURES, Kind::Counter, "", "Look-ups that a damaged address database could not answer"),
     metric(ALERTS, Kind::Counter, "severity, outcome", "Alerts by severity and outcome"),
     metric(NOTICES, Kind::Counter, "kind", "Notices of the program about itself"),
     metric(NOTICES_DROPPED, Kind::Counter, "", "Notices that could not be kept while the disk was full"),
@@ -110,7 +119,12 @@ pub const METRICS: &[Metric] = &[
     metric(DELIVERY_OLDEST, Kind::Gauge, "sink", "Age of the oldest waiting delivery"),
     metric(DEAD_LETTERS, Kind::Counter, "sink", "Deliveries given up and kept"),
     metric(STATE_KEYS, Kind::Gauge, "rule", "Rows of rule state"),
-    metric(STATE_EVICTED, Kind::Counter, "", "Rows of rule state given up because a bound was reached"),
+    metric(
+        STATE_EVICTED,
+        Kind::Counter,
+        "",
+        "Rows and noted events of rule state given up because a bound was reached",
+    ),
     metric(RELOAD_SUCCESSFUL, Kind::Gauge, "", "Whether the last reload of the configuration took effect"),
     metric(STORE_BYTES, Kind::Gauge, "", "Size of the store on disk"),
 ];
@@ -118,7 +132,10 @@ pub const METRICS: &[Metric] = &[
 /// From response read to webhook sent is aimed at 20 ms; the upper end shows a dead sink.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0];
 
-/// Installs the recorder of this process. Call it once; a second call fails.
+/// How often values are taken out of the histograms: a busy lane records some hundred in between.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Installs the recorder of this process. Call it once; a second call fails. [`keep_up`] must run beside it.
 ///
 /// # Errors
 /// When a recorder is already there.
@@ -128,6 +145,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     describe();
     Ok(handle)
+}
+
+/// Until told to stop, empties what has gathered since the last time. Without this, values of histograms are all kept until
+/// somebody reads `/metrics`, and nobody need ever do that.
+pub async fn keep_up(handle: PrometheusHandle, stop: CancellationToken) {
+    every(UPKEEP_EVERY, &stop, || handle.run_upkeep()).await;
+}
+
+async fn every(interval: Duration, stop: &CancellationToken, mut work: impl FnMut()) {
+    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        work();
+    }
 }
 
 fn describe() {
@@ -142,4 +171,25 @@ fn describe() {
 
 const fn metric(name: &'static str, kind: Kind, labels: &'static str, help: &'static str) -> Metric {
     Metric { name, kind, labels, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn upkeep_goes_on_until_it_is_told_to_stop() {
+        let (stop, count) = (CancellationToken::new(), Cell::new(0));
+        let work = || {
+            count.set(count.get() + 1);
+            if count.get() == 3 {
+                stop.cancel();
+            }
+        };
+        let began = tokio::time::Instant::now();
+        every(UPKEEP_EVERY, &stop, work).await;
+        assert_eq!((count.get(), began.elapsed()), (3, UPKEEP_EVERY * 3));
+    }
 }

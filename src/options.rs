@@ -1,9 +1,10 @@
 //! Options as tables: each driver declares its options once, and reading, JSON Schema and reference page come from that.
 //!
-//! Reading reports every mistake with its place and returns values only when there was none. It opens nothing: variables
-//! are expanded through a function that the configuration passes in.
+//! Reading reports every mistake with its place. What could be read is returned all the same, so that its reader finds the
+//! mistakes in it too; who takes it must ask whether it is whole. It opens nothing: variables are expanded through a function
+//! that the configuration passes in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use url::Url;
@@ -98,9 +99,13 @@ enum Value {
 pub struct Options {
     span: Span,
     values: BTreeMap<&'static str, (Value, Span)>,
+    /// Written, and not usable: what depends on them cannot be judged.
+    refused: BTreeSet<&'static str>,
+    is_whole: bool,
 }
 
-/// Reads the map under a driver's key. `what` names it in messages (`sink "chat" (slack)`).
+/// Reads the map under a driver's key. `what` names it in messages (`sink "chat" (slack)`). `None` when it is no map; else
+/// what could be read of it, see [`Options::is_whole`].
 pub fn read(
     node: &Node,
     what: &str,
@@ -117,8 +122,8 @@ pub fn read(
             return None;
         }
     };
-    let mut options = Options { span: node.span.clone(), values: BTreeMap::new() };
-    let mut complete = true;
+    let mut options =
+        Options { span: node.span.clone(), values: BTreeMap::new(), refused: BTreeSet::new(), is_whole: true };
     for (key, value) in entries {
         let Some(spec) = specs.iter().find(|spec| spec.name == key.text) else {
             diagnostics.error(
@@ -127,7 +132,7 @@ pub fn read(
                 format!("{what} has no option `{}`", key.text),
                 Some(suggestion(&key.text, specs.iter().map(|spec| spec.name))),
             );
-            complete = false;
+            options.is_whole = false;
             continue;
         };
         match parse(value, spec, expand) {
@@ -136,12 +141,13 @@ pub fn read(
             }
             Err((message, hint)) => {
                 diagnostics.error("E0403", &value.span, format!("{what}: `{}` {message}", spec.name), hint);
-                complete = false;
+                options.refused.insert(spec.name);
+                options.is_whole = false;
             }
         }
     }
-    complete &= fill(&mut options, what, specs, diagnostics, entries);
-    complete.then_some(options)
+    options.is_whole &= fill(&mut options, what, specs, diagnostics, entries);
+    Some(options)
 }
 
 /// `did you mean ...` or the list of what there is.
@@ -323,6 +329,18 @@ fn example(specs: &[OptionSpec]) -> String {
 }
 
 impl Options {
+    /// Nothing was wrong with it. Otherwise something was reported, and nothing that is built from it may be used.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether an option was written and cannot be used, which was reported: it is not the same as a missing one.
+    #[must_use]
+    pub fn is_refused(&self, name: &str) -> bool {
+        self.refused.contains(name)
+    }
+
     /// Where the driver's map stands.
     #[must_use]
     pub fn span(&self) -> &Span {
@@ -371,10 +389,11 @@ impl Options {
         }
     }
 
-    /// A `Flag`; false when it is missing.
+    /// A `Flag`; false when it is missing. One that cannot be read allows what it may have been meant to allow, so that what
+    /// it is needed for is no second mistake.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.values.get(name), Some((Value::Flag(true), _)))
+        matches!(self.values.get(name), Some((Value::Flag(true), _))) || self.is_refused(name)
     }
 
     /// A `Duration`.
@@ -520,7 +539,7 @@ mod tests {
         let shown = diagnostics.sorted().into_iter().map(|finding| {
             format!("{}:{} {} {}", finding.span.line, finding.span.column, finding.code, finding.message)
         });
-        (options, shown.collect())
+        (options.filter(Options::is_whole), shown.collect())
     }
 
     #[test]
@@ -579,6 +598,18 @@ mod tests {
         let mut sorted = findings.clone();
         sorted.sort_by_key(|line| line.split(':').next().and_then(|line| line.parse::<u32>().ok()));
         assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn what_could_be_read_is_there_beside_what_could_not() {
+        let file =
+            SourceFile { path: "vigie.yaml".into(), text: "text: a\nflag: maybe\nbogus: 1\ninteger: x\n".into() };
+        let mut diagnostics = Diagnostics::default();
+        let node = vigie_engine::yaml::parse(&file, &mut diagnostics).expect("YAML");
+        let options = read(&node, "x", SPECS, &|text| Ok(text.to_owned()), &mut diagnostics).expect("a map");
+        assert!(!options.is_whole() && diagnostics.count() == 3);
+        assert_eq!((options.text("text"), options.integer("integer"), options.flag("flag")), (Some("a"), None, true));
+        assert!(options.is_refused("integer") && !options.is_refused("secret") && !options.is_refused("text"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub mod deliver;
+pub mod drift;
 pub mod ingest;
 pub mod notice;
 pub mod status;

@@ -130,7 +130,7 @@ pub enum Outcome {
     Degrade,
     /// 401, 403, 404: the whole lane is paused, the backlog kept, the operator told.
     Misconfigured,
-    /// It can never succeed (410, other 4xx): dead letter.
+    /// It can never succeed (410, other 4xx), for part of the destination at least (a recipient of a mail): dead letter.
     Dead,
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use vigie_engine::diagnostic::Diagnostics;
-use vigie_engine::event::Event;
+use vigie_engine::event::{Digest, Event};
 
 use crate::clock::Clock;
 use crate::options::{OptionSpec, Options};
 use crate::pipeline::BoxFuture;
 
+pub mod located;
 pub mod ndjson;
 pub mod stamp;
 pub mod vonage;
@@ -58,8 +59,10 @@ pub enum NoticeKind {
     EventsLate,
     /// A row is dated in the future.
     FutureEvent,
-    /// The answer ignores what was asked (filter, page size).
+    /// The answer ignores what was asked (filter, page, page size).
     FilterIgnored,
+    /// An id came again with other content.
+    IdReused,
 }
 
 impl NoticeKind {
@@ -75,6 +78,7 @@ impl NoticeKind {
             Self::EventsLate => "VIGIE_EVENTS_LATE",
             Self::FutureEvent => "VIGIE_FUTURE_EVENT",
             Self::FilterIgnored => "VIGIE_FILTER_IGNORED",
+            Self::IdReused => "VIGIE_ID_REUSED",
         }
     }
 }
@@ -84,7 +88,8 @@ impl NoticeKind {
 pub struct Fetched {
     /// Events in the order of the source; some may have been seen before.
     pub events: Vec<Event>,
-    /// Events from before the configured start: to be stored (they count towards completeness), never evaluated.
+    /// Events from before the configured start: to be stored (they count towards completeness) and learned from by
+    /// stateful rules; they never alert.
     pub before_start: Vec<Event>,
     /// Rows that are no events.
     pub poison: Vec<Poison>,
@@ -92,6 +97,11 @@ pub struct Fetched {
     pub cursor: Cursor,
     /// What the operator must know.
     pub notices: Vec<Notice>,
+    /// No older event will come any more, within the lateness bound: what waits for time alone may be decided up to
+    /// here. `None` while the source cannot say.
+    pub settled_at: Option<DateTime<Utc>>,
+    /// Where alerts begin: what time decides before it stays silent.
+    pub aloud_from: Option<DateTime<Utc>>,
     /// How long to wait before the next `fetch`; zero while something is owed.
     pub next_in: Duration,
     /// Windows that are not yet proven complete.
@@ -127,10 +137,21 @@ pub enum Fault {
     Stop,
 }
 
+/// What is stored under an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing.
+    Nothing,
+    /// A row of a release that did not keep what it says.
+    Unknown,
+    /// A row that says this.
+    Content(Digest),
+}
+
 /// What a source may ask about events that are already stored.
 pub trait Seen: Send + Sync {
-    /// For each id, whether the store has it for this source.
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, crate::store::Result<Vec<bool>>>;
+    /// For each id, what the store has under it for this source.
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, crate::store::Result<Vec<Held>>>;
 
     /// How many stored rows of this source have `from <= created_at < to`.
     fn count<'a>(

@@ -12,6 +12,7 @@ pub mod sqlite;
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::{Alert, MAX_ALERT_EVENT_IDS};
 use vigie_engine::engine::Fold;
+use vigie_engine::event::Digest;
 use vigie_engine::state::{StateChange, StateKey};
 
 use crate::pipeline::BoxFuture;
@@ -43,6 +44,8 @@ pub struct StoredEvent {
     pub created_at: DateTime<Utc>,
     /// JSON text as it came.
     pub raw: std::sync::Arc<str>,
+    /// What it says, so that an id that comes again with other content is known.
+    pub digest: Digest,
     /// Why it is no event, for a poison row.
     pub poison: Option<String>,
 }
@@ -86,6 +89,8 @@ pub struct IngestBatch {
     pub folds: Vec<Fold>,
     /// One row per alert and sink.
     pub deliveries: Vec<NewDelivery>,
+    /// Ids of alerts that were muted and are no longer.
+    pub unmuted: Vec<String>,
     /// Wall time of the commit.
     pub at: Option<DateTime<Utc>>,
     /// From when on the deliveries are due, by the clock that their lanes wait by; `at` when missing.
@@ -228,6 +233,10 @@ pub trait Maintain: Send + Sync {
     /// # Errors
     /// When the files cannot be looked at.
     fn store_bytes(&self) -> Result<u64>;
+
+    /// Up to `limit` alerts that were stored as muted for this reason, oldest first, each with its place; go on `after` the
+    /// last one's place, beginning at 0.
+    fn muted<'a>(&'a self, muted_by: &'a str, after: u64, limit: usize) -> BoxFuture<'a, Result<Vec<(u64, Alert)>>>;
 
     /// Backlog of every sink that has one, configured or not.
     fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>>;

@@ -5,7 +5,7 @@ use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::{Output, counted};
 use super::{Form, Global, deliveries, load, log, run as run_verb};
 use crate::clock::{Clock, SystemClock};
-use crate::store::archive::{AlertDetail, AlertFilter, AlertRow};
+use crate::store::archive::{AlertDetail, AlertFilter, AlertRow, Named};
 use vigie_engine::rule::Severity;
 
 /// How much of a text a line shows.
@@ -43,12 +43,15 @@ pub(super) struct ListArgs {
 
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     log::start(global, "warn");
-    let store = load::tool_store(global, output)?;
+    let tool = load::tool(global, output)?;
+    let store = &tool.store;
     match verb {
         Verb::List(args) => {
             let now = SystemClock.now();
             let since = args.since.as_deref().map(|text| parse_time(text, now)).transpose()?;
             let min_severity = args.severity.as_deref().map(severity).transpose()?;
+            tool.require(Named::Rule, args.rule.as_deref())?;
+            tool.require(Named::Source, args.source.as_deref())?;
             let filter = AlertFilter { since, rule: args.rule, min_severity, source: args.source, limit: args.limit };
             let rows = run_verb::block_on(store.alerts(&filter))?.exit(Exit::STORAGE)?;
             match output.form() {

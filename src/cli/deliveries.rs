@@ -5,7 +5,7 @@ use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::{Output, counted};
 use super::{Form, Global, load, log, run as run_verb};
 use crate::clock::{Clock, SystemClock};
-use crate::store::archive::{AttemptRow, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried};
+use crate::store::archive::{AttemptRow, DeliveryFilter, DeliveryRow, DeliveryStatus, Named, Retried};
 
 /// How much of an answer a line shows.
 const MAX_TEXT_CHARS: usize = 120;
@@ -71,7 +71,8 @@ enum Status {
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     log::start(global, "warn");
     let now = SystemClock.now();
-    let store = load::tool_store(global, output)?;
+    let tool = load::tool(global, output)?;
+    let store = &tool.store;
     match verb {
         Verb::List(args) => {
             let since = args.since.as_deref().map(|text| parse_time(text, now)).transpose()?;
@@ -81,6 +82,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 Status::Unconfirmed => DeliveryStatus::Unconfirmed,
                 Status::Dead => DeliveryStatus::Dead,
             });
+            tool.require(Named::Sink, args.sink.as_deref())?;
             let filter = DeliveryFilter { status, sink: args.sink, since, failed: args.failed, limit: args.limit };
             let rows = run_verb::block_on(store.deliveries(&filter))?.exit(Exit::STORAGE)?;
             match output.form() {
@@ -114,6 +116,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         },
         Verb::Replay(args) => {
             let since = parse_time(&args.since, now)?;
+            tool.require(Named::Sink, Some(&args.sink))?;
             let count = run_verb::block_on(store.replay(Some(&args.sink), since, now))?.exit(Exit::STORAGE)?;
             output
                 .note(&format!("{} due again", counted(usize::try_from(count).unwrap_or(usize::MAX), "dead letter")))?;

@@ -1,4 +1,5 @@
-//! `vigie events`: asks the Audit API directly. It reads and shows; nothing is stored, nothing is matched.
+//! `vigie events`: asks the Audit API directly, and shows what of a source could not be read as events. It reads and shows;
+//! nothing is stored, nothing is matched.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,11 +15,16 @@ use crate::config::process_variable;
 use crate::secret::Secret;
 use crate::source::vonage::account::{Account, DEFAULT_BASE_URL};
 use crate::source::vonage::client::{BoundForm, Client, ClientError, ListQuery, MAX_PAGE_SIZE, describe};
+use crate::store::archive::{Named, PoisonFilter};
 
 /// Most pages that one listing walks: a million events; narrow the window for more.
 const MAX_PAGES: u32 = 10_000;
 /// How much of a field a line shows.
 const MAX_FIELD_CHARS: usize = 60;
+/// How much a line shows of why a row is no event.
+const MAX_ERROR_CHARS: usize = 200;
+/// How much of such a row is shown to people; `-o json` gives all of it.
+const MAX_RAW_CHARS: usize = 4_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
@@ -28,6 +34,21 @@ pub(super) enum Verb {
     Get(GetArgs),
     /// The event types that the API names
     Types(AccountArgs),
+    /// Rows of the store that could not be read as events, as they came, newest first
+    Poison(PoisonArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PoisonArgs {
+    /// Of this source
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Stored since: how long ago (2h), a date or a stamp
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,6 +109,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 None => Err(Failure::text(Exit::NOT_FOUND, "there is no such event")),
             }
         }
+        Verb::Poison(args) => poison(args, global, output),
         Verb::Types(args) => {
             let client = client(&args, global, output)?;
             let types = run_verb::block_on(client.event_types())?.map_err(failure)?;
@@ -95,7 +117,11 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 Form::Human if types.is_empty() => output.note("the API names no event types (204)")?,
                 Form::Human => {
                     for kind in &types {
-                        output.line(&format!("{:<28} {}", shown(&kind.name), shown(&kind.description)))?;
+                        output.line(&format!(
+                            "{:<28} {}",
+                            shown(&kind.name, MAX_FIELD_CHARS),
+                            shown(&kind.description, MAX_FIELD_CHARS)
+                        ))?;
                     }
                 }
                 Form::Json => output.json(&types)?,
@@ -104,6 +130,31 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             Ok(Exit::OK)
         }
     }
+}
+
+fn poison(args: PoisonArgs, global: &Global, output: &mut Output) -> Outcome {
+    let now = crate::clock::Clock::now(&SystemClock);
+    let since = args.since.as_deref().map(|text| parse_time(text, now)).transpose()?;
+    let tool = load::tool(global, output)?;
+    tool.require(Named::Source, args.source.as_deref())?;
+    let filter = PoisonFilter { source: args.source, since, limit: args.limit };
+    let rows = run_verb::block_on(tool.store.poison(&filter))?.exit(Exit::STORAGE)?;
+    match output.form() {
+        Form::Human => {
+            for row in &rows {
+                let at = row.created_at.format("%Y-%m-%dT%H:%M:%SZ");
+                let error = shown(row.poison.as_deref().unwrap_or_default(), MAX_ERROR_CHARS);
+                output.line(&format!("{at} {} {}: {error}", row.source, shown(&row.id, MAX_FIELD_CHARS)))?;
+                let raw =
+                    row.raw.as_deref().map_or_else(|| "(gone by retention)".into(), |raw| shown(raw, MAX_RAW_CHARS));
+                output.line(&format!("  {raw}"))?;
+            }
+            output.note(&super::output::counted(rows.len(), "row"))?;
+        }
+        Form::Json => output.json(&rows)?,
+        Form::Ndjson => rows.iter().try_for_each(|row| output.json(row))?,
+    }
+    Ok(Exit::OK)
 }
 
 async fn list(client: &Client, mut query: ListQuery, limit: usize, quiet: bool, output: &mut Output) -> Outcome {
@@ -145,7 +196,8 @@ fn print(rows: &[Arc<str>], output: &mut Output) -> Result<(), Failure> {
         }
         Form::Human => {
             for row in rows {
-                let part = |name: &str| field(row, name).map_or_else(|| "-".to_owned(), |text| shown(&text));
+                let part =
+                    |name: &str| field(row, name).map_or_else(|| "-".to_owned(), |text| shown(&text, MAX_FIELD_CHARS));
                 let who = field(row, "user_email").or_else(|| field(row, "source")).unwrap_or_else(|| "-".into());
                 output.line(&format!(
                     "{:<26} {:<28} {:<3} {:<20} {:<32} {}",
@@ -153,7 +205,7 @@ fn print(rows: &[Arc<str>], output: &mut Output) -> Result<(), Failure> {
                     part("event_type"),
                     part("source_country"),
                     part("source_ip"),
-                    shown(&who),
+                    shown(&who, MAX_FIELD_CHARS),
                     part("id"),
                 ))?;
             }
@@ -168,8 +220,8 @@ fn field(row: &str, name: &str) -> Option<String> {
     value.get(name)?.as_str().map(str::to_owned)
 }
 
-fn shown(text: &str) -> String {
-    vigie_engine::text::single_line(text, MAX_FIELD_CHARS)
+fn shown(text: &str, most_chars: usize) -> String {
+    vigie_engine::text::single_line(text, most_chars)
 }
 
 fn query(args: &ListArgs) -> Result<ListQuery, Failure> {

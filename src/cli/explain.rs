@@ -30,22 +30,26 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
-    let rules = if args.rules.is_empty() {
+    let (rules, lookup) = if args.rules.is_empty() {
         let (config, diagnostics) = load::config(global, output)?;
         let Some(config) = config else {
             output.diagnostics(&diagnostics)?;
             return Ok(Exit::CONFIG);
         };
-        config.rules
+        (config.rules, config.geo)
     } else {
         let (rules, diagnostics) = crate::config::load_rules(&args.rules);
         if diagnostics.has_errors() {
             output.diagnostics(&diagnostics)?;
             return Ok(Exit::CONFIG);
         }
-        rules
+        (rules, None)
     };
     let event = read_event(&args.event)?;
+    let event = match lookup {
+        Some(lookup) => lookup.locate_event(event),
+        None => event,
+    };
     let ids: Vec<String> = rules.iter().map(|rule| rule.id.clone()).collect();
     let engine = Engine::new(rules);
     let Some(explanation) = engine.explain(&args.rule, &event) else {

@@ -4,16 +4,22 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vigie_engine::diagnostic::Diagnostics;
+use vigie_engine::diagnostic::{Diagnostics, nearest};
 use vigie_engine::rule::Rule;
 
 use super::exit::{Exit, Failure, WithExit};
 use super::output::Output;
-use super::{Global, config_paths};
+use super::{Global, config_paths, run as run_verb};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Surroundings, process_variable};
+use crate::store::archive::Named;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::{sink, source};
+
+/// Names that are all told to who gave one that is near none of them.
+const MAX_NAMES_SHOWN: usize = 20;
+/// How much of a wrong name is repeated.
+const MAX_NAME_CHARS: usize = 80;
 
 /// Loads the configuration that the arguments name, with all findings.
 pub(super) fn config(global: &Global, output: &Output) -> Result<(Option<Config>, Diagnostics), Failure> {
@@ -33,9 +39,13 @@ pub(super) fn surroundings(output: &Output) -> Surroundings<'static> {
 
 /// The state directory that the configuration names.
 pub(super) fn state_dir(global: &Global, output: &mut Output) -> Result<PathBuf, Failure> {
+    whole_config(global, output).map(|config| config.state_dir)
+}
+
+fn whole_config(global: &Global, output: &mut Output) -> Result<Config, Failure> {
     let (config, diagnostics) = config(global, output)?;
     match config {
-        Some(config) => Ok(config.state_dir),
+        Some(config) => Ok(config),
         None => {
             output.diagnostics(&diagnostics)?;
             Err(Failure::text(Exit::CONFIG, "the configuration is invalid"))
@@ -43,14 +53,60 @@ pub(super) fn state_dir(global: &Global, output: &mut Output) -> Result<PathBuf,
     }
 }
 
-/// The store of the configuration, beside a daemon that may be running.
-pub(super) fn tool_store(global: &Global, output: &mut Output) -> Result<SqliteStore, Failure> {
-    let directory = state_dir(global, output)?;
+/// A configuration and its store, beside a daemon that may be running.
+pub(super) struct Tool {
+    pub(super) config: Config,
+    pub(super) store: SqliteStore,
+}
+
+impl Tool {
+    /// Refuses a name that neither the configuration nor the store knows: it would find nothing, and nothing found looks
+    /// like good news.
+    pub(super) fn require(&self, named: Named, name: Option<&str>) -> Result<(), Failure> {
+        let Some(name) = name else { return Ok(()) };
+        let config = &self.config;
+        let mut known: BTreeSet<String> = match named {
+            Named::Sink => config.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            Named::Rule => config.rules.iter().map(|rule| rule.id.clone()).collect(),
+            Named::Source => config.sources.iter().map(|source| source.name.clone()).collect(),
+        };
+        if named == Named::Source {
+            known.insert(crate::pipeline::notice::SOURCE.to_owned());
+        }
+        if known.contains(name) {
+            return Ok(());
+        }
+        known.extend(run_verb::block_on(self.store.names(named))?.exit(Exit::STORAGE)?);
+        if known.contains(name) {
+            return Ok(());
+        }
+        let what = match named {
+            Named::Sink => "sink",
+            Named::Rule => "rule",
+            Named::Source => "source",
+        };
+        let hint = match nearest(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.len() <= MAX_NAMES_SHOWN => {
+                format!("known here: {}", known.into_iter().collect::<Vec<_>>().join(", "))
+            }
+            None => format!("{} are known here", known.len()),
+        };
+        let name = vigie_engine::text::single_line(name, MAX_NAME_CHARS);
+        Err(Failure::text(Exit::NOT_FOUND, format!("there is no {what} `{name}`: {hint}")))
+    }
+}
+
+/// The configuration and its store.
+pub(super) fn tool(global: &Global, output: &mut Output) -> Result<Tool, Failure> {
+    let config = whole_config(global, output)?;
+    let directory = config.state_dir.clone();
     if !directory.join("vigie.db").exists() {
         let text = format!("there is no store in {}: `vigie run` makes one", directory.display());
         return Err(Failure::text(Exit::NOT_FOUND, text));
     }
-    SqliteStore::open(&directory, &SqliteOptions::tool()).exit(Exit::STORAGE)
+    let store = SqliteStore::open(&directory, &SqliteOptions::tool()).exit(Exit::STORAGE)?;
+    Ok(Tool { config, store })
 }
 
 /// Warns about rules that name only event types which this account never showed: they may be dead without a sign
@@ -74,13 +130,8 @@ pub(super) fn warn_unseen_event_types(config: &Config, diagnostics: &mut Diagnos
     if shown.is_empty() {
         return;
     }
-    let unseen = |pattern: &String| !shown.iter().any(|event_type| covers(&pattern.to_uppercase(), event_type));
-    let waits = |rule: &&Rule| {
-        rule.enabled
-            && !rule.id.starts_with("vigie-")
-            && !rule.event_types.is_empty()
-            && rule.event_types.iter().all(unseen)
-    };
+    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+    let waits = |rule: &&Rule| rule.waits_for_other_than(&shown);
     let waiting: Vec<&Rule> = config.rules.iter().filter(waits).collect();
     // One finding for all: a young account has not shown most types yet, and a page of warnings is read by nobody.
     if let Some(first) = waiting.first() {
@@ -94,44 +145,4 @@ pub(super) fn warn_unseen_event_types(config: &Config, diagnostics: &mut Diagnos
 
 fn waits_for(count: usize) -> String {
     if count == 1 { "1 rule waits".into() } else { format!("{count} rules wait") }
-}
-
-/// Whether a pattern with `*` and `?` covers a text.
-fn covers(pattern: &str, text: &str) -> bool {
-    let mut rest = pattern.chars();
-    match rest.next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let after = rest.as_str();
-            text.char_indices().map(|(index, _)| index).chain([text.len()]).any(|index| {
-                let (_, tail) = text.split_at(index);
-                covers(after, tail)
-            })
-        }
-        Some(wanted) => {
-            let mut characters = text.chars();
-            let fits = characters.next().is_some_and(|given| wanted == '?' || given == wanted);
-            fits && covers(rest.as_str(), characters.as_str())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::covers;
-
-    #[test]
-    fn patterns_cover_types() {
-        for (pattern, text, expect) in [
-            ("APP_*", "APP_CREATE", true),
-            ("*_CREATE", "APP_CREATE", true),
-            ("APP_CREATE", "APP_CREATE", true),
-            ("APP_?REATE", "APP_CREATE", true),
-            ("APP_", "APP_CREATE", false),
-            ("*", "", true),
-            ("?", "", false),
-        ] {
-            assert_eq!(covers(pattern, text), expect, "{pattern} {text}");
-        }
-    }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::exit::Exit;
+use crate::config::{Directory, Watched};
 
 /// Editors and ConfigMaps write in several steps; a reload waits until they are done.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -28,12 +29,16 @@ pub(super) struct Reloads {
     hangup: Signal,
     changes: mpsc::Receiver<()>,
     watcher: Option<RecommendedWatcher>,
-    /// Content of the watched files, so that a touched file is no reload.
-    contents: BTreeMap<PathBuf, Option<blake3::Hash>>,
+    watched: Watched,
+    /// Content of the files that make the configuration, as last looked at: what is the same is no reload, and what did not
+    /// load is not tried again before it changes.
+    contents: Contents,
 }
 
+type Contents = BTreeMap<PathBuf, Option<blake3::Hash>>;
+
 impl Reloads {
-    pub(super) fn start(files: &[PathBuf]) -> std::io::Result<Self> {
+    pub(super) fn start(watched: &Watched) -> std::io::Result<Self> {
         // One waiting change is enough: what changed is found by reading.
         let (sender, changes) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -49,17 +54,20 @@ impl Reloads {
             hangup: signal(SignalKind::hangup())?,
             changes,
             watcher,
-            contents: BTreeMap::new(),
+            watched: Watched::default(),
+            contents: Contents::new(),
         };
-        reloads.watch(files);
+        reloads.watch(watched);
         Ok(reloads)
     }
 
     /// Watches the directories of these files: a ConfigMap swaps a link, it does not write the file.
-    pub(super) fn watch(&mut self, files: &[PathBuf]) {
-        self.contents = files.iter().map(|file| (file.clone(), hash(file))).collect();
+    pub(super) fn watch(&mut self, watched: &Watched) {
+        self.watched = watched.clone();
+        self.contents = self.look();
         let Some(watcher) = &mut self.watcher else { return };
-        let mut directories: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        let named = watched.directories.iter().map(Directory::path);
+        let mut directories: Vec<&Path> = self.contents.keys().filter_map(|file| file.parent()).chain(named).collect();
         directories.sort_unstable();
         directories.dedup();
         for directory in directories {
@@ -104,25 +112,85 @@ impl Reloads {
     }
 
     fn changed(&mut self) -> bool {
-        let now: BTreeMap<PathBuf, Option<blake3::Hash>> =
-            self.contents.keys().map(|file| (file.clone(), hash(file))).collect();
+        let now = self.look();
         let before = std::mem::replace(&mut self.contents, now);
-        before != self.contents || self.new_rule_file()
+        before != self.contents
     }
 
-    /// A file that appeared in a directory of rules.
-    fn new_rule_file(&self) -> bool {
-        let directories = self.contents.keys().filter_map(|file| file.parent());
-        let mut entries = directories.filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
-        entries.any(|entry| {
-            let path = entry.path();
-            let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-            let beside_rules = self.contents.keys().filter(|file| file.parent() == path.parent()).count() > 1;
-            yaml && beside_rules && !self.contents.contains_key(&path)
-        })
+    /// A file that only lies beside those that were named is none of them, whatever its name is.
+    fn look(&self) -> Contents {
+        let appeared = self.watched.directories.iter().flat_map(Directory::files);
+        let files = self.watched.files.iter().cloned().chain(appeared);
+        files.map(|file| (file.clone(), hash(&file))).collect()
     }
 }
 
 fn hash(file: &Path) -> Option<blake3::Hash> {
     std::fs::read(file).ok().map(|content| blake3::hash(&content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Surroundings, load};
+
+    /// Loads `vigie.yaml` of a directory that is given by its whole path.
+    fn watched(directory: &Path, arguments: &[PathBuf]) -> Watched {
+        let clock = std::sync::Arc::new(crate::clock::SystemClock);
+        let stdout = std::sync::Arc::new(std::sync::Mutex::new(std::io::sink()));
+        let surroundings = Surroundings {
+            variable: &|_| None,
+            sinks: crate::sink::BuildContext::new(clock.clone(), stdout, false),
+            sources: crate::source::BuildContext { clock },
+        };
+        let (config, diagnostics) = load(arguments, &surroundings);
+        config.unwrap_or_else(|| panic!("{}: {diagnostics:?}", directory.display())).watched
+    }
+
+    fn rule(id: &str) -> String {
+        let test = "tests: [{events: [{event_type: A}], expect: alert}]";
+        format!("rules: [{{id: {id}, title: t, severity: low, when: {{event_type: A}}, {test}}}]\n")
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_not_named_is_no_reason_to_reload() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+        std::fs::create_dir_all(directory.path().join("rules/deep")).expect("a directory");
+        write("one.yaml", &rule("one"));
+        write("two.yaml", &rule("two"));
+        write("rules/three.yaml", &rule("three"));
+        write("vigie.yaml", "sources: {a: {ndjson: {path: none}}}\nrules: [one.yaml, two.yaml, rules]\n");
+        let named = watched(directory.path(), &[directory.path().join("vigie.yaml")]);
+        let mut reloads = Reloads::start(&named).expect("signals");
+        write("unrelated.yaml", "hello: world\n");
+        write("alerts.jsonl", "{}\n");
+        write("two.yaml", &rule("two"));
+        assert!(!reloads.changed(), "nothing of the configuration changed");
+        write("two.yaml", &rule("zwei"));
+        assert!(reloads.changed(), "a named file");
+        assert!(!reloads.changed(), "once");
+        write("rules/deep/four.yaml", "rules: broken\n");
+        assert!(reloads.changed(), "a new file in a named directory");
+        assert!(!reloads.changed(), "one that does not load is tried once");
+        write("rules/.hidden.yaml", &rule("five"));
+        assert!(!reloads.changed(), "hidden");
+        std::fs::remove_file(directory.path().join("rules/deep/four.yaml")).expect("removed");
+        assert!(reloads.changed(), "a file that is gone");
+    }
+
+    #[tokio::test]
+    async fn a_directory_given_as_argument_takes_in_new_files() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+        std::fs::create_dir_all(directory.path().join("conf")).expect("a directory");
+        write("one.yaml", &rule("one"));
+        write("conf/vigie.yaml", "sources: {a: {ndjson: {path: none}}}\nrules: [../one.yaml]\n");
+        let named = watched(directory.path(), &[directory.path().join("conf")]);
+        let mut reloads = Reloads::start(&named).expect("signals");
+        write("more.yaml", &rule("more"));
+        assert!(!reloads.changed());
+        write("conf/state.yaml", "state: {dir: ./state}\n");
+        assert!(reloads.changed());
+    }
 }

@@ -95,6 +95,7 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
     };
     let mut reloads = Reloads::start(&config.watched).exit(Exit::UNAVAILABLE)?;
     let console_stop = CancellationToken::new();
+    tokio::spawn(crate::metrics::keep_up(metrics.clone(), console_stop.clone()));
     if let Some(listener) = listener {
         let console = Console { metrics, status: status.clone(), store: store.clone(), clock: clock.clone() };
         let address = listener.local_addr().exit(Exit::UNAVAILABLE)?;
@@ -151,13 +152,8 @@ async fn supervise(
             };
             match trigger {
                 Trigger::Stop(exit) => {
-                    tracing::info!("stopping: sends in flight are finished and settled");
                     stop.cancel();
-                    let end = tokio::select! {
-                        ended = &mut running => ended?,
-                        () = reloads.interrupted() => return Ok((End::default(), Some(Exit::INTERRUPTED))),
-                    };
-                    return Ok((end, Some(exit)));
+                    return end_by(exit, running, reloads).await;
                 }
                 Trigger::Reload => {
                     if let Some(next) = reload(daemon, fixed, reads_stdin, global, output) {
@@ -169,8 +165,37 @@ async fn supervise(
         // Before the wait for sends in flight: what changes meanwhile is a change to what was just loaded.
         reloads.watch(&next.watched);
         stop.cancel();
-        running.await?;
+        let mut next = next;
+        loop {
+            // A signal is obeyed while the old configuration ends, too: then the new one is never started.
+            let trigger = tokio::select! {
+                ended = &mut running => break ended.map(drop)?,
+                trigger = reloads.next() => trigger,
+            };
+            match trigger {
+                Trigger::Stop(exit) => return end_by(exit, running, reloads).await,
+                Trigger::Reload => {
+                    if let Some(newer) = reload(daemon, fixed, reads_stdin, global, output) {
+                        reloads.watch(&newer.watched);
+                        next = newer;
+                    }
+                }
+            }
+        }
         config = next;
+    }
+}
+
+/// Waits for a daemon that was told to stop, unless the user insists.
+async fn end_by(
+    exit: Exit,
+    running: impl Future<Output = Result<End, StoreError>>,
+    reloads: &mut Reloads,
+) -> Result<(End, Option<Exit>), StoreError> {
+    tracing::info!("stopping: sends in flight are finished and settled");
+    tokio::select! {
+        ended = running => Ok((ended?, Some(exit))),
+        () = reloads.interrupted() => Ok((End::default(), Some(Exit::INTERRUPTED))),
     }
 }
 

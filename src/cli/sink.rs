@@ -111,6 +111,7 @@ fn test_alert(now: DateTime<Utc>) -> Result<Alert, Failure> {
         last_at: now,
         count: 1,
         late: None,
+        finding: None,
         key: Vec::new(),
         reason: vec![Reason {
             field: "event_type".into(),

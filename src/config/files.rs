@@ -13,6 +13,46 @@ const MAX_FILES: usize = 10_000;
 /// What helps when a file cannot be read.
 const READABLE: &str = "look at the path, which counts from the working directory, and at its permissions";
 
+/// What a running daemon must look at for changes.
+#[derive(Debug, Clone, Default)]
+pub struct Watched {
+    /// Files that were read.
+    pub files: Vec<PathBuf>,
+    /// Directories that were named: a file that appears in one of them belongs to the configuration too.
+    pub directories: Vec<Directory>,
+}
+
+/// A directory whose YAML files are all read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    path: PathBuf,
+    depth: usize,
+}
+
+impl Directory {
+    /// One named by `-c`: the files in it, not below it.
+    pub(super) fn of_configuration(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), depth: 1 }
+    }
+
+    /// One named under `rules:`.
+    pub(super) fn of_rules(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), depth: MAX_DIRECTORY_DEPTH }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The YAML files that are in it now; none when it cannot be read.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        list(&self.path, self.depth, &mut Diagnostics::default())
+    }
+}
+
 /// Reads files; a directory stands for the YAML files in it (not below it).
 #[must_use]
 pub fn read_files(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<SourceFile> {

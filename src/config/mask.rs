@@ -2,11 +2,12 @@
 //! caret still points at the right place.
 //!
 //! A file that can be read is covered by meaning: secrets, headers, the hidden parts of URLs, and the values of everything
-//! that is not known, because it may be a misspelt secret. Of one that cannot be read only keys are shown.
+//! that is not known, because it may be a misspelt secret. Of one that cannot be read only keys are shown. No comment is
+//! ever shown: what was a secret until yesterday is often kept in one.
 
 use std::sync::Arc;
 
-use vigie_engine::diagnostic::{Diagnostics, SourceFile};
+use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
 use vigie_engine::yaml::{Kind, Node};
 
 use crate::options::{OptionKind, OptionSpec};
@@ -15,18 +16,19 @@ use crate::{sink, source};
 /// Stands for one character.
 const COVER: char = '•';
 /// Sections that hold no secret.
-const OPEN_SECTIONS: &[&str] = &["rules", "routes", "state", "server"];
+const OPEN_SECTIONS: &[&str] = &["rules", "routes", "geo", "state", "server"];
 
 /// The same file, line by line and character by character, without what could be a secret.
 pub(super) fn masked(file: &SourceFile) -> SourceFile {
     let tree = vigie_engine::yaml::parse(file, &mut Diagnostics::default());
-    let text = match tree {
-        Some(tree) => {
+    let text = match (tree, vigie_engine::yaml::comments(file)) {
+        (Some(tree), Some(comments)) => {
             let mut page = Page::new(&file.text);
             page.cover_sections(&tree);
+            page.cover_comments(&comments);
             page.text()
         }
-        None => keys_only(&file.text),
+        _ => keys_only(&file.text),
     };
     SourceFile { path: file.path.clone(), text: Arc::from(text) }
 }
@@ -83,6 +85,15 @@ impl Page {
         }
     }
 
+    fn cover_comments(&mut self, comments: &[Span]) {
+        for span in comments {
+            let line = self.lines.get_mut(span.line.saturating_sub(1) as usize);
+            // Behind the sign and to the end of the line, however long it is said to be.
+            let text = line.into_iter().flatten().skip(span.column as usize);
+            text.filter(|character| !character.is_whitespace()).for_each(|character| *character = COVER);
+        }
+    }
+
     /// Every scalar below it.
     fn cover(&mut self, node: &Node) {
         if node.is_null() {
@@ -121,19 +132,21 @@ impl Page {
     }
 }
 
-/// Covers every word but those that a colon makes a key.
+/// Covers every word but those that a colon makes a key, outside of what may be a comment.
 fn keys_only(text: &str) -> String {
     let is_structure = |character: char| character.is_whitespace() || "{}[],\"'#".contains(character);
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
+    let mut in_comment = false;
     while let Some(first) = rest.chars().next() {
+        in_comment = first == '#' || (in_comment && !matches!(first, '\n' | '\r'));
         let (word, after) = rest.split_at(rest.find(is_structure).unwrap_or(rest.len()));
         if word.is_empty() {
             shown.push(first);
             rest = rest.strip_prefix(first).unwrap_or_default();
             continue;
         }
-        let is_key = word.ends_with(':') && !word.contains("://");
+        let is_key = !in_comment && word.ends_with(':') && !word.contains("://");
         shown.extend(word.chars().map(|character| if is_key || character == '-' { character } else { COVER }));
         rest = after;
     }
@@ -164,6 +177,30 @@ mod tests {
             ("sinks: {a: {slack: {webhook_url: \"${HOOK}\"}}}", "sinks: {a: {slack: {webhook_url: \"${HOOK}\"}}}"),
             ("sinks: {a: {slack: {webhook_url: \"htp:/x/y\"}}}", "sinks: {a: {slack: {webhook_url: \"••••••••\"}}}"),
             ("sinks: [secret: {\n - url: http://a/b", "sinks: [secret: {\n - url: ••••••••••"),
+            ("sinks: [a: # b: c\r\n d: e#f: g\n", "sinks: [a: # •• •\r\n d: •#•• •\n"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn comments_are_covered_wherever_they_stand() {
+        for (text, expected) in [
+            ("# été: x\nstate: {dir: abc} # s3cret, o_O\n", "# •••• •\nstate: {dir: abc} # ••••••• •••\n"),
+            ("rules:   #a\n  # b\n- r  #\tc\r\n#d", "rules:   #•\n  # •\n- r  #\t•\r\n#•"),
+            ("state:\n  dir: >- # a\n    b # c\n  # d\n", "state:\n  dir: >- # •\n    b # c\n  # •\n"),
+            (
+                "state: {dir: \"a # b\", # c\n  retention: 'd' } # e",
+                "state: {dir: \"a # b\", # •\n  retention: 'd' } # •",
+            ),
+            (
+                "state: {dir: a#b, retention: \"\\\" # c\"} # d # e",
+                "state: {dir: a#b, retention: \"\\\" # c\"} # • • •",
+            ),
+            (
+                "sinks: # a\n  b: # c\n    - d # e\n---\n# f\nstate: g",
+                "sinks: # •\n  b: # •\n    - • # •\n---\n# •\nstate: •",
+            ),
         ] {
             assert_eq!(shown(text), expected);
         }

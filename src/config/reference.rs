@@ -2,7 +2,7 @@
 //!
 //! The page in docs/ equals this text; a test compares them, so neither can say what the other does not.
 
-use super::{SERVER_OPTIONS, STATE_OPTIONS};
+use super::{GEO_FIELDS_HELP, GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
 use crate::options::{OptionKind, OptionSpec, Presence};
 use crate::{metrics, sink, source};
 use vigie_engine::time::format_duration;
@@ -10,6 +10,10 @@ use vigie_engine::time::format_duration;
 const OPENING: &str = "# Reference\n\n\
     Made by `vigie schema reference` from the program's own tables; do not edit. `${VAR}` and `${file:/path}` stand for \
     text in every option. A secret is never shown in any output.\n";
+
+const GEO_FIELDS_OPENING: &str = "\nWhat they say of an event's `source_ip` is read like a field of the event, which stays as it came; an event's own \
+     `geo` is not looked at. In a test of a rule the event's `geo` stands for the database's answer.\n\n\
+     | field | what |\n|---|---|\n";
 
 /// The page.
 #[must_use]
@@ -20,6 +24,11 @@ pub fn markdown() -> String {
     }
     for kind in sink::KINDS {
         section(&mut page, &format!("Sink `{}`", kind.kind), &format!("sinks.NAME.{}", kind.kind), kind.options);
+    }
+    section(&mut page, "Address databases", "geo", GEO_OPTIONS);
+    page.push_str(GEO_FIELDS_OPENING);
+    for (field, what) in GEO_FIELDS_HELP {
+        line(&mut page, &[&code(field), what]);
     }
     section(&mut page, "State", "state", STATE_OPTIONS);
     section(&mut page, "Server", "server", SERVER_OPTIONS);
@@ -93,6 +102,14 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md");
         let page = std::fs::read_to_string(path).expect("docs/reference.md");
         assert!(page == markdown(), "stale; regenerate: `cargo run -- schema reference > docs/reference.md`");
+    }
+
+    #[test]
+    fn every_field_of_an_address_database_is_a_row() {
+        use vigie_engine::event::{GEO, GEO_FIELDS};
+        let named: Vec<&str> = GEO_FIELDS_HELP.iter().map(|(field, _)| *field).collect();
+        let known: Vec<String> = GEO_FIELDS.iter().chain(&["mismatch"]).map(|field| format!("{GEO}.{field}")).collect();
+        assert_eq!(named, known);
     }
 
     #[test]

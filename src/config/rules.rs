@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vigie_engine::diagnostic::{Diagnostics, SourceFile};
 use vigie_engine::rule::{self, Lists, Rule};
 
-use super::{Sections, directory_of, files};
+use super::{Directory, Sections, directory_of, files};
 use crate::pipeline::notice::BUILTIN_RULES;
 
 /// Largest list file in bytes: some hundred thousand addresses.
@@ -18,10 +18,12 @@ pub(super) struct LoadedRules {
     pub(super) lists: Lists,
     /// Files that were read.
     pub(super) read: Vec<PathBuf>,
+    /// Directories that were named.
+    pub(super) directories: Vec<Directory>,
 }
 
 pub(super) fn load(sections: &Sections, diagnostics: &mut Diagnostics) -> LoadedRules {
-    let mut sources = Vec::new();
+    let (mut sources, mut directories) = (Vec::new(), Vec::new());
     for node in sections.all("rules") {
         let items = node.items().unwrap_or(std::slice::from_ref(node));
         for item in items {
@@ -36,6 +38,9 @@ pub(super) fn load(sections: &Sections, diagnostics: &mut Diagnostics) -> Loaded
                 let hint = "the path counts from the folder of the file that names it";
                 diagnostics.error("E0431", &item.span, text, Some(hint.into()));
                 continue;
+            }
+            if resolved.is_dir() {
+                directories.push(Directory::of_rules(&resolved));
             }
             let (before, findings) = (sources.len(), diagnostics.count());
             sources.extend(files::read_rule_files(&resolved, diagnostics));
@@ -60,7 +65,7 @@ pub(super) fn load(sections: &Sections, diagnostics: &mut Diagnostics) -> Loaded
         diagnostics.error("E0432", &sections.anchor, "the rule files hold no rule", hint);
     }
     loaded.rules.extend(builtin(diagnostics, &loaded.rules));
-    loaded
+    LoadedRules { directories, ..loaded }
 }
 
 /// Loads rule files from paths, lists included; their tests are not run.
@@ -78,7 +83,7 @@ fn load_files(sources: &[SourceFile], diagnostics: &mut Diagnostics) -> LoadedRu
         text
     };
     let set = rule::load(sources, &mut read_list, diagnostics);
-    LoadedRules { rules: set.rules, lists: set.lists, read }
+    LoadedRules { rules: set.rules, lists: set.lists, read, directories: Vec::new() }
 }
 
 fn read_list_file(path: &Path) -> Result<String, String> {

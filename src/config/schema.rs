@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{SERVER_OPTIONS, STATE_OPTIONS};
+use super::{GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
 use crate::options::{OptionSpec, json_schema};
 use crate::{sink, source};
 
@@ -26,6 +26,7 @@ pub fn config() -> Value {
             "rules": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
             "sinks": named(sinks),
             "routes": {"type": "array", "items": route()},
+            "geo": json_schema(GEO_OPTIONS),
             "state": json_schema(STATE_OPTIONS),
             "server": json_schema(SERVER_OPTIONS),
         },

@@ -13,7 +13,7 @@ use crate::clock::{SetClock, TokioClock};
 use crate::config::{self, Surroundings};
 use crate::pipeline::BoxFuture;
 use crate::sink::{AttemptReport, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink};
-use crate::source::{Fault, Fetched, Seen, Source, SourceError};
+use crate::source::{Fault, Fetched, Held, Seen, Source, SourceError};
 use crate::store::archive::DeliveryFilter;
 use crate::store::memory::MemoryStore;
 use crate::store::{IngestBatch, LaneState, Settlement};
@@ -24,6 +24,7 @@ rules:
     title: Every event
     severity: high
     when: {event_type: "*", source: CD}
+    alert: {dedup: [source]}
     tests:
       - {name: any, events: [{event_type: APP_CREATE, source: CD}], expect: alert}
 "#;
@@ -31,6 +32,7 @@ rules:
 /// Retention that does nothing, or fails.
 struct Upkeep {
     fails: bool,
+    store: MemoryStore,
 }
 
 impl Maintain for Upkeep {
@@ -41,6 +43,15 @@ impl Maintain for Upkeep {
 
     fn store_bytes(&self) -> Result<u64> {
         Ok(0)
+    }
+
+    fn muted<'a>(
+        &'a self,
+        muted_by: &'a str,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(u64, vigie_engine::alert::Alert)>>> {
+        Box::pin(async move { Ok(self.store.muted(muted_by, after, limit)) })
     }
 
     fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>> {
@@ -56,8 +67,8 @@ struct Disk {
 }
 
 impl Seen for Disk {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
-        self.memory.contains(source, ids)
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
+        self.memory.held(source, ids)
     }
 
     fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {
@@ -105,10 +116,11 @@ impl Store for Disk {
     }
 }
 
-/// One event and then the end, or nothing for ever, or a file that cannot be read.
+/// One event (or the next, half an hour later) and then the end, or nothing for ever, or a file that cannot be read.
 #[derive(Debug, Clone, Copy)]
 enum Scripted {
     One,
+    Next,
     Endless,
     Unreadable,
 }
@@ -120,23 +132,26 @@ impl Source for Scripted {
         _: &'a dyn Seen,
     ) -> BoxFuture<'a, std::result::Result<Fetched, SourceError>> {
         Box::pin(async move {
-            match self {
-                Self::One => {}
+            let (id, stamp) = match self {
+                Self::One => ("e1", "2026-03-01T00:00:00Z"),
+                Self::Next => ("e2", "2026-03-01T00:30:00Z"),
                 Self::Endless => return pending().await,
                 Self::Unreadable => {
                     let message = "the stored cursor cannot be read".to_owned();
                     return Err(SourceError { fault: Fault::Stop, message, notice: None });
                 }
-            }
-            let raw = r#"{"id":"e1","event_type":"APP_CREATE","source":"CD","created_at":"2026-03-01T00:00:00Z"}"#;
-            let at = "2026-03-01T00:00:00Z".parse().expect("a stamp");
+            };
+            let raw = format!(r#"{{"id":"{id}","event_type":"APP_CREATE","source":"CD","created_at":"{stamp}"}}"#);
+            let at = stamp.parse().expect("a stamp");
             Ok(Fetched {
                 at_fault: None,
-                events: vec![Event::new("e1", at, Arc::from(raw)).expect("an event")],
+                events: vec![Event::new(id, at, Arc::from(raw)).expect("an event")],
                 before_start: Vec::new(),
                 poison: Vec::new(),
                 cursor: Cursor("1".into()),
                 notices: Vec::new(),
+                settled_at: None,
+                aloud_from: None,
                 next_in: Duration::ZERO,
                 windows_owed: 0,
                 finished: true,
@@ -185,6 +200,8 @@ impl Sink for Hook {
 
 /// What a test puts together.
 struct Rig {
+    /// `routes:` as text, if not all to all.
+    routes: &'static str,
     directory: tempfile::TempDir,
     store: MemoryStore,
     hook: Arc<Hook>,
@@ -199,14 +216,14 @@ impl Rig {
         let daemon = Daemon {
             store: Arc::new(store.clone()),
             alerts: Arc::new(store.clone()),
-            maintain: Arc::new(Upkeep { fails }),
+            maintain: Arc::new(Upkeep { fails, store: store.clone() }),
             clock: Arc::new(TokioClock::starting_at("2026-03-01T00:00:01Z".parse().expect("a stamp"))),
             status: Arc::default(),
             once: true,
             dry_run: false,
             jitter_seed: 1,
         };
-        Self { directory, store, hook: Arc::new(Hook { outcome, sent: Mutex::default() }), daemon }
+        Self { routes: "", directory, store, hook: Arc::new(Hook { outcome, sent: Mutex::default() }), daemon }
     }
 
     fn config(&self, source: Scripted) -> Config {
@@ -215,8 +232,9 @@ impl Rig {
 
     fn config_with(&self, source: Scripted, sinks: &str) -> Config {
         let text = format!(
-            "sources: {{main: {{ndjson: {{path: none}}}}}}\nrules: [\"{}\"]\n{sinks}",
-            self.directory.path().join("rules.yaml").display()
+            "sources: {{main: {{ndjson: {{path: none}}}}}}\nrules: [\"{}\"]\n{sinks}{}",
+            self.directory.path().join("rules.yaml").display(),
+            self.routes
         );
         let path = self.directory.path().join("vigie.yaml");
         std::fs::write(&path, text).expect("written");
@@ -421,4 +439,41 @@ async fn sinks_with_one_url_share_its_limit_and_those_without_one_go_as_they_com
     assert_eq!((wait("c"), wait("slow")), (Some(now), Some(now)));
     assert_eq!(wait("slow"), Some(now + Duration::from_secs(30)));
     assert!(pace("free").is_none() && pace("out").is_none());
+}
+
+const WRONG_ROUTES: &str = "routes: [{match: {severity: critical}, to: [hook]}]\n";
+
+#[tokio::test(start_paused = true)]
+async fn an_open_alert_that_no_route_took_is_delivered_once_a_route_takes_it() {
+    let mut rig = Rig::new(Outcome::Delivered, false);
+    rig.routes = WRONG_ROUTES;
+    rig.run(Scripted::One).await.expect("stored");
+    assert_eq!(rig.hook.sent(), 0);
+    rig.daemon.dry_run = true;
+    rig.routes = "";
+    rig.run(Scripted::One).await.expect("stored");
+    rig.daemon.dry_run = false;
+    assert_eq!(rig.store.alerts()[0].muted_by.as_deref(), Some("no route matched"), "a dry run changes nothing");
+    for _ in 0..2 {
+        rig.run(Scripted::One).await.expect("stored");
+        assert_eq!(rig.hook.sent(), 1, "once");
+    }
+    assert_eq!(rig.store.alerts()[0].muted_by, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_match_that_folds_into_an_alert_that_no_route_took_is_not_silent() {
+    let mut rig = Rig::new(Outcome::Delivered, false);
+    rig.routes = WRONG_ROUTES;
+    rig.run(Scripted::One).await.expect("stored");
+    advance(Duration::from_secs(2 * 3600)).await;
+    rig.routes = "";
+    rig.run(Scripted::One).await.expect("stored");
+    assert_eq!(rig.hook.sent(), 0, "it is over, as far as anybody knows");
+    for _ in 0..2 {
+        rig.run(Scripted::Next).await.expect("stored");
+        assert_eq!(rig.hook.sent(), 1, "it goes on");
+    }
+    let alert = &rig.store.alerts()[0];
+    assert_eq!((alert.alert.count, alert.muted_by.as_deref()), (2, None));
 }

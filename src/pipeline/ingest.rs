@@ -3,7 +3,10 @@
 //! It never sends anything and never moves a cursor without what the cursor stands for. A failed commit leaves engine and
 //! source where they were, so the same request gives the same result.
 
+mod evaluation;
 mod full;
+mod owing;
+mod unrouted;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,24 +16,24 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, gauge};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
-use vigie_engine::event::Event;
-use vigie_engine::route::{Route, destinations, destinations_beside};
+use vigie_engine::event::{Event, text_digest};
+use vigie_engine::route::Route;
+use vigie_engine::rule::Rule;
 
+use self::evaluation::Evaluation;
 use super::deliver::Wake;
+use super::drift::{self, Drift};
 use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
-use crate::sink::{Form, RenderContext, Sink, delivery_id};
-use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
-use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
+use crate::sink::Sink;
+use crate::source::{Cursor, Fault, Fetched, Held, Poison, Source, SourceError};
+use crate::store::{IngestBatch, NewAlert, Result as StoreResult, Store, StoreError, StoredEvent};
 
 /// Who mutes an alert that no route takes.
 const UNROUTED: &str = "no route matched";
-/// How much of a title the log shows.
-const MAX_TITLE_CHARS: usize = 120;
 /// A finite run gives up after this many failures in a row; their pauses grow, so it takes about half a minute.
 const MAX_ONCE_FAILURES: u32 = 6;
 
@@ -47,6 +50,8 @@ pub struct Outlet {
 pub struct Parts {
     /// Rules and their state, already restored.
     pub engine: Engine,
+    /// Rows of state as the store keeps them, for what is not the engine's.
+    pub drift: Drift,
     /// In order.
     pub routes: Vec<Route>,
     /// All sinks.
@@ -66,6 +71,7 @@ pub struct Parts {
 /// Runs sources.
 pub struct Ingest {
     engine: Mutex<Engine>,
+    drift: std::sync::Mutex<Drift>,
     routes: Vec<Route>,
     outlets: Vec<Outlet>,
     wake: Wake,
@@ -75,6 +81,7 @@ pub struct Ingest {
     dry_run: bool,
     episode: full::Episode,
     kept: full::Kept,
+    unrouted: unrouted::Unrouted,
 }
 
 /// Why a source's loop ended.
@@ -94,9 +101,10 @@ impl Ingest {
     /// Takes the parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, routes, outlets, wake, store, clock, status, dry_run } = parts;
+        let Parts { engine, drift, routes, outlets, wake, store, clock, status, dry_run } = parts;
         Self {
             engine: Mutex::new(engine),
+            drift: std::sync::Mutex::new(drift),
             routes,
             outlets,
             wake,
@@ -106,6 +114,7 @@ impl Ingest {
             dry_run,
             episode: full::Episode::default(),
             kept: full::Kept::default(),
+            unrouted: unrouted::Unrouted::default(),
         }
     }
 
@@ -177,7 +186,29 @@ impl Ingest {
         }
         let now = self.clock.now();
         let events: Vec<Event> = notices.into_iter().filter_map(|notice| notice.into_event(now)).collect();
-        self.evaluate_and_commit(notice::SOURCE, events, Vec::new(), None, now).await
+        self.evaluate_and_commit(notice::SOURCE, Evaluation { events, settled_at: Some(now), ..Evaluation::at(now) })
+            .await
+    }
+
+    /// Held for moments only, never over a wait.
+    fn drift(&self) -> std::sync::MutexGuard<'_, Drift> {
+        self.drift.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Tells of rules that cannot match what the accounts show, once those are known well enough to say so.
+    ///
+    /// # Errors
+    /// When the store cannot take it.
+    pub async fn tell_of_dead_rules(&self) -> StoreResult<()> {
+        let engine = self.engine.lock().await;
+        let dead = match self.drift().known_types() {
+            Some(types) => {
+                engine.rules().iter().filter(|rule| rule.waits_for_other_than(&types)).map(dead_rule).collect()
+            }
+            None => Vec::new(),
+        };
+        drop(engine);
+        self.notify(dead).await
     }
 
     async fn absorb(&self, name: &str, fetched: Fetched) -> StoreResult<Absorbed> {
@@ -192,15 +223,29 @@ impl Ingest {
         let unseen = self.unseen(name, fetched.events, fetched.before_start, fetched.poison).await?;
         let Unseen { events, before_start, poison } = unseen;
         let (event_count, poison_count) = (events.len() as u64, poison.len() as u64);
-        let mut rows: Vec<StoredEvent> = before_start.iter().map(stored).collect();
-        rows.extend(poison.into_iter().map(|row| StoredEvent {
+        let poison = poison.into_iter().map(|row| StoredEvent {
             id: row.id,
             created_at: row.created_at.unwrap_or(now),
+            digest: text_digest(&row.raw),
             raw: row.raw.into(),
             poison: Some(row.error),
-        }));
+        });
         let newest = events.iter().map(Event::created_at).max();
-        self.evaluate_and_commit(name, events, rows, Some(fetched.cursor.clone()), now).await?;
+        let drift = self.drift().observe(name, &events, fetched.settled_at);
+        if let Some(drift) = &drift {
+            self.notify(drift.notices.clone()).await?;
+        }
+        let evaluation = Evaluation {
+            events,
+            before_start,
+            poison: poison.collect(),
+            cursor: Some(fetched.cursor.clone()),
+            settled_at: fetched.settled_at,
+            aloud_from: fetched.aloud_from,
+            drift,
+            now,
+        };
+        self.evaluate_and_commit(name, evaluation).await?;
 
         counter!(names::EVENTS, "source" => name.to_owned()).increment(event_count);
         counter!(names::EVENTS_POISON, "source" => name.to_owned()).increment(poison_count);
@@ -259,9 +304,9 @@ impl Ingest {
         let given = (events.len() + before_start.len() + poison.len()) as u64;
         let mut ids: Vec<String> = events.iter().chain(&before_start).map(|event| event.id().to_owned()).collect();
         ids.extend(poison.iter().map(|row| row.id.clone()));
-        let stored = self.store.contains(name, &ids).await?;
-        let mut taken: HashSet<String> =
-            ids.into_iter().zip(stored).filter(|(_, stored)| *stored).map(|(id, _)| id).collect();
+        let held = self.store.held(name, &ids).await?;
+        let stored = ids.into_iter().zip(held).filter(|(_, held)| *held != Held::Nothing);
+        let mut taken: HashSet<String> = stored.map(|(id, _)| id).collect();
         events.retain(|event| taken.insert(event.id().to_owned()));
         before_start.retain(|event| taken.insert(event.id().to_owned()));
         poison.retain(|row| taken.insert(row.id.clone()));
@@ -270,23 +315,27 @@ impl Ingest {
         Ok(Unseen { events, before_start, poison })
     }
 
-    async fn evaluate_and_commit(
-        &self,
-        source: &str,
-        events: Vec<Event>,
-        unevaluated: Vec<StoredEvent>,
-        cursor: Option<Cursor>,
-        now: DateTime<Utc>,
-    ) -> StoreResult<()> {
+    async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
+        let Evaluation { mut events, mut before_start, poison, cursor, settled_at, aloud_from, drift, now } =
+            evaluation;
+        evaluation::in_order_of_time(&mut events);
+        evaluation::in_order_of_time(&mut before_start);
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
         let mut engine = self.engine.lock().await;
         let mut batch = engine.batch();
+        for event in &before_start {
+            batch.learn(source, event, now);
+        }
         for event in &events {
             batch.step(source, event, now);
         }
-        let effects = batch.finish();
-        let mut rows: Vec<StoredEvent> = events.iter().map(stored).collect();
-        rows.extend(unevaluated);
+        if let Some(settled_at) = settled_at {
+            batch.tick(source, settled_at, aloud_from);
+        }
+        let mut effects = batch.finish();
+        let changes = std::mem::take(&mut effects.changes);
+        let mut rows: Vec<StoredEvent> = before_start.iter().chain(&events).map(stored).collect();
+        rows.extend(poison);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
         let mut deliveries = Vec::new();
         for alert in &effects.alerts {
@@ -294,6 +343,7 @@ impl Ingest {
             deliveries.append(&mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
+        let unmuted = self.reroute(&effects.folds, &mut deliveries, now).await?;
         let outcomes: Vec<(&str, &str)> =
             alerts.iter().map(|new| (new.alert.rule.severity.as_str(), outcome(new))).collect();
         let owed = !deliveries.is_empty();
@@ -301,17 +351,22 @@ impl Ingest {
             source: source.to_owned(),
             cursor,
             events: rows,
-            state: effects.state.clone(),
+            state: effects.state.iter().cloned().chain(drift.as_ref().map(drift::Change::row)).collect(),
             alerts,
             folds: effects.folds.clone(),
             deliveries,
+            unmuted: unmuted.clone(),
             at: Some(now),
             due_at: Some(self.clock.steady()),
         };
         self.store.commit(batch).await?;
         self.episode.end();
         self.status.stored();
-        engine.apply(&effects.state);
+        self.unrouted.forget(&unmuted);
+        engine.apply(changes);
+        if let Some(drift) = drift {
+            self.drift().apply(drift);
+        }
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
             gauge!(names::STATE_KEYS, "rule" => rule_id.to_owned()).set(keys as f64);
@@ -327,38 +382,12 @@ impl Ingest {
         Ok(())
     }
 
-    /// Which sinks owe this alert, rendered; or why none does.
-    fn route(&self, alert: &Alert, now: DateTime<Utc>) -> (Option<String>, Vec<NewDelivery>) {
-        if self.dry_run {
-            let (rule, title) = (&alert.rule.id, alert.title.single_line(MAX_TITLE_CHARS));
-            tracing::info!(%rule, ?title, to = ?self.destinations(alert), "dry run: would alert");
-            return (Some("dry run".into()), Vec::new());
-        }
-        let names = self.destinations(alert);
-        if names.is_empty() {
-            return (Some(UNROUTED.into()), Vec::new());
-        }
-        let deliveries = names.iter().filter_map(|name| {
-            let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
-            Some(render(outlet, alert, now))
-        });
-        (None, deliveries.collect())
-    }
-
-    /// What is wrong with a sink is told beside it too, as far as the routes let it.
-    fn destinations(&self, alert: &Alert) -> Vec<&str> {
-        let Some(about) = notice::sink_of(alert) else { return destinations(&self.routes, alert) };
-        let names = destinations_beside(&self.routes, alert, &about);
-        if names.iter().all(|name| *name == about) {
-            let rule = &alert.rule.id;
-            tracing::error!(sink = %about, %rule, "no other sink is told of this; add a route that takes it elsewhere too");
-        }
-        names
-    }
-
     fn count(&self, effects: &Effects) {
         for (rule_id, matches) in &effects.matches {
             counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
+        }
+        for (rule_id, events) in &effects.uncounted {
+            counter!(names::RULE_UNCOUNTED, "rule" => rule_id.clone()).increment(*events);
         }
         counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
         counter!(names::TITLE_FAILURES).increment(effects.title_failures);
@@ -426,6 +455,11 @@ fn announce(notices: &[SelfNotice]) {
     }
 }
 
+fn dead_rule(rule: &Rule) -> SelfNotice {
+    let text = format!("it needs {}, which no account has shown", rule.event_types.join(", "));
+    SelfNotice { event_type: "VIGIE_EVENT_TYPE_UNSEEN", about: rule.id.clone(), text }
+}
+
 fn outcome(new: &NewAlert) -> &'static str {
     match new.muted_by.as_deref() {
         None => "routed",
@@ -442,7 +476,13 @@ struct Unseen {
 }
 
 fn stored(event: &Event) -> StoredEvent {
-    StoredEvent { id: event.id().to_owned(), created_at: event.created_at(), raw: event.raw().clone(), poison: None }
+    StoredEvent {
+        id: event.id().to_owned(),
+        created_at: event.created_at(),
+        raw: event.raw().clone(),
+        digest: event.digest(),
+        poison: None,
+    }
 }
 
 struct Absorbed {
@@ -451,19 +491,4 @@ struct Absorbed {
     finished: bool,
     caught_up: bool,
     at_fault: Option<String>,
-}
-
-/// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.
-fn render(outlet: &Outlet, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
-    let delivery_id = delivery_id(&alert.alert_id, &outlet.name);
-    let form = |form| outlet.sink.render(alert, &RenderContext { delivery_id: &delivery_id, now, form });
-    let body = form(Form::Full).or_else(|error| {
-        tracing::warn!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "rendered as plain text instead");
-        form(Form::Plain)
-    });
-    let body = body.unwrap_or_else(|error| {
-        tracing::error!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "reduced to its identity");
-        format!("[{}] {} (alert {})", alert.rule.severity.as_str(), alert.rule.id, alert.alert_id).into_bytes()
-    });
-    NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: outlet.name.clone(), body }
 }

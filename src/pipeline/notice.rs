@@ -13,8 +13,8 @@ use vigie_engine::event::Event;
 
 use super::deliver::LaneNoticeKind;
 
-/// Name of the built-in source.
-pub const SOURCE: &str = "vigie";
+/// Name of the built-in source. Rules see its events only if they name them.
+pub const SOURCE: &str = vigie_engine::rule::OWN_SOURCE;
 
 /// Rules over the built-in source; they are in force beside the user's own.
 pub const BUILTIN_RULES: &str = include_str!("../../rules/builtin/vigie.yaml");

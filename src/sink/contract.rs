@@ -209,6 +209,7 @@ pub(super) fn build(kind: &str, entries: Vec<(&str, Node)>, context: &BuildConte
     let built = super::kind(kind, &span(), &mut diagnostics).and_then(|kind| {
         let expand = |text: &str| Ok(text.to_owned());
         let options = options::read(&map_node(entries), "sink `test`", kind.options, &expand, &mut diagnostics)?;
+        let options = Some(options).filter(options::Options::is_whole)?;
         (kind.build)(&options, "test", context, &mut diagnostics)
     });
     let shown = format!("{:?}", diagnostics.sorted());
@@ -236,6 +237,7 @@ pub(super) fn alert_titled(title: &str) -> Alert {
         last_at: first_at + chrono::TimeDelta::seconds(61),
         count: 3,
         late: Some(7260),
+        finding: None,
         key: vec![("actor".into(), Untrusted::new("bob@example.org"))],
         reason: vec![
             Reason {

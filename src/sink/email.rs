@@ -1,7 +1,8 @@
 //! `email`: each alert as one mail over SMTP, text and HTML, rendered whole at ingest and sent as those bytes.
 //!
 //! From and To come from the configuration only. Message-ID is the delivery's, so that a copy is known as one; mails of one
-//! dedup key share a thread. Recipients are told apart: one that is refused or not ready keeps the mail from no other.
+//! dedup key share a thread. Recipients are told apart: one that is refused or not ready keeps the mail from no other. A mail
+//! that somebody will never have is a dead letter, whoever else has it: nobody would hear of it otherwise.
 
 mod body;
 mod relay;
@@ -78,8 +79,10 @@ pub const OPTIONS: &[OptionSpec] = &[
 
 /// Recipients of one sink: each costs a command of the conversation, and the whole is bounded in time.
 pub const MAX_RECIPIENTS: usize = 50;
-/// Mails of which some recipients wait, remembered so that the others get no copy.
+/// Mails that some recipients have and others not (yet), remembered so that another attempt reaches the others only.
 const MAX_PARTIAL: usize = 512;
+/// In place of what is wrong or missing, while the rest of the options is looked at; nothing that is built with it is used.
+const STAND_IN: &str = "absent@example.org";
 /// Longest value of a header of ours.
 const MAX_HEADER_CHARS: usize = 200;
 
@@ -160,40 +163,56 @@ pub fn build(
     _context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
-    let ca_pem = match options.text(CA_FILE.name).map(|path| (path, std::fs::read(path))) {
-        None => None,
-        Some((_, Ok(pem))) => Some(pem),
-        Some((path, Err(error))) => {
-            let message = format!("CA file `{path}` cannot be read: {error}");
-            diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
-            return None;
-        }
-    };
-    let built = EmailSink::new(EmailOptions {
-        smtp: options.url("smtp")?.clone(),
-        user: options.text("user").map(str::to_owned),
-        password: options.secret("password").cloned(),
-        from: options.text("from")?.to_owned(),
-        to: options.texts("to").to_vec(),
-        ca_pem,
-        insecure: options.flag("insecure"),
-        policy: Policy { allow_private: options.flag(ALLOW_PRIVATE.name) },
+    let ca_pem = options.text(CA_FILE.name).map(|path| (path, std::fs::read(path)));
+    if let Some((path, Err(error))) = &ca_pem {
+        let message = format!("CA file `{path}` cannot be read: {error}");
+        diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
+    }
+    let has_authorities = ca_pem.as_ref().is_none_or(|(_, read)| read.is_ok());
+    let (from, to) = (options.text("from").unwrap_or(STAND_IN), options.texts("to"));
+    let mut errors: Vec<EmailError> = mailbox("from", from).err().into_iter().collect();
+    errors.extend(to.iter().filter_map(|text| mailbox("to", text).err()));
+    // With a stand-in for what is wrong, the way to the relay is looked at all the same.
+    let (good_from, good_to) = (
+        mailbox("from", from).map_or(STAND_IN, |_| from),
+        to.iter().filter(|text| mailbox("to", text).is_ok()).cloned().collect(),
+    );
+    let stand_in = |name: &str| options.is_refused(name).then(|| STAND_IN.to_owned());
+    let built = options.url("smtp").map(|smtp| {
+        EmailSink::new(EmailOptions {
+            smtp: smtp.clone(),
+            user: options.text("user").map(str::to_owned).or_else(|| stand_in("user")),
+            password: options.secret("password").cloned().or_else(|| stand_in("password").map(Secret::new)),
+            from: good_from.to_owned(),
+            to: good_to,
+            ca_pem: ca_pem.and_then(|(_, read)| read.ok()),
+            insecure: options.flag("insecure") && !options.is_refused("insecure"),
+            policy: Policy { allow_private: options.flag(ALLOW_PRIVATE.name) },
+        })
     });
-    let error = match built {
-        Ok(sink) => return Some(Box::new(sink)),
-        Err(error) => error,
+    let sink = match built {
+        Some(Ok(sink)) => Some(sink),
+        Some(Err(error)) => {
+            errors.push(error);
+            None
+        }
+        None => None,
     };
-    let (code, option, hint) = match &error {
+    errors.iter().for_each(|error| report(error, options, diagnostics));
+    sink.filter(|_| errors.is_empty() && has_authorities).map(|sink| Box::new(sink) as Box<dyn Sink>)
+}
+
+fn report(error: &EmailError, options: &Options, diagnostics: &mut Diagnostics) {
+    let (code, option, hint) = match error {
         EmailError::Refused(_) => ("E0421", "smtp", Some("use the public name of the mail relay")),
         EmailError::Authorities => ("E0422", CA_FILE.name, Some(CA_FILE.help)),
         EmailError::Address { option, .. } => ("E0427", *option, Some("write it as name@example.org")),
         EmailError::TooManyRecipients => ("E0427", "to", Some("use the address of a group")),
         EmailError::Url(_) | EmailError::Tls(_) => ("E0428", "smtp", Some("smtps://user:password@mail.example.org")),
     };
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let hint = hint.map(str::to_owned);
     diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), hint);
-    None
 }
 
 impl EmailSink {
@@ -264,24 +283,26 @@ impl EmailSink {
         let Handover { taken, refused, later, reply } = handover;
         known.taken.extend(taken);
         known.refused.extend(refused);
-        let outcome = match (known.taken.is_empty(), later.is_empty()) {
-            (false, true) => Outcome::Delivered,
-            (false, false) => Outcome::Later(GREYLISTED),
-            (true, false) => Outcome::Wait(Some(GREYLISTED)),
-            (true, true) => Outcome::Dead,
+        let outcome = match (known.taken.is_empty(), known.refused.is_empty(), later.is_empty()) {
+            (_, true, true) => Outcome::Delivered,
+            (_, false, true) => Outcome::Dead,
+            (false, _, false) => Outcome::Later(GREYLISTED),
+            (true, _, false) => Outcome::Wait(Some(GREYLISTED)),
         };
         let decided = later.first().or(known.refused.first()).map_or(250, |fate| fate.code);
-        let counts = [("taken", known.taken.len()), ("refused", known.refused.len()), ("not yet", later.len())];
-        let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
-        let status = match counts.collect::<Vec<_>>().as_slice() {
-            [_] => format!("SMTP {decided}"),
-            several => format!("SMTP {decided} ({})", several.join(", ")),
+        let status = match standing(&known, later.len()) {
+            Some(standing) => format!("SMTP {decided} ({standing})"),
+            None => format!("SMTP {decided}"),
         };
         let fates = later.iter().chain(&known.refused).map(|fate| format!("{}: {}", fate.recipient, fate.said));
         let reply = Some(reply).filter(|reply| !reply.is_empty());
         let excerpt = reply.into_iter().chain(fates).collect::<Vec<_>>().join("; ");
         let excerpt = self.redactor.excerpt(excerpt.as_bytes());
-        self.remember(known, matches!(outcome, Outcome::Later(_) | Outcome::Wait(_)));
+        if outcome == Outcome::Dead {
+            // Sent again by hand, it asks for those who have not got it, and for nobody else.
+            known.refused.clear();
+        }
+        self.remember(known, outcome != Outcome::Delivered);
         AttemptReport { outcome, status, excerpt, spent: None }
     }
 
@@ -292,10 +313,10 @@ impl EmailSink {
     }
 
     /// Forgotten at a restart: then the recipients who have it get one more copy with the same Message-ID.
-    fn remember(&self, known: Partial, waits: bool) {
+    fn remember(&self, known: Partial, is_open: bool) {
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         partial.retain(|other| other.delivery_id != known.delivery_id);
-        if waits {
+        if is_open {
             if partial.len() >= MAX_PARTIAL {
                 partial.pop_front();
             }
@@ -356,6 +377,18 @@ impl Sink for EmailSink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
     }
+}
+
+/// How the recipients stand, if not all alike; it names the refused, for this is what the operator is told.
+fn standing(known: &Partial, waiting: usize) -> Option<String> {
+    let refused: Vec<String> = known.refused.iter().map(|fate| fate.recipient.to_string()).collect();
+    let parts = [
+        (known.taken.len(), format!("{} taken", known.taken.len())),
+        (refused.len(), format!("{} refused: {}", refused.len(), refused.join(", "))),
+        (waiting, format!("{waiting} not yet")),
+    ];
+    let parts: Vec<String> = parts.into_iter().filter(|(count, _)| *count > 0).map(|(_, part)| part).collect();
+    (parts.len() > 1).then(|| parts.join(", "))
 }
 
 fn security(options: &EmailOptions, host: &str) -> Result<Security, EmailError> {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use vigie_engine::alert::{Alert, AlertRule, Reason};
+use vigie_engine::state::Finding;
 use vigie_engine::text::{Untrusted, is_unsafe};
 
 use super::RenderError;
@@ -80,6 +81,8 @@ struct AlertJson<'a> {
     late: Option<i64>,
     key: Key<'a>,
     reason: &'a [Reason],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finding: Option<&'a Finding>,
     event: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event_omitted: Option<Omitted>,
@@ -120,6 +123,7 @@ impl<'a> AlertJson<'a> {
             late: alert.late,
             key: Key(&alert.key),
             reason: &alert.reason,
+            finding: alert.finding.as_ref(),
             event,
             event_omitted: None,
             events: &alert.events,

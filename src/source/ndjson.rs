@@ -5,6 +5,7 @@
 //! twice.
 
 mod build;
+mod identity;
 mod line;
 mod reader;
 
@@ -28,13 +29,17 @@ const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 /// Notices from one batch; the lines themselves are all kept.
 const MAX_NOTICES: usize = 5;
+/// How much of an id a notice shows.
+const MAX_SHOWN_ID_CHARS: usize = 80;
+/// How soon a store that could not answer is asked again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Version of the cursor.
 const VERSION: u32 = 1;
 
 /// Where the parts of an event stand in a line, as dotted paths; of several, the first that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
-    /// Identity; lines without one get the BLAKE3 digest of their bytes.
+    /// Identity; lines without one get the BLAKE3 digest of their bytes, and one that another line has is made unique.
     pub id: Vec<String>,
     /// Time: a stamp as text, or a number of seconds, milliseconds or microseconds since 1970.
     pub time: Vec<String>,
@@ -99,7 +104,7 @@ impl NdjsonSource {
         Self { options, reader: None, held: None }
     }
 
-    async fn fetch_once(&mut self, cursor: Option<&Cursor>) -> Result<Fetched, SourceError> {
+    async fn fetch_once(&mut self, cursor: Option<&Cursor>, seen: &dyn Seen) -> Result<Fetched, SourceError> {
         // A look that found nothing leads to the cursor that it began with; it is no batch to be given again.
         let is_next = |held: &Held| held.given.as_ref() != cursor || Some(&held.after) == cursor;
         if self.held.as_ref().is_none_or(is_next) {
@@ -109,7 +114,7 @@ impl NdjsonSource {
             self.held = Some(self.read_batch(cursor).await?);
         }
         match &self.held {
-            Some(held) => Ok(self.fetched(held)),
+            Some(held) => self.fetched(held, seen).await,
             None => Err(stop("no batch is held")),
         }
     }
@@ -167,7 +172,7 @@ impl NdjsonSource {
         Ok(reader)
     }
 
-    fn fetched(&self, held: &Held) -> Fetched {
+    async fn fetched(&self, held: &Held, seen: &dyn Seen) -> Result<Fetched, SourceError> {
         let (mut events, mut poison, mut notices) = (Vec::new(), Vec::new(), held.notices.clone());
         for line in &held.lines {
             match read_line(line, &self.options.fields) {
@@ -182,18 +187,23 @@ impl NdjsonSource {
                 }
             }
         }
-        Fetched {
+        let (events, shared) =
+            identity::tell_apart(&self.options.name, events, seen).await.map_err(|error| store_failed(&error))?;
+        notices.extend(shared);
+        Ok(Fetched {
             events,
             before_start: Vec::new(),
             poison,
             cursor: held.after.clone(),
             notices,
+            settled_at: None,
+            aloud_from: None,
             next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },
             windows_owed: 0,
             finished: held.ended && !self.options.follow,
             at_fault: None,
             caught_up: held.ended,
-        }
+        })
     }
 
     fn unreadable(&self, error: &std::io::Error) -> SourceError {
@@ -207,6 +217,11 @@ impl NdjsonSource {
     }
 }
 
+/// The store answers for itself; the source just asks again.
+fn store_failed(error: &crate::store::StoreError) -> SourceError {
+    SourceError { fault: Fault::RetryAfter(STORE_RETRY), message: error.to_string(), notice: None }
+}
+
 fn stop(message: &str) -> SourceError {
     SourceError { fault: Fault::Stop, message: message.to_owned(), notice: None }
 }
@@ -215,9 +230,9 @@ impl Source for NdjsonSource {
     fn fetch<'a>(
         &'a mut self,
         cursor: Option<&'a Cursor>,
-        _seen: &'a dyn Seen,
+        seen: &'a dyn Seen,
     ) -> BoxFuture<'a, Result<Fetched, SourceError>> {
-        Box::pin(self.fetch_once(cursor))
+        Box::pin(self.fetch_once(cursor, seen))
     }
 }
 

@@ -5,6 +5,7 @@
 //! and taken over only when the caller comes back with just that cursor.
 
 pub mod account;
+mod altered;
 pub mod calibration;
 pub mod client;
 pub mod event;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::pipeline::BoxFuture;
+use crate::source::vonage::altered::Altered;
 use crate::source::vonage::client::{Answer, Client, ClientError};
 use crate::source::vonage::event::{Row, read_row};
 use crate::source::vonage::fault::Faults;
@@ -31,7 +33,7 @@ use crate::source::vonage::poller::judge::{Finding, Judgement, MAX_PROBES, Verdi
 use crate::source::vonage::poller::{AnchorLookup, Ask, FAR_S, Observation, Poller, Probe, Request, look_backs_s};
 use crate::source::vonage::state::State;
 use crate::source::vonage::transport::Transport;
-use crate::source::{Cursor, Fault, Fetched, Seen, Source, SourceError};
+use crate::source::{Cursor, Fault, Fetched, Held, Seen, Source, SourceError};
 
 pub use crate::source::vonage::poller::{DEFAULT_TIERS, Start, Tier};
 
@@ -47,6 +49,8 @@ pub struct VonageOptions {
     pub tiers: Vec<Tier>,
     /// From where on events are evaluated.
     pub start: Start,
+    /// How late an event may become visible for what waits until none can come any more.
+    pub lateness: Duration,
     /// Decides jitter only.
     pub jitter_seed: u64,
 }
@@ -61,7 +65,8 @@ impl VonageOptions {
             first.every = poll_interval;
             first.look_back = first.look_back.max(poll_interval.saturating_mul(4));
         }
-        Self { name: name.into(), tiers, start, jitter_seed: rand::random() }
+        let lateness = tiers.first().map_or(Duration::ZERO, |first| first.look_back);
+        Self { name: name.into(), tiers, start, lateness, jitter_seed: rand::random() }
     }
 }
 
@@ -73,6 +78,7 @@ pub struct VonageSource {
     faults: Faults,
     current: Option<(Option<Cursor>, Poller)>,
     offered: Option<(Cursor, Poller)>,
+    altered: Altered,
 }
 
 impl VonageSource {
@@ -80,7 +86,8 @@ impl VonageSource {
     #[must_use]
     pub fn new(options: VonageOptions, transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
         let faults = Faults::new(options.jitter_seed);
-        Self { options, client: Client::new(transport, clock), faults, current: None, offered: None }
+        let client = Client::new(transport, clock);
+        Self { options, client, faults, current: None, offered: None, altered: Altered::default() }
     }
 
     /// The poller as of `cursor`, with what it remembers in memory if that belongs to this cursor.
@@ -88,6 +95,7 @@ impl VonageSource {
         if let Some((offered, poller)) = self.offered.take()
             && Some(&offered) == cursor
         {
+            self.altered.told();
             self.current = Some((Some(offered), poller));
         }
         if let Some((current, poller)) = &self.current
@@ -125,12 +133,16 @@ impl VonageSource {
             stumbles => self.faults.pause(stumbles),
         };
         let cursor = poller.state.write().map_err(|error| stop(&error))?;
+        let mut notices = step.notices;
+        notices.extend(self.altered.notice());
         let fetched = Fetched {
             events: step.events,
             before_start: step.before_start,
             poison: step.poison,
             cursor: cursor.clone(),
-            notices: step.notices,
+            notices,
+            settled_at: poller.settled_s(self.options.lateness).map(moment),
+            aloud_from: poller.state.start_s.map(moment),
             next_in,
             windows_owed: poller.state.owed.len() as u64,
             at_fault: poller.fault().map(str::to_owned),
@@ -191,10 +203,11 @@ impl VonageSource {
             return Err(self.failed(&ClientError::Body(client::BodyFault::NoDate)));
         };
         let elapsed = TimeDelta::from_std(answer.elapsed).unwrap_or_default();
-        let rows = distinct(&answer.rows, poller, answered);
+        let (rows, repeated) = distinct(&answer.rows, poller, answered);
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let stored = seen.contains(&self.options.name, &ids).await.map_err(|error| store_failed(&error))?;
-        let new = (0..rows.len()).map(|index| !stored.get(index).copied().unwrap_or(false)).collect();
+        let held = seen.held(&self.options.name, &ids).await.map_err(|error| store_failed(&error))?;
+        let new = (0..rows.len()).map(|index| held.get(index).is_none_or(|held| *held == Held::Nothing)).collect();
+        self.altered.look_at(&rows, &held, &repeated);
         let (from_s, to_s) = request.countable();
         let stored = if request.is_window() && from_s < to_s { self.count(from_s, to_s, seen).await? } else { 0 };
         Ok(Observation {
@@ -265,11 +278,11 @@ impl Source for VonageSource {
     }
 }
 
-/// The rows of an answer, each id once.
-fn distinct(raw: &[Arc<str>], poller: &Poller, answered: DateTime<Utc>) -> Vec<Row> {
+/// The rows of an answer, each id once, and those whose id stood there before.
+fn distinct(raw: &[Arc<str>], poller: &Poller, answered: DateTime<Utc>) -> (Vec<Row>, Vec<Row>) {
     let zone = poller.state.calibration.zone.offset();
     let mut ids = HashSet::new();
-    raw.iter().map(|row| read_row(row, zone, answered)).filter(|row| ids.insert(row.id.clone())).collect()
+    raw.iter().map(|row| read_row(row, zone, answered)).partition(|row| ids.insert(row.id.clone()))
 }
 
 fn moment(second_s: i64) -> DateTime<Utc> {

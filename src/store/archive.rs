@@ -11,6 +11,28 @@ use vigie_engine::rule::Severity;
 /// Longest list that one call gives, whatever its filter asks for.
 pub const MAX_LIST: usize = 10_000;
 
+/// What a name is the name of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// A sink that has or had deliveries.
+    Sink,
+    /// A rule that raised alerts.
+    Rule,
+    /// A source that has events or alerts.
+    Source,
+}
+
+/// Which poison rows to list; an absent part lets everything through.
+#[derive(Debug, Clone, Default)]
+pub struct PoisonFilter {
+    /// Of this source.
+    pub source: Option<String>,
+    /// Committed at or after this time.
+    pub since: Option<DateTime<Utc>>,
+    /// At most this many; 0 means [`MAX_LIST`].
+    pub limit: usize,
+}
+
 /// Which alerts to list; an absent part lets everything through.
 #[derive(Debug, Clone, Default)]
 pub struct AlertFilter {

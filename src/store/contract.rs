@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::value::RawValue;
 use vigie_engine::alert::{Alert, AlertRule, MAX_ALERT_EVENT_IDS};
 use vigie_engine::engine::Fold;
+use vigie_engine::event::text_digest;
 use vigie_engine::rule::Severity;
 use vigie_engine::state::{StateChange, StateKey};
 use vigie_engine::text::Untrusted;
@@ -17,11 +18,11 @@ use super::archive::{AlertDetail, DeliveryDetail, DeliveryFilter, DeliveryRow, D
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::{
-    IngestBatch, LaneState, MAX_CLAIM, NewAlert, NewDelivery, Queue, Resolution, Result, Settlement, Store, StoreError,
-    StoredEvent,
+    IngestBatch, LaneState, MAX_CLAIM, Maintain, NewAlert, NewDelivery, Queue, Resolution, Result, Settlement, Store,
+    StoreError, StoredEvent,
 };
 use crate::sink::{Delivery, delivery_id};
-use crate::source::Cursor;
+use crate::source::{Cursor, Held};
 
 /// A store with the part of its archive that the contract covers.
 pub(super) trait Subject: Store {
@@ -30,10 +31,11 @@ pub(super) trait Subject: Store {
     async fn shown(&self, delivery_id: &str) -> Option<DeliveryDetail>;
     async fn retried(&self, delivery_id: &str, now: DateTime<Utc>) -> Retried;
     async fn replayed(&self, sink: Option<&str>, since: DateTime<Utc>, now: DateTime<Utc>) -> u64;
+    async fn muted_of(&self, muted_by: &str, after: u64, limit: usize) -> Vec<(u64, Alert)>;
 }
 
 macro_rules! subject {
-    ($store:ty) => {
+    ($store:ty, $muted:expr) => {
         impl Subject for $store {
             async fn alert_of(&self, alert_id: &str) -> Option<AlertDetail> {
                 self.alert(alert_id).await.expect("readable")
@@ -50,18 +52,23 @@ macro_rules! subject {
             async fn replayed(&self, sink: Option<&str>, since: DateTime<Utc>, now: DateTime<Utc>) -> u64 {
                 self.replay(sink, since, now).await.expect("written")
             }
+            async fn muted_of(&self, muted_by: &str, after: u64, limit: usize) -> Vec<(u64, Alert)> {
+                $muted(self, muted_by, after, limit).await
+            }
         }
     };
 }
-subject!(MemoryStore);
-subject!(SqliteStore);
+subject!(MemoryStore, async |store: &MemoryStore, by: &str, after, limit| store.muted(by, after, limit));
+subject!(SqliteStore, async |store: &SqliteStore, by: &str, after, limit| {
+    Maintain::muted(store, by, after, limit).await.expect("readable")
+});
 
 /// One test per case of the suite, for a store that `$open` makes (with whatever must outlive it).
 macro_rules! suite {
     ($open:expr) => {
         $crate::store::contract::suite!($open;
             a_batch_is_visible_as_a_whole, a_failed_batch_leaves_nothing, seen_is_per_source, counts_are_half_open,
-            events_of_unknown_sources_are_unseen, a_stored_alert_is_left_as_it_is, folds_change_the_alert_and_not_the_body,
+            events_of_unknown_sources_are_unseen, a_stored_alert_is_left_as_it_is, a_muted_alert_is_taken_up_later, folds_change_the_alert_and_not_the_body,
             state_is_set_and_removed, state_expires_late, claims_lease_and_count_attempts,
             claims_prefer_the_least_tried_then_the_oldest, claims_take_at_most_64, claims_are_per_sink, settle_ends_a_delivery,
             retry_waits_for_its_time, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
@@ -90,7 +97,7 @@ pub(super) fn at(seconds: i64) -> DateTime<Utc> {
 
 pub(super) fn event(id: &str, created_at: DateTime<Utc>) -> StoredEvent {
     let raw = format!(r#"{{"id":"{id}","event_type":"APP_CREATE"}}"#);
-    StoredEvent { id: id.into(), created_at, raw: raw.into(), poison: None }
+    StoredEvent { id: id.into(), created_at, digest: text_digest(&raw), raw: raw.into(), poison: None }
 }
 
 pub(super) fn alert(id: &str, event: &StoredEvent) -> NewAlert {
@@ -111,6 +118,7 @@ pub(super) fn alert(id: &str, event: &StoredEvent) -> NewAlert {
         last_at: event.created_at,
         count: 1,
         late: None,
+        finding: None,
         key: vec![("account_id".into(), Untrusted::new("abcd1234"))],
         reason: Vec::new(),
         event: RawValue::from_string(event.raw.to_string()).expect("JSON"),
@@ -180,7 +188,7 @@ async fn queue(store: &impl Subject, sink: &str) -> Queue {
 
 async fn sees(store: &impl Subject, ids: &[&str]) -> Vec<bool> {
     let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    store.contains(SOURCE, &ids).await.expect("readable")
+    store.held(SOURCE, &ids).await.expect("readable").into_iter().map(|held| held != Held::Nothing).collect()
 }
 
 fn state(key: &str, value: Option<&str>, expires_at: Option<DateTime<Utc>>) -> StateChange {
@@ -263,8 +271,9 @@ pub(super) async fn seen_is_per_source(store: &impl Subject) {
     };
     commit(store, other).await;
     let ids = ["a".to_owned(), "b".to_owned()];
-    assert_eq!(store.contains("other", &ids).await.expect("readable"), [true, true]);
-    assert_eq!(store.contains(SOURCE, &ids).await.expect("readable"), [true, false]);
+    let held = store.held("other", &ids).await.expect("readable");
+    assert_eq!(held, ids.map(|id| Held::Content(event(&id, at(0)).digest)));
+    assert_eq!(sees(store, &["a", "b"]).await, [true, false]);
     assert_eq!(store.count("other", at(0), at(100)).await.expect("readable"), 2);
     assert_eq!(store.count(SOURCE, at(0), at(100)).await.expect("readable"), 1);
 }
@@ -295,7 +304,7 @@ pub(super) async fn counts_are_half_open(store: &impl Subject) {
 pub(super) async fn events_of_unknown_sources_are_unseen(store: &impl Subject) {
     assert_eq!(sees(store, &["a", "b"]).await, [false, false]);
     assert_eq!(store.count(SOURCE, at(0), at(100)).await.expect("readable"), 0);
-    assert_eq!(store.contains(SOURCE, &[]).await.expect("readable"), [false; 0]);
+    assert!(store.held(SOURCE, &[]).await.expect("readable").is_empty());
     assert!(claim_all(store, "nowhere", 0).await.is_empty());
     assert_eq!(queue(store, "nowhere").await, Queue::default());
     let loaded = store.load().await.expect("readable");
@@ -313,6 +322,31 @@ pub(super) async fn a_stored_alert_is_left_as_it_is(store: &impl Subject) {
     assert_eq!(store.alert_of("a").await.expect("stored").row.created_at, at(10));
     assert_eq!(queue(store, "chat").await.depth, 0);
     assert_eq!(claim_one(store, "mail", 20).await.body, b"another");
+}
+
+pub(super) async fn a_muted_alert_is_taken_up_later(store: &impl Subject) {
+    for name in ["a", "b", "c", "d"] {
+        let mut muted = batch(name, 10, &[]);
+        muted.alerts.iter_mut().for_each(|new| new.muted_by = (name != "c").then(|| "no route".into()));
+        commit(store, muted).await;
+    }
+    let ids = |page: &[(u64, Alert)]| page.iter().map(|(_, alert)| alert.alert_id.clone()).collect::<Vec<_>>();
+    let first = store.muted_of("no route", 0, 2).await;
+    assert_eq!(ids(&first), ["a", "b"]);
+    let (place, _) = first[1].clone();
+    assert_eq!(ids(&store.muted_of("no route", place, 2).await), ["d"]);
+    assert!(store.muted_of("dry run", 0, 9).await.is_empty());
+    let taken_up = IngestBatch {
+        source: SOURCE.into(),
+        unmuted: vec!["a".into(), "gone".into()],
+        deliveries: vec![delivery("a", "chat")],
+        at: Some(at(20)),
+        ..IngestBatch::default()
+    };
+    commit(store, taken_up).await;
+    assert_eq!(ids(&store.muted_of("no route", 0, 9).await), ["b", "d"]);
+    assert_eq!(store.alert_of("a").await.expect("stored").row.muted_by, None);
+    assert_eq!(claim_one(store, "chat", 20).await.alert_id, "a");
 }
 
 pub(super) async fn folds_change_the_alert_and_not_the_body(store: &impl Subject) {
@@ -626,7 +660,8 @@ pub(super) async fn lists_are_filtered(store: &impl Subject) {
 pub(super) async fn unicode_is_kept(store: &impl Subject) {
     let text = "Ünïcødé 日本 🗼 \u{202e}\u{0}'\"; DROP TABLE events; --";
     let raw: Arc<str> = format!("{{\"id\":{}}}", serde_json::to_string(text).expect("JSON")).into();
-    let stored = StoredEvent { id: text.into(), created_at: at(1), raw, poison: Some(text.into()) };
+    let digest = text_digest(&raw);
+    let stored = StoredEvent { id: text.into(), created_at: at(1), digest, raw, poison: Some(text.into()) };
     let mut new = alert(text, &stored);
     new.alert.title = Untrusted::new(text);
     new.muted_by = Some(text.into());
@@ -641,7 +676,7 @@ pub(super) async fn unicode_is_kept(store: &impl Subject) {
         ..IngestBatch::default()
     };
     commit(store, batch).await;
-    assert_eq!(store.contains(text, &[text.to_owned()]).await.expect("readable"), [true]);
+    assert_eq!(store.held(text, &[text.to_owned()]).await.expect("readable"), [Held::Content(digest)]);
     assert_eq!(loaded_state(store).await, [(text.to_owned(), text.to_owned())]);
     let shown = store.alert_of(text).await.expect("stored");
     assert_eq!((shown.row.alert.title.as_raw(), shown.row.muted_by.as_deref()), (text, Some(text)));

@@ -3,7 +3,7 @@
 //! Clones share one content, so a simulated daemon can end and start again over it. Every call is complete when it returns
 //! and never waits, so it may be used on paused time. Nothing is ever removed from it.
 
-mod delivery;
+mod archive;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 use vigie_engine::engine::Fold;
+use vigie_engine::event::Digest;
 use vigie_engine::state::StateKey;
 
-use self::delivery::DeliveryContent;
-use super::archive::{
-    AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried, list_limit,
-};
+use super::archive::{AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryRow, DeliveryStatus, Retried};
 use super::{
     Alerts, BoxError, IngestBatch, LaneState, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Queue, Resolution, Result,
     STATE_GRACE_DAYS, Settlement, Store, StoreError, StoredEvent, add_event_ids,
 };
 use crate::pipeline::BoxFuture;
 use crate::sink::Delivery;
-use crate::source::{Cursor, Seen};
+use crate::source::{Cursor, Held, Seen};
 
 /// The shared content.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +48,7 @@ struct Content {
 struct SourceContent {
     cursor: Option<(Cursor, DateTime<Utc>)>,
     events: Vec<StoredEvent>,
-    seen: HashSet<String>,
+    seen: HashMap<String, Digest>,
     /// Sorted, so that a count is two searches.
     created_at_us: Vec<i64>,
 }
@@ -66,6 +64,15 @@ struct StateContent {
 struct AlertContent {
     new: NewAlert,
     created_at: DateTime<Utc>,
+}
+
+#[derive(Debug)]
+struct DeliveryContent {
+    row: DeliveryRow,
+    body: Vec<u8>,
+    owed_since: DateTime<Utc>,
+    next_at: DateTime<Utc>,
+    log: Vec<AttemptRow>,
 }
 
 impl MemoryStore {
@@ -87,59 +94,6 @@ impl MemoryStore {
         self.content().alerts.iter().map(|alert| alert.new.clone()).collect()
     }
 
-    /// As [`super::sqlite::SqliteStore::alert`].
-    ///
-    /// # Errors
-    /// Never; the signature is that of the durable store.
-    pub async fn alert(&self, alert_id: &str) -> Result<Option<AlertDetail>> {
-        Ok(self.content().alert(alert_id))
-    }
-
-    /// As [`super::sqlite::SqliteStore::deliveries`].
-    ///
-    /// # Errors
-    /// Never; the signature is that of the durable store.
-    pub async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>> {
-        let content = self.content();
-        let rows = content.deliveries.iter().rev().filter(|delivery| delivery.passes(filter));
-        Ok(rows.take(list_limit(filter.limit)).map(DeliveryContent::shown).collect())
-    }
-
-    /// As [`super::sqlite::SqliteStore::delivery`].
-    ///
-    /// # Errors
-    /// Never; the signature is that of the durable store.
-    pub async fn delivery(&self, delivery_id: &str) -> Result<Option<DeliveryDetail>> {
-        let content = self.content();
-        let found = content.delivery_index.get(delivery_id).and_then(|&at| content.deliveries.get(at));
-        Ok(found.map(DeliveryContent::detail))
-    }
-
-    /// As [`super::sqlite::SqliteStore::retry`].
-    ///
-    /// # Errors
-    /// Never; the signature is that of the durable store.
-    pub async fn retry(&self, delivery_id: &str, now: DateTime<Utc>) -> Result<Retried> {
-        let mut content = self.content();
-        let Some(at) = content.delivery_index.get(delivery_id).copied() else { return Ok(Retried::Unknown) };
-        Ok(content.revive(at, now))
-    }
-
-    /// As [`super::sqlite::SqliteStore::replay`].
-    ///
-    /// # Errors
-    /// Never; the signature is that of the durable store.
-    pub async fn replay(&self, sink: Option<&str>, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<u64> {
-        let mut content = self.content();
-        let dead: Vec<usize> = (0..content.deliveries.len())
-            .filter(|&at| content.deliveries.get(at).is_some_and(|delivery| delivery.died_since(sink, since)))
-            .collect();
-        for &at in &dead {
-            content.revive(at, now);
-        }
-        Ok(dead.len() as u64)
-    }
-
     fn content(&self) -> MutexGuard<'_, Content> {
         // A panic elsewhere cannot leave half a change: every change is checked before it begins.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
@@ -147,10 +101,11 @@ impl MemoryStore {
 }
 
 impl Seen for MemoryStore {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
         let content = self.content();
         let seen = content.sources.get(source).map(|source| &source.seen);
-        let found = ids.iter().map(|id| seen.is_some_and(|seen| seen.contains(id))).collect();
+        let held = |id| seen.and_then(|seen| seen.get(id)).map_or(Held::Nothing, |digest| Held::Content(*digest));
+        let found = ids.iter().map(held).collect();
         Box::pin(std::future::ready(Ok(found)))
     }
 
@@ -236,7 +191,7 @@ impl Content {
         let mut fresh = HashSet::new();
         let known = self.sources.get(&batch.source);
         for event in &batch.events {
-            if !fresh.insert(event.id.as_str()) || known.is_some_and(|source| source.seen.contains(&event.id)) {
+            if !fresh.insert(event.id.as_str()) || known.is_some_and(|source| source.seen.contains_key(&event.id)) {
                 return Err(refused(format!("event {} is already stored", event.id)));
             }
         }
@@ -265,6 +220,7 @@ impl Content {
         batch.folds.iter().for_each(|fold| self.fold(fold));
         let due_at = batch.due_at.unwrap_or(at);
         batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at, due_at));
+        batch.unmuted.iter().for_each(|alert_id| self.unmute(alert_id));
         Ok(())
     }
 
@@ -282,6 +238,13 @@ impl Content {
             new.alert.first_at = fold.first_at;
             new.alert.last_at = fold.last_at;
             add_event_ids(&mut new.alert.events, &fold.event_ids);
+        }
+    }
+
+    fn unmute(&mut self, alert_id: &str) {
+        let found = self.alert_index.get(alert_id).and_then(|&at| self.alerts.get_mut(at));
+        if let Some(AlertContent { new, .. }) = found {
+            new.muted_by = None;
         }
     }
 
@@ -459,7 +422,7 @@ impl SourceContent {
         let at = event.created_at.timestamp_micros();
         let place = self.created_at_us.partition_point(|&known| known <= at);
         self.created_at_us.insert(place, at);
-        self.seen.insert(event.id.clone());
+        self.seen.insert(event.id.clone(), event.digest);
         self.events.push(event);
     }
 }

@@ -28,7 +28,7 @@ use vigie_engine::alert::Alert;
 use super::{Alerts, BoxError, IngestBatch, LaneState, Loaded, Queue, Result, Settlement, Store};
 use crate::pipeline::BoxFuture;
 use crate::sink::Delivery;
-use crate::source::Seen;
+use crate::source::{Held, Seen};
 use directory::{Ballast, Directory, DirectoryError};
 use fault::{Class, Fault};
 use reader::Reader;
@@ -324,9 +324,9 @@ impl Opening<'_> {
 }
 
 impl Seen for SqliteStore {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
         let (source, ids) = (source.to_owned(), ids.to_vec());
-        Box::pin(self.reader.ask(move |session| session.contains(&source, &ids)))
+        Box::pin(self.reader.ask(move |session| session.held(&source, &ids)))
     }
 
     fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {

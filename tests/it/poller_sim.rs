@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use vigie::clock::Clock as _;
 use vigie::source::vonage::{VonageOptions, VonageSource};
-use vigie::source::{Cursor, Fault, Fetched, NoticeKind, Seen as _, Source as _};
+use vigie::source::{Cursor, Fault, Fetched, Held, NoticeKind, Seen as _, Source as _};
 use vigie::store::memory::MemoryStore;
 use vigie::store::{IngestBatch, Store as _, StoredEvent};
 
@@ -86,6 +86,7 @@ impl Daemon {
             name: SOURCE.into(),
             tiers: scenario.tiers.clone(),
             start: scenario.start,
+            lateness: Duration::from_secs(600),
             jitter_seed: scenario.seed,
         };
         VonageSource::new(options, server.clone(), server.clock())
@@ -145,7 +146,8 @@ impl Daemon {
         };
         let mut ids: Vec<String> = evaluated.iter().chain(&older).map(|(id, ..)| id.clone()).collect();
         ids.extend(fetched.poison.iter().map(|poison| poison.id.clone()));
-        let stored = self.store.contains(SOURCE, &ids).await.expect("memory");
+        let held = self.store.held(SOURCE, &ids).await.expect("memory");
+        let stored: Vec<bool> = held.iter().map(|held| *held != Held::Nothing).collect();
         for ((id, event, evaluate), _) in evaluated.iter().chain(&older).zip(&stored).filter(|(_, stored)| !**stored) {
             if *evaluate {
                 *self.evaluated.entry(id.clone()).or_insert(0) += 1;
@@ -154,6 +156,7 @@ impl Daemon {
                 id: id.clone(),
                 created_at: event.created_at(),
                 raw: event.raw().clone(),
+                digest: event.digest(),
                 poison: None,
             });
         }
@@ -164,6 +167,7 @@ impl Daemon {
                 id: poison.id.clone(),
                 created_at: poison.created_at.unwrap_or(self.server.clock().now()),
                 raw: poison.raw.as_str().into(),
+                digest: vigie_engine::event::text_digest(&poison.raw),
                 poison: Some(poison.error.clone()),
             });
         }

@@ -1,4 +1,5 @@
-//! A mail relay on loopback that takes what it is given, or refuses the log-in and repeats it aloud.
+//! A mail relay on loopback that takes what it is given, or refuses the log-in and repeats it aloud. It knows nobody whose
+//! name begins with `gone`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -55,6 +56,7 @@ async fn converse(stream: TcpStream, mails: &Mutex<Vec<String>>, refuse_log_in: 
                 format!("535 5.7.8 no such log-in: {given} {said}\r\n")
             }
             "AUTH" => "235 welcome\r\n".to_owned(),
+            "RCPT" if line.contains("<gone") => "550 5.1.1 no such user\r\n".to_owned(),
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await?;
                 let mut mail = String::new();

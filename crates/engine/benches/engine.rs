@@ -15,7 +15,7 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use vigie_engine::condition::{Condition, Literal, Test};
 use vigie_engine::diagnostic::Span;
 use vigie_engine::engine::Engine;
-use vigie_engine::event::Event;
+use vigie_engine::event::{Event, FieldPath};
 use vigie_engine::rule::{AlertSpec, Rule, Severity};
 
 const TYPES: [&str; 27] = [
@@ -110,9 +110,15 @@ fn engine(rules: usize) -> Engine {
         response: String::new(),
         when: condition(index),
         unless: Vec::new(),
-        alert: AlertSpec { title: None, dedup: vec!["account_id".into()], quiet: Duration::from_secs(3600) },
+        detection: None,
+        alert: AlertSpec {
+            title: None,
+            dedup: FieldPath::parse("account_id").into_iter().collect(),
+            quiet: Duration::from_secs(3600),
+        },
         tests: Vec::new(),
         event_types: Vec::new(),
+        sees_own: false,
         enabled: true,
         span: Span { path: "bench".into(), line: 1, column: 1, len_chars: 1 },
     };

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use crate::condition::{Condition, Explanation};
 use crate::event::Event;
 use crate::rule::Severity;
+use crate::state::Finding;
 use crate::text::Untrusted;
 
 /// How many event ids an alert lists; the count goes on beyond it.
@@ -42,7 +43,10 @@ pub struct Alert {
     pub key: Vec<(String, Untrusted)>,
     /// Why it fired: each operand that held, with the value that it saw.
     pub reason: Vec<Reason>,
-    /// The event as it came.
+    /// What a stateful rule found: the events together, and the numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
+    /// The event as it came; of a match that time decided, the one that it waited on.
     pub event: Box<RawValue>,
     /// Ids of the events in it, at most [`MAX_ALERT_EVENT_IDS`].
     pub events: Vec<String>,

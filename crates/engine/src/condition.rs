@@ -23,7 +23,8 @@ pub use build::MAX_REGEX_BYTES;
 pub use during::During;
 pub use explain::{Explanation, MAX_ACTUAL_CHARS};
 
-pub(crate) use ip::{other_spelling, parse_address};
+pub(crate) use ip::other_spelling;
+pub use ip::parse_address;
 
 use std::net::IpAddr;
 
@@ -47,7 +48,8 @@ pub enum Condition {
     During(During),
 }
 
-/// One field, a chain of modifiers, and values of which any (or, with `all`, each) must fit.
+/// One field, a chain of modifiers, and values of which any (or, with `all`, each) must fit one value of the event (or,
+/// with `every`, each).
 #[derive(Debug, Clone)]
 pub struct Test {
     /// As the user wrote it: `source_country|neq`.
@@ -111,6 +113,38 @@ impl Condition {
         self.holds_counting(event, &mut 0)
     }
 
+    /// Feeds a hash with what it asks, so that conditions which ask the same give the same.
+    pub(crate) fn meaning(&self, hasher: &mut blake3::Hasher) {
+        let mut block = |name: &str, parts: &[Self]| {
+            hasher.update(name.as_bytes());
+            hasher.update(&(parts.len() as u64).to_le_bytes());
+            parts.iter().for_each(|part| part.meaning(hasher));
+        };
+        match self {
+            Self::All(parts) => block("all", parts),
+            Self::Any(parts) => block("any", parts),
+            Self::Not(part) => block("not", std::slice::from_ref(part)),
+            Self::Test(test) => {
+                hasher.update(&[u8::from(test.negated)]);
+                hasher.update(&test.fingerprint);
+            }
+            Self::During(during) => {
+                hasher.update(during.written().as_bytes());
+            }
+        }
+    }
+
+    /// Whether it asks for something that only an address database knows (`geo.*`).
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::asks_geo),
+            Self::Not(part) => part.asks_geo(),
+            Self::Test(test) => test.target.field.is_geo() || test.matchers.iter().any(Matcher::asks_geo),
+            Self::During(_) => false,
+        }
+    }
+
     /// Like [`Condition::holds`]; adds up values that could not be used.
     pub(crate) fn holds_counting(&self, event: &Event, unusable: &mut u64) -> bool {
         match self {
@@ -147,11 +181,11 @@ impl Test {
         &self.fingerprint
     }
 
-    /// The texts that make it true before negation, if nothing else can: no `all`, no case, no null, no stamp.
+    /// The texts that make it true before negation, if nothing else can: no `all`, `every`, case, null or stamp.
     pub(crate) fn wanted_texts(&self) -> Option<WantedTexts<'_>> {
         match self.matchers.as_slice() {
             [Matcher::Equal(Equal { texts, numbers, null: false })]
-                if self.target.stamp.is_none() && !texts.is_cased() =>
+                if self.target.stamp.is_none() && !self.target.every && !texts.is_cased() =>
             {
                 Some(WantedTexts { field: &self.target.field, texts, numbers })
             }
@@ -159,10 +193,10 @@ impl Test {
         }
     }
 
-    /// The field, if addresses in it are all that the test looks at.
+    /// The field, if one address in it is all that the test looks for.
     pub(crate) fn wanted_addresses(&self) -> Option<&FieldPath> {
         let [matcher] = self.matchers.as_slice() else { return None };
-        matcher.asks_of_addresses().then_some(&self.target.field)
+        (matcher.asks_of_addresses() && !self.target.every).then_some(&self.target.field)
     }
 
     /// Whether an address makes a test of addresses true, before negation.

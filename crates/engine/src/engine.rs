@@ -6,6 +6,7 @@
 mod batch;
 mod fold;
 mod memory;
+mod overlay;
 #[cfg(test)]
 mod tests;
 
@@ -18,23 +19,22 @@ use crate::condition::Explanation;
 use crate::event::{Event, FieldPath};
 use crate::plan::Plan;
 use crate::rule::{Exception, Rule};
-use crate::state::{FOLD_KIND, StateChange, StateKey};
+use crate::state::{self, FOLD_KIND, Sighting, Standing, StateChange, StateKey};
 
-pub use batch::{Batch, MAX_EXPIRED_PER_TICK, MAX_KEY_BYTES};
+pub use batch::{Batch, MAX_ROWS_PER_TICK};
 pub use fold::{LATENESS_KEPT, MAX_WINDOWS};
-pub use memory::MAX_KEYS;
 
-use fold::Row;
-use memory::Memory;
+use memory::{Kept, Memory, Row, Slot};
+use overlay::Overlay;
 
 /// Compiled rules and what they remember.
 #[derive(Debug)]
 pub struct Engine {
     rules: Vec<Rule>,
-    /// The dedup fields of each rule, read once.
-    dedup: Vec<Vec<(String, Option<FieldPath>)>>,
     plan: Plan,
     memory: Memory,
+    /// Up to when each source is settled, as far as this process was told.
+    settled_us: HashMap<String, i64>,
 }
 
 /// What a batch did.
@@ -46,15 +46,28 @@ pub struct Effects {
     pub folds: Vec<Fold>,
     /// State rows set or removed; the last change of a key wins and stands alone.
     pub state: Vec<StateChange>,
+    /// The same for [`Engine::apply`], once the store has committed them.
+    pub changes: Changes,
     /// Matches per rule id (folded ones too).
     pub matches: Vec<(String, u64)>,
+    /// Matches per rule id that raised nothing, because the rules only learned.
+    pub learned: Vec<(String, u64)>,
+    /// Events per rule id that a detection could not count, because a field that it needs was missing.
+    pub uncounted: Vec<(String, u64)>,
     /// Values that could not be used: an address that does not parse, a field of the wrong type. A test that several
     /// rules share counts once an event; a test that no rule needed does not count.
     pub unusable_values: u64,
-    /// Rows that had to make room for others; see [`MAX_KEYS`].
+    /// Rows and noted events that had to make room for others; see `max_keys` and [`crate::state::MAX_OBSERVATIONS`].
     pub evicted_keys: u64,
     /// Title templates that could not be filled in; the alert has its rule's title.
     pub title_failures: u64,
+}
+
+/// Changes of a batch in the engine's own form.
+#[derive(Debug, Default)]
+pub struct Changes {
+    rows: Vec<(usize, Slot, String, Option<Kept>)>,
+    settled_us: HashMap<String, i64>,
 }
 
 /// Further matches of an alert that is already stored.
@@ -76,10 +89,8 @@ impl Engine {
     /// Compiles the rules; state is empty until `restore`.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        let mut engine =
-            Self { rules: Vec::new(), dedup: Vec::new(), plan: Plan::default(), memory: Memory::default() };
-        engine.replace_rules(rules);
-        engine
+        let plan = Plan::new(rules.iter().map(|rule| rule.enabled.then_some(&rule.when)));
+        Self { memory: Memory::of_rules(rules.len()), plan, rules, settled_us: HashMap::new() }
     }
 
     /// The rules in force, in load order.
@@ -88,21 +99,26 @@ impl Engine {
         &self.rules
     }
 
-    /// New rules take the place of the old ones; what rules of the same id remember stays.
-    pub fn replace_rules(&mut self, rules: Vec<Rule>) {
-        let path = |field: &String| (field.clone(), FieldPath::parse(field).ok());
-        self.dedup = rules.iter().map(|rule| rule.alert.dedup.iter().map(path).collect()).collect();
-        self.plan = Plan::new(rules.iter().map(|rule| rule.enabled.then_some(&rule.when)));
-        self.rules = rules;
-    }
-
-    /// Takes up rows that the store kept. Rows that do not parse are returned, not used.
+    /// Takes up rows that the store kept. Rows of rules that are not in force, or that meant something else, are left
+    /// where they are; rows that do not parse are returned.
     pub fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Vec<StateKey> {
+        let places: HashMap<String, usize> =
+            self.rules.iter().enumerate().map(|(place, rule)| (rule.id.clone(), place)).collect();
         let mut refused = Vec::new();
         for (key, value) in rows {
-            match serde_json::from_str::<Row>(&value) {
-                Ok(row) if key.kind == FOLD_KIND => self.memory.set(&key.rule_id, &key.key, Some(row)),
-                _ => refused.push(key),
+            let Some((place, rule)) = places.get(&key.rule_id).and_then(|at| Some((*at, self.rules.get(*at)?))) else {
+                continue;
+            };
+            let (slot, row) = if key.kind == FOLD_KIND {
+                (Slot::Fold, serde_json::from_str(&value).ok().map(Row::Fold))
+            } else if rule.detection.as_ref().is_some_and(|detection| detection.kind() == key.kind) {
+                (Slot::Noted, state::Row::read(&key.kind, &value).map(Row::Noted))
+            } else {
+                continue;
+            };
+            match row {
+                Some(row) => self.memory.set(place, slot, &key.key, Some(Kept::new(rule, row))),
+                None => refused.push(key),
             }
         }
         refused
@@ -110,7 +126,7 @@ impl Engine {
 
     /// Rows of state by rule id, for the metrics.
     pub fn state_keys(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.memory.rules().map(|(rule_id, memory)| (rule_id, memory.len()))
+        self.rules.iter().zip(self.memory.counts()).map(|(rule, count)| (rule.id.as_str(), count))
     }
 
     /// Starts a batch over the present state.
@@ -119,11 +135,29 @@ impl Engine {
         Batch::new(self)
     }
 
-    /// Makes committed changes the engine's own. Only changes that a batch of this engine gave are understood.
-    pub fn apply(&mut self, changes: &[StateChange]) {
-        for change in changes.iter().filter(|change| change.key.kind == FOLD_KIND) {
-            let row = change.value.as_deref().and_then(|value| serde_json::from_str::<Row>(value).ok());
-            self.memory.set(&change.key.rule_id, &change.key.key, row);
+    /// Makes committed changes the engine's own. They must come from a batch of this engine.
+    pub fn apply(&mut self, changes: Changes) {
+        for (rule_index, slot, key, kept) in changes.rows {
+            self.memory.set(rule_index, slot, &key, kept);
+        }
+        self.settled_us.extend(changes.settled_us);
+    }
+
+    /// How a stateful rule stands for the subject of an event: what was noted, what is missing. `None` when no rule has
+    /// this id, or it has no detection.
+    #[must_use]
+    pub fn standing(&self, rule_id: &str, source: &str, event: &Event) -> Option<Standing> {
+        let (place, rule) = self.rules.iter().enumerate().find(|(_, rule)| rule.id == rule_id)?;
+        let rows = Overlay::new(self.memory.table(place, Slot::Noted)?, usize::MAX);
+        let (received_at, settled_us) = (event.created_at(), self.settled_us.get(source).copied());
+        Some(rule.detection.as_ref()?.standing(&rows, &Sighting { source, event, received_at, settled_us }))
+    }
+
+    /// The fields whose values keep alerts of a rule apart.
+    fn group_fields<'r>(&self, rule: &'r Rule) -> &'r [FieldPath] {
+        match &rule.detection {
+            Some(detection) if rule.alert.dedup.is_empty() => &detection.by,
+            _ => &rule.alert.dedup,
         }
     }
 
@@ -168,5 +202,10 @@ impl Tally {
             0
         });
         *count += 1;
+    }
+
+    fn counts(&self, rules: &[Rule]) -> Vec<(String, u64)> {
+        let count = |index: &usize| Some((rules.get(*index)?.id.clone(), self.counts.get(index).copied()?));
+        self.order.iter().filter_map(count).collect()
     }
 }

@@ -4,6 +4,8 @@
 //! whoever did the deed, so it leaves this crate only through `text::Untrusted` or as JSON. The text is read once into a
 //! flat tape of spans; nothing is copied or decoded before somebody asks. Of two equal keys the last one counts.
 
+mod digest;
+mod geo;
 mod path;
 mod reader;
 mod tape;
@@ -14,10 +16,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+pub use digest::{Digest, text_digest};
+pub use geo::{GEO, GEO_FIELDS, Geo};
 pub use path::{FieldPath, MAX_PATH_SEGMENTS};
 pub use reader::MAX_EVENT_DEPTH;
 pub use tape::{Value, View};
 
+use geo::GeoFields;
 use tape::Node;
 
 /// Largest raw event in bytes. An intruder chooses the content; a larger one becomes poison (kept, reported, not matched).
@@ -30,6 +35,7 @@ pub struct Event {
     created_at: DateTime<Utc>,
     raw: Arc<str>,
     tape: Arc<[Node]>,
+    geo: Option<GeoFields>,
 }
 
 /// Why a text is no event.
@@ -56,7 +62,27 @@ impl Event {
         if !tape.first().is_some_and(Node::is_object) {
             return Err(EventError::NotAnObject);
         }
-        Ok(Self { id: id.into(), created_at, raw, tape: tape.into() })
+        Ok(Self { id: id.into(), created_at, raw, tape: tape.into(), geo: None })
+    }
+
+    /// With what an address database says of its `source_ip`, under `geo.`; the event itself stays as it came.
+    #[must_use]
+    pub fn with_geo(mut self, geo: &Geo) -> Self {
+        let geo = geo.fields(self.text("source_country").as_deref());
+        self.geo = geo;
+        self
+    }
+
+    /// The same record under another identity and time: for a source that must read it before it knows them.
+    #[must_use]
+    pub fn identified(self, id: &str, created_at: DateTime<Utc>) -> Self {
+        Self { id: id.into(), created_at, ..self }
+    }
+
+    /// What it says, whatever the order of its members, its spaces and its escapes. Numbers count as they are written.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest::of(self.root())
     }
 
     /// The event's identity within its source.
@@ -81,7 +107,7 @@ impl Event {
         View::root(&self.raw, &self.tape)
     }
 
-    /// The first text, number or boolean at a path, as text. `actor`, `context.*` and `*` are understood.
+    /// The first text, number or boolean at a path, as text. `actor`, `geo.*`, `context.*` and `*` are understood.
     #[must_use]
     pub fn text(&self, path: &str) -> Option<Cow<'_, str>> {
         let path = FieldPath::parse(path).ok()?;
@@ -117,6 +143,19 @@ impl Event {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         self.root().to_json()
+    }
+
+    /// Like [`Event::to_json`], with `geo` as paths see it: what a template may show.
+    #[must_use]
+    pub fn fields_to_json(&self) -> serde_json::Value {
+        let mut fields = self.to_json();
+        if let serde_json::Value::Object(members) = &mut fields {
+            members.remove(GEO);
+            if let Some(geo) = self.geo.as_ref().and_then(|geo| geo.root().member(GEO)) {
+                members.insert(GEO.to_owned(), geo.to_json());
+            }
+        }
+        fields
     }
 }
 

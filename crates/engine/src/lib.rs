@@ -4,10 +4,11 @@
 //! argument and everything it has to say is a return value. That is what makes a replay give what live gave.
 //!
 //! Layers, each may use only those named before it: `time`, `country`, `text`, `diagnostic`, `yaml`, `event`;
-//! `condition`, `template`; `rule`; `plan`, `state`; `alert`, `route`; `engine`.
+//! `condition`, `template`; `state`; `rule`; `plan`; `alert`, `route`; `engine`.
 
 pub mod alert;
 pub mod condition;
+pub mod country;
 pub mod diagnostic;
 pub mod engine;
 pub mod event;

@@ -1,10 +1,12 @@
 //! Rules as meant: what the YAML says after it was read, checked and its lists were put in.
 
 pub mod check;
+mod country;
 pub(crate) mod event_type;
 mod fact;
 mod list;
 mod load;
+mod own;
 mod read;
 mod value;
 pub(crate) mod when;
@@ -16,10 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
 use crate::diagnostic::Span;
+use crate::event::FieldPath;
+use crate::state::Detection;
 
 pub use event_type::{KNOWN_EVENT_TYPES, OWN_PREFIX};
 pub use list::{Lists, MAX_LIST_BYTES, MAX_LIST_VALUES, ReadList};
 pub use load::{RuleSet, load};
+pub use own::OWN_SOURCE;
 pub(crate) use read::severity_of;
 pub use read::{MAX_RULE_ID_CHARS, MAX_TEST_EVENTS};
 
@@ -82,16 +87,45 @@ pub struct Rule {
     pub when: Condition,
     /// Exceptions, each with an owner, a reason and perhaps an end.
     pub unless: Vec<Exception>,
+    /// What it asks of several events together; a plain rule fires on each event.
+    pub detection: Option<Detection>,
     /// How a match becomes an alert.
     pub alert: AlertSpec,
     /// Firing and non-firing examples.
     pub tests: Vec<RuleTest>,
     /// Event types that `when` names (patterns as written, upper case), for the check against what an account shows.
     pub event_types: Vec<String>,
+    /// Whether it looks at the program's own events too: only a rule that names them does.
+    pub sees_own: bool,
     /// A rule may be switched off: it is loaded and checked, never evaluated.
     pub enabled: bool,
     /// Where the rule starts.
     pub span: Span,
+}
+
+impl Rule {
+    /// Whether it needs event types, and none of these is one of them; the program's own rules and types aside.
+    #[must_use]
+    pub fn waits_for_other_than(&self, shown: &[&str]) -> bool {
+        let is_unseen = |pattern: &String| {
+            let pattern = pattern.to_uppercase();
+            !pattern.starts_with(OWN_PREFIX)
+                && !shown.iter().any(|name| event_type::wildcard(&pattern, &name.to_uppercase()))
+        };
+        self.enabled && !self.event_types.is_empty() && self.event_types.iter().all(is_unseen)
+    }
+
+    /// Whether it asks for something that only an address database knows (`geo.*`), in conditions, detection, dedup or
+    /// title. A `travel` does without one.
+    #[must_use]
+    pub fn asks_geo(&self) -> bool {
+        let title = self.alert.title.as_ref().is_some_and(|title| title.text().contains("event.geo"));
+        self.when.asks_geo()
+            || self.unless.iter().any(|exception| exception.when.asks_geo())
+            || self.alert.dedup.iter().any(FieldPath::is_geo)
+            || self.detection.as_ref().is_some_and(Detection::asks_geo)
+            || title
+    }
 }
 
 /// A known harmless case.
@@ -112,8 +146,8 @@ pub struct Exception {
 pub struct AlertSpec {
     /// Title template; the rule's title when absent.
     pub title: Option<crate::template::Template>,
-    /// Dotted field paths (`actor` allowed). Empty: each match is an alert of its own.
-    pub dedup: Vec<String>,
+    /// Dotted field paths (`actor` allowed). Empty: each match is an alert of its own; with a detection its `by`.
+    pub dedup: Vec<FieldPath>,
     /// See [`DEFAULT_QUIET`].
     pub quiet: Duration,
 }

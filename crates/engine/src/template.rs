@@ -59,7 +59,7 @@ impl Template {
     /// # Errors
     /// A sentence: an operation that does not fit the event's values, or too much work.
     pub fn render(&self, event: &Event) -> Result<String, String> {
-        let fields = Value::from(Serde(&event.to_json()));
+        let fields = Value::from(Serde(&event.fields_to_json()));
         let template = ENVIRONMENT.template_from_str(&self.text).map_err(|error| sentence(&error))?;
         let rendered = template.render(context! { event => fields }).map_err(|error| sentence(&error))?;
         Ok(cut(rendered))

@@ -68,6 +68,13 @@ pub fn parse_as(file: &SourceFile, shown: SourceFile, diagnostics: &mut Diagnost
     build::tree(file, diagnostics)
 }
 
+/// Where the comments of a file stand, from their `#` to the end of the line. `None` when the file cannot be read to its
+/// end.
+#[must_use]
+pub fn comments(file: &SourceFile) -> Option<Vec<Span>> {
+    build::comments(file)
+}
+
 impl Node {
     /// The text of a scalar that is not null.
     #[must_use]

@@ -15,7 +15,7 @@ use crate::clock::SetClock;
 use crate::pace::{Bucket, Pace, Rate};
 use crate::pipeline::BoxFuture;
 use crate::sink::{AttemptReport, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile};
-use crate::source::Seen;
+use crate::source::{Held, Seen};
 use crate::store::archive::{DeliveryFilter, DeliveryRow, DeliveryStatus};
 use crate::store::memory::MemoryStore;
 use crate::store::{IngestBatch, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Resolution, Settlement, StoreError};
@@ -110,8 +110,8 @@ fn now<T>(call: impl Future<Output = Result<T>>) -> T {
 }
 
 impl Seen for BookStore {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
-        self.memory.contains(source, ids)
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
+        self.memory.held(source, ids)
     }
 
     fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {
@@ -278,6 +278,7 @@ fn alert(alert_id: &str) -> Alert {
         last_at: start(),
         count: 1,
         late: None,
+        finding: None,
         key: Vec::new(),
         reason: Vec::new(),
         event: serde_json::value::RawValue::from_string("{}".into()).expect("JSON"),

@@ -26,7 +26,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "id_field",
         kind: OptionKind::Texts,
         presence: Presence::Optional,
-        help: "where an event's id stands, as dotted paths [default: id]; without one it is computed from the line",
+        help: "where an event's id stands, as dotted paths [default: id]; without one, or when another line has it too, it is computed from the line",
     },
     OptionSpec {
         name: "time_field",

@@ -1,10 +1,13 @@
 //! One line becomes an event, poison, or nothing (a blank line).
+//!
+//! Identity, time and type are read from the event itself: a second reader of JSON that is stricter than the event's (about
+//! lone surrogates, numbers without bound) would let an intruder write lines that no rule ever sees.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, FixedOffset, Offset as _, Utc};
-use serde_json::Value;
-use vigie_engine::event::{Event, EventError, MAX_EVENT_BYTES};
+use vigie_engine::event::{Event, EventError, MAX_EVENT_BYTES, Value, View};
 
 use crate::source::Poison;
 use crate::source::ndjson::Fields;
@@ -31,28 +34,31 @@ pub(super) fn read_line(line: &Line, fields: &Fields) -> Read {
     if line.bytes.len() > MAX_EVENT_BYTES {
         return poison(text, None, "it is too large");
     }
-    let object = match serde_json::from_str::<Value>(text) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => return poison(text, None, "it is no JSON object"),
-        Err(error) => return poison(text, None, &format!("it is no JSON: {error}")),
+    let unnamed = match Event::new("", DateTime::UNIX_EPOCH, text.into()) {
+        Ok(event) => event,
+        Err(error) => return poison(text, None, &describe(&error)),
     };
-    let Some(at) = first(&object, &fields.time).and_then(moment) else {
+    let root = unnamed.root();
+    let Some(at) = first(root, &fields.time).and_then(moment) else {
         return poison(text, None, "it has no time that can be read");
     };
-    let id = first(&object, &fields.id).and_then(plain).unwrap_or_else(|| digest(text));
-    let typed = first(&object, &fields.event_type).and_then(plain).filter(|_| !object.contains_key("event_type"));
-    let raw: Arc<str> = match (typed, text.strip_prefix('{')) {
-        (Some(kind), Some(rest)) => {
-            let comma = if object.is_empty() { "" } else { "," };
-            format!("{{\"event_type\":{}{comma}{rest}", Value::from(kind)).into()
-        }
-        _ => text.into(),
-    };
-    match Event::new(&id, at, raw) {
+    let id = first(root, &fields.id).and_then(plain).map_or_else(|| digest(text), Cow::into_owned);
+    let kind = first(root, &fields.event_type).and_then(plain).filter(|_| root.member("event_type").is_none());
+    let Some(kind) = kind else { return Read::Event(unnamed.identified(&id, at)) };
+    let comma = if root.members().next().is_none() { "" } else { "," };
+    let rest = text.strip_prefix('{').unwrap_or_default();
+    let typed = format!("{{\"event_type\":{}{comma}{rest}", serde_json::Value::from(kind.as_ref()));
+    match Event::new(&id, at, Arc::from(typed)) {
         Ok(event) => Read::Event(event),
-        Err(EventError::TooLarge) => poison(text, Some(at), "it is too large"),
-        Err(EventError::NotAnObject) => poison(text, Some(at), "it is no JSON object"),
-        Err(EventError::Json(place)) => poison(text, Some(at), &format!("it is no JSON: {place}")),
+        Err(error) => poison(text, Some(at), &describe(&error)),
+    }
+}
+
+fn describe(error: &EventError) -> String {
+    match error {
+        EventError::TooLarge => "it is too large".into(),
+        EventError::NotAnObject => "it is no JSON object".into(),
+        EventError::Json(place) => format!("it is no JSON: {place}"),
     }
 }
 
@@ -72,34 +78,29 @@ fn digest(text: &str) -> String {
 
 /// The first of several paths that holds something. A key with dots in it (`@timestamp`, `a.b`) is found as it stands
 /// first.
-fn first<'a>(object: &'a serde_json::Map<String, Value>, paths: &[String]) -> Option<&'a Value> {
+fn first<'e>(root: View<'e>, paths: &[String]) -> Option<View<'e>> {
     paths.iter().find_map(|path| {
-        let direct = object.get(path.as_str());
-        let value = direct.or_else(|| {
-            let mut parts = path.split('.');
-            let top = object.get(parts.next()?)?;
-            parts.try_fold(top, |value, part| value.get(part))
-        })?;
-        (!value.is_null()).then_some(value)
+        let found = root.member(path).or_else(|| path.split('.').try_fold(root, View::member))?;
+        (!matches!(found.value(), Value::Null)).then_some(found)
     })
 }
 
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+fn plain(view: View<'_>) -> Option<Cow<'_, str>> {
+    match view.value() {
+        Value::Text(text) if !text.is_empty() => Some(text),
+        Value::Number(number) => Some(number.into()),
         _ => None,
     }
 }
 
-fn moment(value: &Value) -> Option<DateTime<Utc>> {
-    match value {
-        Value::String(text) => {
+fn moment(view: View<'_>) -> Option<DateTime<Utc>> {
+    match view.value() {
+        Value::Text(text) => {
             let zone: FixedOffset = Utc.fix();
-            let stamp = Stamp::parse(text).and_then(|stamp| stamp.at(zone));
+            let stamp = Stamp::parse(&text).and_then(|stamp| stamp.at(zone));
             stamp.or_else(|| text.trim().parse().ok().and_then(since_1970))
         }
-        Value::Number(number) => number.as_f64().and_then(since_1970),
+        Value::Number(number) => number.parse().ok().and_then(since_1970),
         _ => None,
     }
 }

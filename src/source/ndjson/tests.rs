@@ -52,6 +52,34 @@ async fn lines_become_events_or_poison() {
 }
 
 #[tokio::test]
+async fn what_a_rule_can_read_is_no_poison() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("log");
+    let lines = [
+        r#"{"id":"a","time":1700000000,"user":"x\ud800y"}"#,
+        r#"{"id":"b\ud800","time":1700000000,"size":1e999}"#,
+        r#"{"id":"c","time":1700000000,"action":{"name":"\udfffLOGIN"},"n":-1e999}"#,
+        r#"{"id":1e999,"time":1700000000}"#,
+    ];
+    std::fs::write(&path, lines.join("\n")).expect("written");
+    let fetched = fetch(&mut source(&path, false), None).await;
+    assert!(fetched.poison.is_empty(), "{:?}", fetched.poison);
+    assert_eq!(ids(&fetched), ["a", "b\u{fffd}", "c", "1e999"]);
+    assert_eq!(fetched.events[0].text("user").as_deref(), Some("x\u{fffd}y"));
+    assert_eq!(fetched.events[2].text("event_type").as_deref(), Some("\u{fffd}LOGIN"));
+}
+
+#[tokio::test]
+async fn lines_that_share_an_id_are_all_read_and_told_of() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("log");
+    std::fs::write(&path, "{\"id\":1,\"time\":1700000000}\n{\"id\":1,\"time\":1700000001}\n").expect("written");
+    let fetched = fetch(&mut source(&path, false), None).await;
+    assert!(ids(&fetched)[0] == "1" && ids(&fetched)[1].starts_with("1#"), "{:?}", ids(&fetched));
+    assert!(fetched.notices.iter().any(|notice| notice.kind == NoticeKind::IdReused), "{:?}", fetched.notices);
+}
+
+#[tokio::test]
 async fn batches_are_bounded_repeatable_and_resumed() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("log");

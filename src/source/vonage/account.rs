@@ -53,6 +53,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z)",
     },
     OptionSpec {
+        name: "lateness",
+        kind: OptionKind::Duration(0, 7 * 86_400_000),
+        presence: Presence::Optional,
+        help: "how late an event may become visible before an absence counts it as missing; usually the first look-back",
+    },
+    OptionSpec {
         name: "ca_file",
         kind: OptionKind::Text,
         presence: Presence::Optional,
@@ -69,8 +75,8 @@ pub const OPTIONS: &[OptionSpec] = &[
 /// Builds the source from the options of its table, or says what is wrong with them. Opens no socket.
 #[must_use]
 pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Built> {
-    let account = Account::from_options(options)?;
     let start = start(options, diagnostics);
+    let account = Account::from_options(options)?;
     let transport = account.transport().map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         let (option, hint) = match &error {
@@ -87,7 +93,9 @@ pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics:
     });
     let poll_interval = options.duration("poll_interval")?;
     let (start, transport) = (start?, transport.ok()?);
-    let source = VonageSource::new(VonageOptions::new(name, poll_interval, start), transport, context.clock.clone());
+    let mut source = VonageOptions::new(name, poll_interval, start);
+    source.lateness = options.duration("lateness").unwrap_or(source.lateness);
+    let source = VonageSource::new(source, transport, context.clock.clone());
     Some(Built { source: Box::new(source), account: Some(account), reads_stdin: false })
 }
 
@@ -122,13 +130,13 @@ impl Account {
         Self { base_url, api_key, api_secret, ca_file: None, proxy: None }
     }
 
-    /// From the options of its table.
-    #[must_use]
-    pub fn from_options(options: &Options) -> Option<Self> {
+    /// From the options of its table. For what is missing something stands in, so that the rest can be judged.
+    fn from_options(options: &Options) -> Option<Self> {
+        let absent = || "absent".to_owned();
         Some(Self {
             base_url: options.url("base_url")?.clone(),
-            api_key: options.text("api_key")?.to_owned(),
-            api_secret: options.secret("api_secret")?.clone(),
+            api_key: options.text("api_key").map_or_else(absent, str::to_owned),
+            api_secret: options.secret("api_secret").cloned().unwrap_or_else(|| Secret::new(absent())),
             ca_file: options.text("ca_file").map(PathBuf::from),
             proxy: options.url("proxy").cloned(),
         })

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::source::vonage::client::{BoundForm, ListQuery, MAX_PAGE_SIZE, PageInfo};
 use crate::source::vonage::event::Row;
-use crate::source::vonage::poller::walk::Walk;
+use crate::source::vonage::poller::walk::Walks;
 use crate::source::vonage::state::State;
 use crate::source::vonage::window::Window;
 
@@ -194,7 +194,7 @@ struct Volatile {
     rooted: Vec<bool>,
     unproven_roots: Vec<u32>,
     drains_since_root: u32,
-    walk: Option<Walk>,
+    walks: Walks,
     zone_row: Option<(NaiveDateTime, String)>,
     zone_tries: u32,
     /// Answers at fault in a row, by what was asked for: a good answer to something else is no excuse.
@@ -212,7 +212,7 @@ impl Poller {
             rooted: vec![false; tiers.len()],
             unproven_roots: vec![0; tiers.len()],
             drains_since_root: 0,
-            walk: None,
+            walks: Walks::default(),
             zone_row: None,
             zone_tries: 0,
             stumbles: Vec::new(),
@@ -232,29 +232,28 @@ impl Poller {
             return Request::new(Ask::Zone, Some(from_s), Some(to_s));
         }
         let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
-        let owing = !self.state.owed.is_empty();
-        match next {
-            Some((tier, due)) if !owing || (*due <= now && self.volatile.drains_since_root >= DRAINS_PER_ROOT) => {
-                self.root(tier)
-            }
-            _ => self.drain(),
+        match (next, self.drain(now)) {
+            (Some((_, due)), Some(drain)) if *due > now || self.volatile.drains_since_root < DRAINS_PER_ROOT => drain,
+            (Some((tier, _)), _) => self.root(tier),
+            (None, drain) => drain.unwrap_or_else(|| self.root(0)),
         }
     }
 
-    /// How long until something is due; zero while something is owed.
+    /// How long until something is due; zero while something is owed that need not rest.
     #[must_use]
     pub fn idle_for(&self, now: Instant) -> Duration {
-        if self.state.start_s.is_none() || self.volatile.zone_row.is_some() || !self.state.owed.is_empty() {
+        if self.state.start_s.is_none() || self.volatile.zone_row.is_some() || self.drain(now).is_some() {
             return Duration::ZERO;
         }
         let due = self.volatile.due.iter().min().copied();
-        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
+        let due = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now));
+        self.volatile.walks.rest(now).map_or(due, |rest| rest.min(due))
     }
 
     /// What is wrong with the answers at present.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
-        let in_doubt = !self.volatile.stumbles.is_empty();
+        let in_doubt = !self.volatile.stumbles.is_empty() || self.volatile.walks.waiting() > 0;
         in_doubt.then_some("answers lack events that were seen before, or ignore what was asked")
     }
 
@@ -267,24 +266,35 @@ impl Poller {
             && self.volatile.rooted.iter().all(|rooted| *rooted)
     }
 
+    /// Up to when (Unix seconds) nothing is missing any more but what is later than `lateness`: the server's time of the
+    /// last root, or the oldest window that is not proven complete.
+    #[must_use]
+    pub fn settled_s(&self, lateness: Duration) -> Option<i64> {
+        let reached_s = self.state.tiers.first()?.frontier_s;
+        let owed_s = self.state.owed.windows().iter().map(|window| window.from_s).min();
+        let complete_s = owed_s.map_or(reached_s, |owed_s| owed_s.min(reached_s));
+        let lateness_s = i64::try_from(lateness.as_secs()).unwrap_or(i64::MAX);
+        (self.state.start_s.is_some() && reached_s > 0).then(|| complete_s.saturating_sub(lateness_s))
+    }
+
     fn root(&self, tier: usize) -> Request {
         let start_s = self.state.start_s.unwrap_or(0);
         let from_s = self.state.tiers.get(tier).map_or(start_s, |tier| tier.frontier_s - tier.look_back_s);
         Request::new(Ask::Root(tier), Some(from_s.max(start_s) - PAD_S), None)
     }
 
-    fn drain(&self) -> Request {
-        if let Some(walk) = &self.volatile.walk
-            && self.state.owed.windows().contains(&walk.window)
-        {
-            return walk.request();
+    /// The next request for what is owed, unless all of it rests.
+    fn drain(&self, now: Instant) -> Option<Request> {
+        let (owed, walks) = (&self.state.owed, &self.volatile.walks);
+        if let Some(page) = walks.request(owed) {
+            return Some(page);
         }
-        let deferred = self.volatile.deferred;
-        let owed = &self.state.owed;
-        match owed.narrowest(|window| Some(window) == deferred).or_else(|| owed.narrowest(|_| false)) {
-            Some(window) => Request::new(Ask::Drain(window), Some(window.from_s - PAD_S), Some(window.to_s)),
-            None => self.root(0),
-        }
+        let is_deferred = |window: Window| Some(window) == self.volatile.deferred;
+        let due = walks.due(now);
+        let window = due.filter(|window| !is_deferred(*window));
+        let window = window.or_else(|| owed.narrowest(|window| is_deferred(window) || walks.holds_back(window)));
+        let window = window.or(due).or_else(|| owed.narrowest(|window| walks.holds_back(window)))?;
+        Some(Request::new(Ask::Drain(window), Some(window.from_s - PAD_S), Some(window.to_s)))
     }
 }
 

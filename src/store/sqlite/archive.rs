@@ -17,7 +17,7 @@ use super::writer::Need;
 use crate::store::Result;
 use crate::store::archive::{
     AlertDetail, AlertFilter, AlertRow, AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus,
-    EventRow, EventTypeRow, Retried, list_limit,
+    EventRow, EventTypeRow, Named, PoisonFilter, Retried, list_limit,
 };
 
 /// Dead letters that one transaction of `replay` revives.
@@ -124,6 +124,53 @@ impl SqliteStore {
             .await
     }
 
+    /// Rows that are no events, newest first.
+    ///
+    /// # Errors
+    /// As every call of a store.
+    pub async fn poison(&self, filter: &PoisonFilter) -> Result<Vec<EventRow>> {
+        let filter = filter.clone();
+        self.reader
+            .ask(move |session| {
+                let sql = format!(
+                    "SELECT {EVENT_COLUMNS} FROM events AS e JOIN sources AS s USING (source_id)
+                     WHERE e.poison IS NOT NULL AND (:source IS NULL OR s.name = :source)
+                       AND (:since IS NULL OR e.stored_at >= :since)
+                     ORDER BY e.event_no DESC LIMIT :limit"
+                );
+                let mut statement = session.connection.prepare(&sql)?;
+                let rows = statement.query_map(
+                    named_params! {
+                        ":source": filter.source,
+                        ":since": filter.since.map(Stamp),
+                        ":limit": list_limit(filter.limit) as i64,
+                    },
+                    read_event,
+                )?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    /// Every name of this sort that a row bears, in order.
+    ///
+    /// # Errors
+    /// As every call of a store.
+    pub async fn names(&self, named: Named) -> Result<Vec<String>> {
+        let sql = match named {
+            Named::Sink => "SELECT DISTINCT sink FROM deliveries ORDER BY 1",
+            Named::Rule => "SELECT DISTINCT rule_id FROM alerts ORDER BY 1",
+            Named::Source => "SELECT name FROM sources UNION SELECT source FROM alerts ORDER BY 1",
+        };
+        self.reader
+            .ask(move |session| {
+                let mut statement = session.connection.prepare(sql)?;
+                let names = statement.query_map([], |row| row.get(0))?;
+                Ok(names.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
     /// Up to `limit` events of a source from `since` on, oldest first, poison left out: what rules are run over again. Go on
     /// with the last one's `(created_at, id)` as `after`.
     ///
@@ -173,6 +220,28 @@ impl SqliteStore {
             })
             .await
     }
+}
+
+/// As [`crate::store::Maintain::muted`].
+pub(super) fn muted(
+    connection: &Connection,
+    muted_by: &str,
+    after: u64,
+    limit: usize,
+) -> std::result::Result<Vec<(u64, Alert)>, Fault> {
+    let sql = format!(
+        "SELECT {ALERT_COLUMNS}, a.alert_no FROM {ALERT_TABLES} WHERE a.muted_by = ?1 AND a.alert_no > ?2
+         GROUP BY a.alert_no ORDER BY a.alert_no LIMIT ?3"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![muted_by, after, list_limit(limit) as i64])?;
+    let mut alerts = Vec::new();
+    while let Some(row) = rows.next()? {
+        let place = u64::try_from(row.get::<_, i64>(11)?).unwrap_or(0);
+        alerts.push((place, read_alert(row)?.alert));
+    }
+    Ok(alerts)
 }
 
 fn list_alerts(connection: &Connection, filter: &AlertFilter) -> std::result::Result<Vec<AlertRow>, Fault> {

@@ -36,6 +36,7 @@ pub(super) struct Statements<'c> {
     find_event_ids: Statement<'c>,
     fold_alert: Statement<'c>,
     add_delivery: Statement<'c>,
+    unmute_alert: Statement<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -46,7 +47,8 @@ impl<'c> Statements<'c> {
             add_source: prepare("INSERT INTO sources (name) VALUES (?1)")?,
             set_cursor: prepare("UPDATE sources SET cursor = ?2, cursor_at = ?3 WHERE source_id = ?1")?,
             add_event: prepare(
-                "INSERT INTO events (source_id, id, created_at, stored_at, raw, poison) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO events (source_id, id, created_at, stored_at, raw, poison, digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
             add_event_type: prepare(
                 "INSERT INTO event_types (source_id, event_type, first_at) SELECT ?1, ?2, ?3
@@ -76,6 +78,7 @@ impl<'c> Statements<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7)
                  ON CONFLICT (delivery_id) DO NOTHING",
             )?,
+            unmute_alert: prepare("UPDATE alerts SET muted_by = NULL WHERE alert_id = ?1")?,
         })
     }
 
@@ -106,6 +109,9 @@ impl<'c> Statements<'c> {
         for delivery in &batch.deliveries {
             self.add_delivery(delivery, *at, batch.due_at.unwrap_or(*at))?;
         }
+        for alert_id in &batch.unmuted {
+            self.unmute_alert.execute([alert_id])?;
+        }
         if let Some(cursor) = &batch.cursor {
             self.set_cursor.execute(params![source, cursor.0, Stamp(*at)])?;
         }
@@ -120,8 +126,8 @@ impl<'c> Statements<'c> {
     }
 
     fn add_event(&mut self, source: i64, event: &StoredEvent, at: DateTime<Utc>) -> Result<i64, Fault> {
-        let StoredEvent { id, created_at, raw, poison } = event;
-        Ok(self.add_event.insert(params![source, id, Stamp(*created_at), Stamp(at), &**raw, poison])?)
+        let StoredEvent { id, created_at, raw, digest, poison } = event;
+        Ok(self.add_event.insert(params![source, id, Stamp(*created_at), Stamp(at), &**raw, poison, digest])?)
     }
 
     fn change_state(&mut self, change: &StateChange, at: DateTime<Utc>) -> Result<(), Fault> {

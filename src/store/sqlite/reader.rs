@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 use tokio::sync::{mpsc, oneshot};
+use vigie_engine::event::Digest;
 use vigie_engine::state::StateKey;
 
 use super::fault::{Class, Fault};
 use super::stamp::Stamp;
-use crate::source::Cursor;
+use crate::source::{Cursor, Held};
 use crate::store::{LaneState, Loaded, Queue, Result, STATE_GRACE_DAYS};
 
 /// Requests that may wait.
@@ -22,7 +23,7 @@ const QUEUE: usize = 64;
 /// What the reader's requests work with.
 pub(super) struct ReadSession<'c> {
     pub(super) connection: &'c Connection,
-    contains: Statement<'c>,
+    held: Statement<'c>,
     count: Statement<'c>,
     find_source: Statement<'c>,
     due: Statement<'c>,
@@ -104,7 +105,7 @@ impl<'c> ReadSession<'c> {
         let prepare = |sql: &str| connection.prepare(sql);
         Ok(Self {
             connection,
-            contains: prepare("SELECT 1 FROM events WHERE source_id = ?1 AND id = ?2")?,
+            held: prepare("SELECT digest FROM events WHERE source_id = ?1 AND id = ?2")?,
             count: prepare(
                 "SELECT count(*) FROM events WHERE source_id = ?1 AND created_at >= ?2 AND created_at < ?3",
             )?,
@@ -127,9 +128,17 @@ impl<'c> ReadSession<'c> {
         value
     }
 
-    pub(super) fn contains(&mut self, source: &str, ids: &[String]) -> std::result::Result<Vec<bool>, Fault> {
-        let Some(source_no) = self.source_no(source)? else { return Ok(vec![false; ids.len()]) };
-        ids.iter().map(|id| Ok(self.contains.exists(params![source_no, id])?)).collect()
+    pub(super) fn held(&mut self, source: &str, ids: &[String]) -> std::result::Result<Vec<Held>, Fault> {
+        let Some(source_no) = self.source_no(source)? else { return Ok(vec![Held::Nothing; ids.len()]) };
+        let mut held = Vec::with_capacity(ids.len());
+        for id in ids {
+            let found = self.held.query_row(params![source_no, id], |row| row.get::<_, Option<Digest>>(0));
+            held.push(match found.optional()? {
+                None => Held::Nothing,
+                Some(digest) => digest.map_or(Held::Unknown, Held::Content),
+            });
+        }
+        Ok(held)
     }
 
     pub(super) fn count(

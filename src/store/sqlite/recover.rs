@@ -112,7 +112,7 @@ fn open_damaged(path: &Path) -> rusqlite::Result<Connection> {
 
 /// From the front up to the first damage, then from the back. Errors are those of the new file only.
 fn copy_table(old: &Connection, new: &Connection, table: &str) -> rusqlite::Result<(u64, bool)> {
-    let columns = columns_of(new, table)?;
+    let columns = shared_columns(old, new, table)?;
     let list = columns.join(", ");
     let key = key_of(table);
     let ascending: Vec<String> = key.iter().map(|column| format!("{column} ASC")).collect();
@@ -165,8 +165,19 @@ fn read_values(row: &Row<'_>, width: usize) -> rusqlite::Result<Vec<Value>> {
     (0..width).map(|column| row.get(column)).collect()
 }
 
-fn columns_of(new: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = new.prepare("SELECT name FROM pragma_table_info(?1)")?;
+/// Those of the new file, without what a file of an earlier release lacks.
+fn shared_columns(old: &Connection, new: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut columns = columns_of(new, table)?;
+    if let Ok(known) = columns_of(old, table)
+        && !known.is_empty()
+    {
+        columns.retain(|column| known.contains(column));
+    }
+    Ok(columns)
+}
+
+fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
     let names = statement.query_map([table], |row| row.get(0))?;
     names.collect()
 }

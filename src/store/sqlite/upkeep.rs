@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use vigie_engine::alert::Alert;
 
-use super::SqliteStore;
+use super::{SqliteStore, archive};
 use crate::pipeline::BoxFuture;
 use crate::store::{Maintain, Queue, Result, Store};
 
@@ -15,6 +16,11 @@ impl Maintain for SqliteStore {
 
     fn store_bytes(&self) -> Result<u64> {
         Self::store_bytes(self)
+    }
+
+    fn muted<'a>(&'a self, muted_by: &'a str, after: u64, limit: usize) -> BoxFuture<'a, Result<Vec<(u64, Alert)>>> {
+        let muted_by = muted_by.to_owned();
+        Box::pin(self.reader.ask(move |session| archive::muted(session.connection, &muted_by, after, limit)))
     }
 
     fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>> {

@@ -12,7 +12,7 @@ use vigie::config::{self, Surroundings};
 use vigie::daemon::Daemon;
 use vigie::pipeline::BoxFuture;
 use vigie::sink::Delivery;
-use vigie::source::Seen;
+use vigie::source::{Held, Seen};
 use vigie::store::sqlite::{SqliteOptions, SqliteStore};
 use vigie::store::{IngestBatch, LaneState, Loaded, Queue, Resolution, Result, Settlement, Store};
 
@@ -82,8 +82,8 @@ struct Wrong {
 }
 
 impl Seen for Wrong {
-    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
-        self.real.contains(source, ids)
+    fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
+        self.real.held(source, ids)
     }
 
     fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {
@@ -111,6 +111,7 @@ impl Store for Wrong {
                 alerts: batch.alerts,
                 folds: batch.folds,
                 deliveries: batch.deliveries,
+                unmuted: batch.unmuted,
                 at: batch.at,
                 due_at: batch.due_at,
                 ..IngestBatch::default()

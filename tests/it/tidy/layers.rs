@@ -13,7 +13,7 @@ const PROGRAM: &[&[&str]] = &[
     &["config"],
     &["pipeline"],
     &["source", "store", "sink"],
-    &["options"],
+    &["options", "geo"],
     &["clock", "secret", "metrics", "backoff", "pace"],
 ];
 
@@ -27,9 +27,9 @@ const ENGINE: &[&str] = &[
     "event",
     "condition",
     "template",
+    "state",
     "rule",
     "plan",
-    "state",
     "alert",
     "route",
     "engine",

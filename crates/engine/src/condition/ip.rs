@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use ipnet::{IpNet, Ipv4Net};
 
 /// Reads an address; a mapped one as v4, a zone (`%eth0`) left out.
-pub(crate) fn parse_address(text: &str) -> Option<IpAddr> {
+#[must_use]
+pub fn parse_address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let text = match text.split_once('%') {
         Some((address, _)) if address.contains(':') => address,

@@ -31,9 +31,10 @@ codes! {
     BAD_UNTIL = "E0208", "an end that is neither a date nor a time stamp";
     BAD_TEMPLATE = "E0209", "a template that does not compile";
     BAD_DEDUP = "E0210", "a dedup field that is not a plain field path";
-    NOT_YET_SUPPORTED = "E0211", "a stateful detection, which this version does not have";
+    BAD_DETECTION = "E0211", "a stateful detection with an option that cannot be used";
     BAD_EXPECTATION = "E0212", "a test expectation other than `alert`, `nothing` or `{alerts: N}`";
     TEST_FAILED = "E0213", "a rule does not do what its own test says";
+    SECOND_DETECTION = "E0214", "a rule with two stateful detections";
     UNKNOWN_LIST = "E0220", "a `$name` that no list has";
     EMPTY_LIST = "E0221", "a list in use that holds nothing";
     UNREADABLE_LIST = "E0222", "the file of a list cannot be read or is too long";
@@ -54,6 +55,7 @@ codes! {
     UNUSED_LIST = "W0205", "a list that nothing uses";
     NO_RULES = "W0206", "a rule file without rules and lists";
     NEEDS_A_LIST = "W0207", "two equalities on one field, which only a list of values can fulfil";
+    UNKNOWN_COUNTRY = "W0208", "two letters that are no country code, or a country's name in place of its code";
     UNREACHABLE_ROUTE = "W0240", "a route behind one that takes every alert";
     NO_CATCH_ALL = "W0241", "alerts that no route takes";
 }

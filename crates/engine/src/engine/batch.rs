@@ -3,25 +3,26 @@
 //! Nothing in the engine changes before `apply`; the batch keeps its own rows on top of the engine's. Within a batch a match
 //! folds into an alert that the same batch raised, as if the events had come one by one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::fold::{Row, Window};
-use super::{Effects, Engine, Fold, Tally, in_force};
+use super::fold::{self, Window};
+use super::memory::{Kept, Row, Slot};
+use super::overlay::Overlay;
+use super::{Changes, Effects, Engine, Fold, Tally, in_force};
 use crate::alert::{Alert, AlertRule, LATE_AFTER_SECONDS, MAX_ALERT_EVENT_IDS};
-use crate::event::{Event, FieldPath};
+use crate::event::Event;
 use crate::plan::Scratch;
-use crate::rule::Rule;
-use crate::state::{FOLD_KIND, StateChange, StateKey};
+use crate::rule::{OWN_SOURCE, Rule};
+use crate::state::{self, DEFAULT_MAX_KEYS, Detection, FOLD_KIND, Finding, Firing, GroupKey, Noted, Sighting};
+use crate::state::{StateChange, StateKey};
 use crate::text::Untrusted;
 
-/// Longest group key in bytes; a longer one is kept as its hash, for an intruder chooses its parts.
-pub const MAX_KEY_BYTES: usize = 512;
-/// Most rows that one `tick` drops, so that no commit grows without bound; the next tick takes the rest.
-pub const MAX_EXPIRED_PER_TICK: usize = 10_000;
+/// Most rows that one `tick` drops or decides, so that no commit grows without bound; the next tick takes the rest.
+pub const MAX_ROWS_PER_TICK: usize = 10_000;
 
 /// Changes that are collected and not yet the engine's own.
 #[derive(Debug)]
@@ -30,33 +31,33 @@ pub struct Batch<'engine> {
     scratch: Scratch,
     matched: Vec<usize>,
     tally: Tally,
+    learned: Tally,
+    uncounted: Tally,
     effects: Effects,
-    rows: Vec<(StateKey, Option<Row>)>,
-    row_places: HashMap<StateKey, usize>,
+    rows: BTreeMap<(usize, Slot), Overlay<'engine>>,
+    settled_us: HashMap<String, i64>,
     alert_places: HashMap<String, usize>,
     fold_places: HashMap<String, usize>,
-    rooms: HashMap<String, Room>,
 }
 
-/// How full a rule's memory is, the batch included, and how far eviction went through it.
-#[derive(Debug)]
-struct Room {
-    keys: usize,
-    evicted_to: Bound<(i64, String)>,
+/// Whether matches become alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    Aloud,
+    /// They are counted only.
+    Silent,
 }
 
-/// The dedup key of one match.
-struct GroupKey {
-    /// What identifies the group: source and values, absent ones told from empty ones.
-    text: String,
-    shown: Vec<(String, Untrusted)>,
-}
-
-/// What a match has in common for all rules that it matched.
-struct Occasion<'e> {
-    source: &'e str,
-    event: &'e Event,
+/// A match with what an alert about it is made from.
+struct Match<'m> {
+    source: &'m str,
+    event: &'m Event,
     received_at: DateTime<Utc>,
+    /// Event time of the match, the event's own unless a detection says otherwise.
+    at_us: i64,
+    /// Id of the event that it hangs on.
+    event_id: &'m str,
+    firing: Option<&'m Firing>,
 }
 
 impl<'engine> Batch<'engine> {
@@ -66,96 +67,231 @@ impl<'engine> Batch<'engine> {
             scratch: engine.plan.scratch(),
             matched: Vec::new(),
             tally: Tally::default(),
+            learned: Tally::default(),
+            uncounted: Tally::default(),
             effects: Effects::default(),
-            rows: Vec::new(),
-            row_places: HashMap::new(),
+            rows: BTreeMap::new(),
+            settled_us: HashMap::new(),
             alert_places: HashMap::new(),
             fold_places: HashMap::new(),
-            rooms: HashMap::new(),
         }
     }
 
-    /// Evaluates one event of a source. `received_at` decides only whether the alert says it is late.
+    /// Evaluates one event of a source. `received_at` decides whether the alert says it is late, and bounds what a stamp
+    /// in the future can push out of memory.
     pub fn step(&mut self, source: &str, event: &Event, received_at: DateTime<Utc>) {
-        let engine = self.engine;
-        let mut matched = std::mem::take(&mut self.matched);
-        matched.clear();
-        engine.plan.matches(event, &mut self.scratch, &mut self.effects.unusable_values, &mut matched);
-        let occasion = Occasion { source, event, received_at };
-        for &rule_index in &matched {
-            let Some(rule) = engine.rules.get(rule_index) else { continue };
-            let unusable = &mut self.effects.unusable_values;
-            let exempt = rule
-                .unless
-                .iter()
-                .any(|exception| in_force(exception, event) && exception.when.holds_counting(event, unusable));
-            if !exempt {
-                self.tally.add(rule_index);
-                self.take(rule, rule_index, &occasion);
-            }
-        }
-        self.matched = matched;
+        self.take(source, event, received_at, Voice::Aloud);
     }
 
-    /// Lets time alone act, up to `at` (event time): rows without further effect are dropped.
-    pub fn tick(&mut self, at: DateTime<Utc>) {
-        let engine = self.engine;
-        let at_us = at.timestamp_micros();
-        let mut expired = Vec::new();
-        for (rule_id, memory) in engine.memory.rules() {
-            let ended = memory.by_end().take_while(|(end_us, _)| *end_us < at_us);
-            expired.extend(ended.map(|(_, key)| fold_key(rule_id, key)).take(MAX_EXPIRED_PER_TICK - expired.len()));
+    /// Lets stateful rules learn from an event of the past. Matches are counted in `Effects::learned` and raise nothing.
+    pub fn learn(&mut self, source: &str, event: &Event, received_at: DateTime<Utc>) {
+        self.take(source, event, received_at, Voice::Silent);
+    }
+
+    /// Lets time alone act. Nothing of `source` that is older than `settled_at` will come any more: what waited for that
+    /// is decided, what has no further effect is dropped. Matches before `aloud_from` are counted only.
+    pub fn tick(&mut self, source: &str, settled_at: DateTime<Utc>, aloud_from: Option<DateTime<Utc>>) {
+        let settled_us = settled_at.timestamp_micros();
+        if self.settled_us(source).is_some_and(|known_us| settled_us < known_us) {
+            return;
         }
-        expired.sort_unstable();
-        for key in expired {
-            if !self.row_places.contains_key(&key) {
-                self.set_row(key, None);
-            }
+        self.settled_us.insert(source.to_owned(), settled_us);
+        for rule_index in 0..self.engine.rules.len() {
+            self.settle(rule_index, source, settled_at, aloud_from);
+            self.expire(rule_index, settled_us);
         }
     }
 
     /// What the batch did, for the store.
     #[must_use]
     pub fn finish(mut self) -> Effects {
-        let rules = &self.engine.rules;
-        let count = |index: &usize| Some((rules.get(*index)?.id.clone(), self.tally.counts.get(index).copied()?));
-        self.effects.matches = self.tally.order.iter().filter_map(count).collect();
-        self.effects.state = self.rows.into_iter().map(|(key, row)| state_change(key, row)).collect();
+        let engine = self.engine;
+        let counts = |tally: &Tally| tally.counts(&engine.rules);
+        self.effects.matches = counts(&self.tally);
+        self.effects.learned = counts(&self.learned);
+        self.effects.uncounted = counts(&self.uncounted);
+        let mut changes = Changes { rows: Vec::new(), settled_us: self.settled_us };
+        for ((rule_index, slot), overlay) in self.rows {
+            let Some(rule) = engine.rules.get(rule_index) else { continue };
+            self.effects.evicted_keys += overlay.evicted;
+            for (key, row) in overlay.into_rows() {
+                let kept = row.map(|row| kept(rule, row, &mut self.effects.evicted_keys));
+                self.effects.state.push(state_change(rule, slot, &key, kept.as_ref()));
+                changes.rows.push((rule_index, slot, key, kept));
+            }
+        }
+        self.effects.changes = changes;
         self.effects
     }
 
-    /// One match: a new alert, or a fold into an open one.
-    fn take(&mut self, rule: &Rule, rule_index: usize, occasion: &Occasion<'_>) {
-        let at_us = occasion.event.created_at().timestamp_micros();
-        let fields = self.engine.dedup.get(rule_index).map_or(&[][..], Vec::as_slice);
-        let group = GroupKey::of(occasion, fields);
-        if fields.is_empty() {
-            let alert_id = alert_id(&rule.id, &group.text, occasion.event.id(), at_us);
-            self.raise(rule, alert_id, group.shown, occasion);
-            return;
+    fn take(&mut self, source: &str, event: &Event, received_at: DateTime<Utc>, voice: Voice) {
+        let engine = self.engine;
+        let mut matched = std::mem::take(&mut self.matched);
+        matched.clear();
+        engine.plan.matches(event, &mut self.scratch, &mut self.effects.unusable_values, &mut matched);
+        for &rule_index in &matched {
+            let sees = |rule: &&Rule| rule.sees_own || source != OWN_SOURCE;
+            let Some(rule) = engine.rules.get(rule_index).filter(sees) else { continue };
+            let unusable = &mut self.effects.unusable_values;
+            let exempt = rule
+                .unless
+                .iter()
+                .any(|exception| in_force(exception, event) && exception.when.holds_counting(event, unusable));
+            if exempt {
+                continue;
+            }
+            match &rule.detection {
+                None => {
+                    let at_us = event.created_at().timestamp_micros();
+                    let found = Match { source, event, received_at, at_us, event_id: event.id(), firing: None };
+                    self.found(rule, rule_index, &found, voice);
+                }
+                Some(detection) => self.note(rule_index, detection, source, event, received_at, voice),
+            }
         }
-        let key = fold_key(&rule.id, &group.text);
-        let known = self.row(&key);
-        let is_new = known.is_none();
-        let mut row = known.unwrap_or_else(Row::new);
-        if let Some(window) = row.window_at(at_us, rule.alert.quiet) {
-            window.take(at_us);
-            let window = window.clone();
-            self.fold(&window, occasion.event.id());
-        } else {
-            let alert_id = alert_id(&rule.id, &group.text, occasion.event.id(), at_us);
-            row.open(alert_id.clone(), at_us);
-            self.raise(rule, alert_id, group.shown, occasion);
-        }
-        row.touch(rule.alert.quiet);
-        if is_new {
-            self.make_room(&rule.id);
-        }
-        self.set_row(key, Some(row));
+        self.matched = matched;
     }
 
-    fn raise(&mut self, rule: &Rule, alert_id: String, key: Vec<(String, Untrusted)>, occasion: &Occasion<'_>) {
-        let event = occasion.event;
+    fn note(
+        &mut self,
+        rule_index: usize,
+        detection: &Detection,
+        source: &str,
+        event: &Event,
+        received_at: DateTime<Utc>,
+        voice: Voice,
+    ) {
+        let settled_us = self.settled_us(source);
+        let Some(overlay) = self.overlay(rule_index, Slot::Noted) else { return };
+        let firings = match detection.note(&Sighting { source, event, received_at, settled_us }, overlay) {
+            Noted::Fired(firings) => firings,
+            Noted::Uncounted => return self.uncounted.add(rule_index),
+        };
+        let Some(rule) = self.engine.rules.get(rule_index) else { return };
+        for firing in &firings {
+            let (at_us, event_id) = (firing.at_us, firing.event_id.as_str());
+            let found = Match { source, event, received_at, at_us, event_id, firing: Some(firing) };
+            self.found(rule, rule_index, &found, voice);
+        }
+    }
+
+    /// Decides what is due in one rule.
+    fn settle(
+        &mut self,
+        rule_index: usize,
+        source: &str,
+        settled_at: DateTime<Utc>,
+        aloud_from: Option<DateTime<Utc>>,
+    ) {
+        let engine = self.engine;
+        let Some(rule) = engine.rules.get(rule_index).filter(|rule| rule.enabled) else { return };
+        let Some(detection) = &rule.detection else { return };
+        let settled_us = settled_at.timestamp_micros();
+        for key in self.due_keys(rule_index, detection, source, settled_us) {
+            let Some(overlay) = self.overlay(rule_index, Slot::Noted) else { return };
+            let Row::Noted(row) = overlay.get_mut(&key, || Row::Noted(state::Row::log())) else { continue };
+            for mut firing in detection.settle(&key, row, settled_us) {
+                let Some((source, event)) = firing.kept.take().and_then(|kept| kept.event(&firing.event_id)) else {
+                    continue;
+                };
+                let is_silent = aloud_from.is_some_and(|from| firing.at_us < from.timestamp_micros());
+                let voice = if is_silent { Voice::Silent } else { Voice::Aloud };
+                let (at_us, event_id) = (firing.at_us, firing.event_id.as_str());
+                // It is late by how long after its time it was decided, not by the age of the event that it waited on.
+                let received_at = event.created_at() + (settled_at - stamp(at_us));
+                let found =
+                    Match { source: &source, event: &event, received_at, at_us, event_id, firing: Some(&firing) };
+                self.found(rule, rule_index, &found, voice);
+            }
+        }
+    }
+
+    /// Rows of a source in which time up to `settled_us` decides something, changed ones too.
+    fn due_keys(&mut self, rule_index: usize, detection: &Detection, source: &str, settled_us: i64) -> Vec<String> {
+        let prefix = GroupKey::prefix(source);
+        let Some(table) = self.engine.memory.table(rule_index, Slot::Noted) else { return Vec::new() };
+        let due = table.by_due().take_while(|(due_us, _)| *due_us <= settled_us).map(|(_, key)| key);
+        let mut keys: Vec<String> = match self.rows.get(&(rule_index, Slot::Noted)) {
+            None => due.map(str::to_owned).collect(),
+            Some(overlay) => {
+                let changed = overlay.changed().filter(|(_, row)| {
+                    matches!(row, Row::Noted(row) if detection.due_us(row).is_some_and(|due_us| due_us <= settled_us))
+                });
+                let due = due.filter(|key| !overlay.is_changed(key));
+                due.chain(changed.map(|(key, _)| key)).map(str::to_owned).collect()
+            }
+        };
+        keys.retain(|key| key.starts_with(&prefix));
+        keys.truncate(MAX_ROWS_PER_TICK);
+        keys
+    }
+
+    fn expire(&mut self, rule_index: usize, settled_us: i64) {
+        let engine = self.engine;
+        for slot in [Slot::Fold, Slot::Noted] {
+            let Some(table) = engine.memory.table(rule_index, slot) else { continue };
+            let ended = table.by_end_after(&Bound::Unbounded).take_while(|(end_us, _)| *end_us < settled_us);
+            let ended: Vec<&str> = ended.map(|(_, key)| key).take(MAX_ROWS_PER_TICK).collect();
+            if !ended.is_empty()
+                && let Some(overlay) = self.overlay(rule_index, slot)
+            {
+                ended.into_iter().for_each(|key| overlay.drop_unchanged(key));
+            }
+        }
+    }
+
+    /// One match: counted, and unless it is silent a new alert or a fold into an open one.
+    fn found(&mut self, rule: &'engine Rule, rule_index: usize, found: &Match<'_>, voice: Voice) {
+        let moved_from_us = found.firing.and_then(|firing| firing.moved_from_us);
+        if voice == Voice::Silent {
+            if moved_from_us.is_none() {
+                self.learned.add(rule_index);
+            }
+            return;
+        }
+        if moved_from_us.is_none() {
+            self.tally.add(rule_index);
+        }
+        let fields = self.engine.group_fields(rule);
+        let group = GroupKey::of(found.source, found.event, fields);
+        let alert_id = alert_id(&rule.id, &group.text, found.event_id, found.at_us);
+        if fields.is_empty() && rule.detection.is_none() {
+            self.raise(rule, rule_index, alert_id, group.shown, found);
+            return;
+        }
+        let Some(overlay) = self.overlay(rule_index, Slot::Fold) else { return };
+        let Row::Fold(row) = overlay.get_mut(&group.text, || Row::Fold(fold::Row::new())) else { return };
+        let quiet = rule.alert.quiet;
+        if let Some(from_us) = moved_from_us {
+            if let Some(window) = row.shift(from_us, found.at_us).cloned() {
+                row.touch(quiet);
+                self.fold(&window, None);
+            }
+            return;
+        }
+        let known = row.window_at(found.at_us, quiet).map(|window| {
+            window.take(found.at_us);
+            window.clone()
+        });
+        if known.is_none() {
+            row.open(alert_id.clone(), found.at_us);
+        }
+        row.touch(quiet);
+        match known {
+            Some(window) => self.fold(&window, Some(found.event_id)),
+            None => self.raise(rule, rule_index, alert_id, group.shown, found),
+        }
+    }
+
+    fn raise(
+        &mut self,
+        rule: &Rule,
+        rule_index: usize,
+        alert_id: String,
+        key: Vec<(String, Untrusted)>,
+        found: &Match<'_>,
+    ) {
+        let event = found.event;
         let title = rule.alert.title.as_ref().and_then(|template| match template.render(event) {
             Ok(title) => Some(title),
             Err(_) => {
@@ -163,7 +299,8 @@ impl<'engine> Batch<'engine> {
                 None
             }
         });
-        let age_seconds = (occasion.received_at - event.created_at()).num_seconds();
+        let finding = found.firing.and_then(|firing| self.finding(rule, rule_index, firing));
+        let age_seconds = (found.received_at - event.created_at()).num_seconds();
         self.alert_places.insert(alert_id.clone(), self.effects.alerts.len());
         self.effects.alerts.push(Alert {
             alert_id,
@@ -174,26 +311,34 @@ impl<'engine> Batch<'engine> {
                 tags: rule.tags.clone(),
                 response: rule.response.clone(),
             },
-            source: occasion.source.to_owned(),
+            source: found.source.to_owned(),
             account_id: event.text("account_id").map(Untrusted::new),
             title: Untrusted::new(title.unwrap_or_else(|| rule.title.clone())),
-            first_at: event.created_at(),
-            last_at: event.created_at(),
+            first_at: stamp(found.at_us),
+            last_at: stamp(found.at_us),
             count: 1,
             late: Some(age_seconds).filter(|seconds| *seconds > LATE_AFTER_SECONDS),
             key,
             reason: rule.when.reasons(event),
+            events: event_ids(found, finding.as_ref()),
+            finding,
             event: raw_event(event),
-            events: vec![event.id().to_owned()],
         });
     }
 
-    fn fold(&mut self, window: &Window, event_id: &str) {
+    fn finding(&mut self, rule: &Rule, rule_index: usize, firing: &Firing) -> Option<Finding> {
+        let overlay = self.overlay(rule_index, Slot::Noted)?;
+        Some(rule.detection.as_ref()?.finding(overlay, firing))
+    }
+
+    fn fold(&mut self, window: &Window, event_id: Option<&str>) {
         let (first_at, last_at) = (stamp(window.first_at_us), stamp(window.last_at_us));
-        let listed = window.count <= MAX_ALERT_EVENT_IDS as u64;
+        let listed = event_id.filter(|_| window.count <= MAX_ALERT_EVENT_IDS as u64).map(str::to_owned);
         if let Some(alert) = self.alert_places.get(&window.alert_id).and_then(|at| self.effects.alerts.get_mut(*at)) {
             (alert.count, alert.first_at, alert.last_at) = (window.count, first_at, last_at);
-            alert.events.extend(listed.then(|| event_id.to_owned()));
+            let is_new = |id: &String| !alert.events.contains(id);
+            let listed = listed.filter(is_new);
+            alert.events.extend(listed);
             return;
         }
         let folds = &mut self.effects.folds;
@@ -204,88 +349,53 @@ impl<'engine> Batch<'engine> {
         });
         if let Some(fold) = folds.get_mut(place) {
             (fold.count, fold.first_at, fold.last_at) = (window.count, first_at, last_at);
-            fold.event_ids.extend(listed.then(|| event_id.to_owned()));
+            fold.event_ids.extend(listed);
         }
     }
 
-    /// The row as the batch sees it.
-    fn row(&self, key: &StateKey) -> Option<Row> {
-        match self.row_places.get(key).and_then(|place| self.rows.get(*place)) {
-            Some((_, row)) => row.clone(),
-            None => self.engine.memory.rule(&key.rule_id)?.row(&key.key).cloned(),
-        }
+    fn settled_us(&self, source: &str) -> Option<i64> {
+        self.settled_us.get(source).or_else(|| self.engine.settled_us.get(source)).copied()
     }
 
-    fn set_row(&mut self, key: StateKey, row: Option<Row>) {
-        if let Some((_, kept)) = self.row_places.get(&key).and_then(|place| self.rows.get_mut(*place)) {
-            *kept = row;
-            return;
-        }
-        self.row_places.insert(key.clone(), self.rows.len());
-        self.rows.push((key, row));
-    }
-
-    /// Counts a new key of a rule and, when its memory is full, drops the row that would expire first.
-    fn make_room(&mut self, rule_id: &str) {
-        let memory = self.engine.memory.rule(rule_id);
-        let room = self.rooms.entry(rule_id.to_owned()).or_insert_with(|| Room {
-            keys: memory.map_or(0, super::memory::RuleMemory::len),
-            evicted_to: Bound::Unbounded,
-        });
-        room.keys += 1;
-        if room.keys <= super::MAX_KEYS {
-            return;
-        }
-        let Some(memory) = memory else { return };
-        let row_places = &self.row_places;
-        let victim = memory
-            .by_end_after(&room.evicted_to)
-            .map(|(end_us, key)| (end_us, fold_key(rule_id, key)))
-            .find(|(_, key)| !row_places.contains_key(key));
-        if let Some((end_us, key)) = victim {
-            room.evicted_to = Bound::Excluded((end_us, key.key.clone()));
-            room.keys -= 1;
-            self.effects.evicted_keys += 1;
-            self.set_row(key, None);
-        }
+    fn overlay(&mut self, rule_index: usize, slot: Slot) -> Option<&mut Overlay<'engine>> {
+        let engine = self.engine;
+        let table = engine.memory.table(rule_index, slot)?;
+        let max_keys = || {
+            let detection = engine.rules.get(rule_index).and_then(|rule| rule.detection.as_ref());
+            detection.filter(|_| slot == Slot::Noted).map_or(DEFAULT_MAX_KEYS, |detection| detection.max_keys)
+        };
+        Some(self.rows.entry((rule_index, slot)).or_insert_with(|| Overlay::new(table, max_keys())))
     }
 }
 
-impl GroupKey {
-    fn of(occasion: &Occasion<'_>, fields: &[(String, Option<FieldPath>)]) -> Self {
-        let mut parts = vec![Some(occasion.source.to_owned())];
-        let mut shown = Vec::new();
-        for (name, path) in fields {
-            let value = path.as_ref().and_then(|path| key_value(path, occasion.event));
-            shown.extend(value.as_ref().map(|value| (name.clone(), Untrusted::new(value.clone()))));
-            parts.push(value);
-        }
-        let text = serde_json::Value::from_iter(parts).to_string();
-        let text = if text.len() > MAX_KEY_BYTES { format!("blake3:{}", blake3::hash(text.as_bytes())) } else { text };
-        Self { text, shown }
+/// A changed row with its times.
+fn kept(rule: &Rule, mut row: Row, evicted: &mut u64) -> Kept {
+    if let Row::Noted(row) = &mut row {
+        *evicted += row.take_forgotten();
     }
+    Kept::new(rule, row)
 }
 
-/// A field as part of a key: its text, or the JSON of several or nested values. Missing and null are absent: all events
-/// without the field share one group.
-fn key_value(path: &FieldPath, event: &Event) -> Option<String> {
-    let mut values = Vec::new();
-    path.values(event, &mut |view| {
-        values.push(view);
-        false
-    });
-    match values.as_slice() {
-        [] => None,
-        [only] => match only.scalar_text() {
-            Some(text) => Some(text.into_owned()),
-            None => Some(only.json().to_owned()).filter(|json| json != "null"),
-        },
-        several => Some(several.iter().map(|view| view.json()).collect::<Vec<_>>().join(",")),
+/// The events of an alert: those that it rests on, then the one that it hangs on.
+fn event_ids(found: &Match<'_>, finding: Option<&Finding>) -> Vec<String> {
+    let evidence = finding.map_or(&[][..], |finding| finding.evidence.as_slice());
+    let mut ids: Vec<String> = evidence.iter().map(|evidence| evidence.event_id.clone()).collect();
+    if !ids.iter().any(|id| id == found.event_id) {
+        ids.push(found.event_id.to_owned());
     }
+    ids
 }
 
-fn fold_key(rule_id: &str, key: &str) -> StateKey {
-    StateKey { rule_id: rule_id.to_owned(), kind: FOLD_KIND.to_owned(), key: key.to_owned() }
+fn state_change(rule: &Rule, slot: Slot, key: &str, kept: Option<&Kept>) -> StateChange {
+    let kind = match (slot, &rule.detection) {
+        (Slot::Noted, Some(detection)) => detection.kind(),
+        _ => FOLD_KIND,
+    };
+    StateChange {
+        key: StateKey { rule_id: rule.id.clone(), kind: kind.to_owned(), key: key.to_owned() },
+        value: kept.map(|kept| kept.row.write()),
+        expires_at_us: kept.map(|kept| kept.expires_at_us).filter(|expires_at_us| *expires_at_us < i64::MAX),
+    }
 }
 
 /// Each part behind its length, so that no two lists of parts read the same.
@@ -296,13 +406,6 @@ fn alert_id(rule_id: &str, group_key: &str, event_id: &str, start_us: i64) -> St
         hasher.update(part);
     }
     hasher.finalize().to_hex().chars().take(32).collect()
-}
-
-fn state_change(key: StateKey, row: Option<Row>) -> StateChange {
-    let expires_at_us = row.as_ref().map(|row| row.expires_at_us);
-    // A row is plain numbers and text: writing it cannot fail.
-    let value = row.and_then(|row| serde_json::to_string(&row).ok());
-    StateChange { key, value, expires_at_us }
 }
 
 /// The event as it came; the tape accepts only what `RawValue` accepts, so the second form is never needed.

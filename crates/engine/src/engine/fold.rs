@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::micros;
+
 /// How long after its quiet time a row is kept: late events come up to seven days late.
 pub const LATENESS_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Windows that one row keeps: the present one and those that late events may still belong to.
@@ -41,6 +43,13 @@ impl Row {
         })
     }
 
+    /// Moves the beginning of the window that holds `from_us`, without another match.
+    pub(super) fn shift(&mut self, from_us: i64, to_us: i64) -> Option<&Window> {
+        let window = self.window_at(from_us, Duration::ZERO)?;
+        window.first_at_us = window.first_at_us.min(to_us);
+        Some(window)
+    }
+
     /// Adds a window that begins with an event at this time.
     pub(super) fn open(&mut self, alert_id: String, at_us: i64) {
         let place = self.windows.partition_point(|window| window.first_at_us <= at_us);
@@ -64,8 +73,4 @@ impl Window {
         self.first_at_us = self.first_at_us.min(at_us);
         self.last_at_us = self.last_at_us.max(at_us);
     }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

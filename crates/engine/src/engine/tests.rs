@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::fold::Row;
+use super::fold;
 use super::*;
 use crate::alert::{LATE_AFTER_SECONDS, MAX_ALERT_EVENT_IDS};
 use crate::condition::{Condition, Literal, Test};
 use crate::diagnostic::Span;
 use crate::rule::{AlertSpec, Severity};
+use crate::state::{DEFAULT_MAX_KEYS, MAX_KEY_BYTES};
 
 fn equals(key: &str, value: &str) -> Condition {
     Condition::Test(Test::build(key, vec![Literal::Text(value.into())]).expect(key))
@@ -26,13 +27,15 @@ fn rule(id: &str, dedup: &[&str]) -> Rule {
         response: "look".into(),
         when: equals("event_type", "APP_*"),
         unless: Vec::new(),
+        detection: None,
         alert: AlertSpec {
             title: None,
-            dedup: dedup.iter().map(|field| (*field).to_owned()).collect(),
+            dedup: dedup.iter().map(|field| FieldPath::parse(field).unwrap()).collect(),
             quiet: Duration::from_secs(3600),
         },
         tests: Vec::new(),
         event_types: vec!["APP_*".into()],
+        sees_own: false,
         enabled: true,
         span: Span { path: "rules.yaml".into(), line: 1, column: 1, len_chars: 1 },
     }
@@ -56,9 +59,21 @@ fn run(engine: &mut Engine, events: &[Event]) -> Effects {
     for event in events {
         batch.step("main", event, event.created_at());
     }
-    let effects = batch.finish();
-    engine.apply(&effects.state);
+    let mut effects = batch.finish();
+    engine.apply(std::mem::take(&mut effects.changes));
     effects
+}
+
+/// The committed rows of rule `r`, as a store would give them back.
+fn rows(engine: &Engine) -> Vec<(StateKey, String)> {
+    let table = engine.memory.table(0, Slot::Fold).unwrap();
+    let key = |key: &str| StateKey { rule_id: "r".into(), kind: FOLD_KIND.into(), key: key.into() };
+    let keys = table.by_end_after(&std::ops::Bound::Unbounded);
+    keys.map(|(_, name)| (key(name), table.get(name).unwrap().write())).collect()
+}
+
+fn row_count(engine: &Engine) -> usize {
+    engine.memory.table(0, Slot::Fold).unwrap().len()
 }
 
 fn counts(effects: &Effects) -> (usize, usize) {
@@ -133,7 +148,7 @@ fn windows_of_a_key_are_bounded() {
     let events: Vec<Event> = (0..30).map(|index| event(&format!("e{index}"), index * 120)).collect();
     let effects = run(&mut engine, &events);
     assert_eq!(effects.alerts.len(), 30);
-    let row: Row = serde_json::from_str(effects.state[0].value.as_deref().unwrap()).unwrap();
+    let row: fold::Row = serde_json::from_str(effects.state[0].value.as_deref().unwrap()).unwrap();
     assert_eq!(row.windows.len(), MAX_WINDOWS);
     assert_eq!(counts(&run(&mut engine, &[event("x", 29 * 120 + 1)])), (0, 1), "the newest windows stay");
 }
@@ -201,12 +216,6 @@ fn ids_are_computed_and_a_batch_that_is_dropped_changes_nothing() {
 #[test]
 fn one_batch_or_many_and_a_restart_between_give_the_same() {
     let events: Vec<Event> = (0..40).map(|index| event(&format!("e{index}"), (index * 37) % 400)).collect();
-    let rows = |engine: &Engine| -> Vec<(StateKey, String)> {
-        let memory = engine.memory.rule("r").unwrap();
-        let row = |key: &str| serde_json::to_string(memory.row(key).unwrap()).unwrap();
-        let key = |key: &str| StateKey { rule_id: "r".into(), kind: FOLD_KIND.into(), key: key.into() };
-        memory.by_end().map(|(_, name)| (key(name), row(name))).collect()
-    };
     let mut whole = Engine::new(vec![rule("r", &["account_id"])]);
     let expected = run(&mut whole, &events);
     let mut engine = Engine::new(vec![rule("r", &["account_id"])]);
@@ -227,7 +236,8 @@ fn rows_that_cannot_be_read_are_given_back() {
     let key = |kind: &str, key: &str| StateKey { rule_id: "r".into(), kind: kind.into(), key: key.into() };
     let good = r#"{"windows":[],"expires_at_us":0}"#.to_owned();
     let rows = vec![(key("fold", "a"), good.clone()), (key("fold", "b"), "{}".into()), (key("later", "c"), good)];
-    assert_eq!(engine.restore(rows), [key("fold", "b"), key("later", "c")]);
+    assert_eq!(engine.restore(rows), [key("fold", "b")], "what is of another meaning is left where it is");
+    assert_eq!(row_count(&engine), 1);
 }
 
 #[test]
@@ -274,18 +284,6 @@ fn a_rule_that_is_switched_off_is_not_evaluated() {
 }
 
 #[test]
-fn new_rules_keep_what_rules_of_the_same_id_remember() {
-    let mut engine = Engine::new(vec![rule("r", &["account_id"])]);
-    run(&mut engine, &[event("e1", 0)]);
-    engine.replace_rules(vec![rule("first", &[]), rule("r", &["account_id"])]);
-    assert_eq!(counts(&run(&mut engine, &[event("e2", 1)])), (1, 1));
-    engine.replace_rules(Vec::new());
-    assert_eq!(counts(&run(&mut engine, &[event("e3", 2)])), (0, 0));
-    engine.replace_rules(vec![rule("r", &["account_id"])]);
-    assert_eq!(counts(&run(&mut engine, &[event("e4", 3)])), (0, 1));
-}
-
-#[test]
 fn an_old_event_makes_a_late_alert() {
     let engine = Engine::new(vec![rule("r", &[])]);
     let late = |seconds: i64| {
@@ -318,14 +316,14 @@ fn time_alone_drops_rows_without_effect() {
     assert_eq!(effects.state[0].expires_at_us, Some((at(0) + kept).timestamp_micros()));
     let tick = |engine: &Engine, time| {
         let mut batch = engine.batch();
-        batch.tick(time);
-        batch.finish().state
+        batch.tick("main", time, None);
+        batch.finish()
     };
-    assert!(tick(&engine, at(0) + kept).is_empty());
+    assert!(tick(&engine, at(0) + kept).state.is_empty());
     let dropped = tick(&engine, at(0) + kept + chrono::Duration::seconds(1));
-    assert_eq!((dropped.len(), dropped[0].value.as_deref()), (1, None));
-    engine.apply(&dropped);
-    assert_eq!(engine.memory.rule("r").unwrap().len(), 0);
+    assert_eq!((dropped.state.len(), dropped.state[0].value.as_deref()), (1, None));
+    engine.apply(dropped.changes);
+    assert_eq!(row_count(&engine), 0);
 }
 
 #[test]
@@ -333,7 +331,7 @@ fn memory_is_bounded_and_eviction_is_counted() {
     let mut engine = Engine::new(vec![rule("r", &["user_email"])]);
     let key = |index: usize| StateKey { rule_id: "r".into(), kind: FOLD_KIND.into(), key: format!("k{index:06}") };
     let row = |index: usize| format!(r#"{{"windows":[],"expires_at_us":{index}}}"#);
-    engine.restore((0..MAX_KEYS).map(|index| (key(index), row(index))).collect());
+    engine.restore((0..DEFAULT_MAX_KEYS).map(|index| (key(index), row(index))).collect());
     let events: Vec<Event> =
         (0..3).map(|index| event_with(&format!("e{index}"), 0, &format!(r#","user_email":"u{index}""#))).collect();
     let effects = run(&mut engine, &events);
@@ -341,7 +339,7 @@ fn memory_is_bounded_and_eviction_is_counted() {
     let removed: Vec<&str> =
         effects.state.iter().filter(|change| change.value.is_none()).map(|change| change.key.key.as_str()).collect();
     assert_eq!(removed, ["k000000", "k000001", "k000002"], "those that would expire first");
-    assert_eq!(engine.memory.rule("r").unwrap().len(), MAX_KEYS);
+    assert_eq!(row_count(&engine), DEFAULT_MAX_KEYS);
 }
 
 #[test]
@@ -353,6 +351,20 @@ fn values_without_use_are_counted() {
     let events: Vec<Event> = ips.iter().map(|ip| event_with("e", 0, ip)).collect();
     let effects = run(&mut engine, &events);
     assert_eq!((effects.alerts.len(), effects.unusable_values), (1, 2));
+}
+
+#[test]
+fn own_events_are_seen_by_rules_that_name_them_only() {
+    let mut own = rule("own", &[]);
+    own.sees_own = true;
+    let engine = Engine::new(vec![rule("everything", &[]), own]);
+    let fired = |source: &str| {
+        let mut batch = engine.batch();
+        batch.step(source, &event("e", 0), at(0));
+        batch.finish().matches.into_iter().map(|(rule_id, _)| rule_id).collect::<Vec<_>>()
+    };
+    assert_eq!(fired(crate::rule::OWN_SOURCE), ["own"]);
+    assert_eq!(fired("main"), ["everything", "own"]);
 }
 
 proptest::proptest! {

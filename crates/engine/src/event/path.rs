@@ -2,7 +2,9 @@
 //!
 //! A path is dotted; at each level the longest literal key wins, and one that leads nowhere hides nothing. Arrays are
 //! transparent: each member counts. `actor` is an alias, `prefix.*` is every string below, `*` every string of the event.
+//! `geo` and what is below it is what an address database says, and never a field of the event.
 
+use super::geo::GEO;
 use super::{Event, View};
 
 /// Most segments of a path: far above real ones, and a bound on the readings that dotted keys allow.
@@ -16,6 +18,7 @@ const ACTOR_FIELDS: [&str; 3] = ["user_id", "user_email", "source_ip"];
 pub struct FieldPath {
     text: Box<str>,
     kind: Kind,
+    is_geo: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +58,8 @@ impl FieldPath {
             None if text == "actor" => Kind::Actor,
             None => Kind::Plain,
         };
-        Ok(Self { text: text.into(), kind })
+        let is_geo = text.split('.').next() == Some(GEO);
+        Ok(Self { text: text.into(), kind, is_geo })
     }
 
     /// As written.
@@ -64,14 +68,25 @@ impl FieldPath {
         &self.text
     }
 
+    /// Whether it asks an address database.
+    #[must_use]
+    pub fn is_geo(&self) -> bool {
+        self.is_geo
+    }
+
     /// Calls `visit` with each value at the path, arrays as they are, until it returns true. Says whether it did.
     pub fn values<'e>(&self, event: &'e Event, visit: &mut impl FnMut(View<'e>) -> bool) -> bool {
+        let root = match (self.is_geo, &event.geo) {
+            (false, _) => event.root(),
+            (true, Some(geo)) => geo.root(),
+            (true, None) => return false,
+        };
         match self.kind {
-            Kind::Plain => walk(event.root(), &self.text, visit) == Walk::Stopped,
-            Kind::Everything => event.root().strings(visit),
+            Kind::Plain => walk(root, &self.text, visit) == Walk::Stopped,
+            Kind::Everything => root.strings(visit),
             Kind::Below => {
                 let prefix = self.text.strip_suffix(".*").unwrap_or(&self.text);
-                walk(event.root(), prefix, &mut |view| view.strings(visit)) == Walk::Stopped
+                walk(root, prefix, &mut |view| view.strings(visit)) == Walk::Stopped
             }
             Kind::Actor => actor(event).is_some_and(visit),
         }

@@ -45,6 +45,7 @@ fn alert(severity: Severity, account: &str, event: &str) -> Alert {
         late: None,
         key: Vec::new(),
         reason: Vec::new(),
+        finding: None,
         event: RawValue::from_string(event.into()).expect("JSON"),
         events: Vec::new(),
     }

@@ -2,6 +2,7 @@
 //!
 //! A test event is partial. What it lacks stays absent, except for `id` and `created_at`, which every event has: the time
 //! is fixed (Monday, 5 January 2026, 12:00:00 UTC, a second more for each event), so a test gives the same every day.
+//! A test has no address database: what the event writes under `geo` stands for the database's answer.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::alert::Alert;
 use crate::diagnostic::{Diagnostics, Span, code};
 use crate::engine::Engine;
-use crate::event::Event;
+use crate::event::{Event, GEO, Geo};
 use crate::rule::{Expect, Rule, RuleTest};
 use crate::text::single_line;
 use crate::time::parse_stamp;
@@ -115,13 +116,22 @@ pub fn junit(results: &[TestResult]) -> String {
 fn run_test(rule: &Rule, test: &RuleTest) -> Option<Failure> {
     let engine = Engine::new(vec![rule.clone()]);
     let mut batch = engine.batch();
+    let mut last_at = None;
     for (index, fields) in test.events.iter().enumerate() {
         match test_event(index, fields) {
-            Ok(event) => batch.step(SOURCE, &event, event.created_at()),
+            Ok(event) => {
+                // A test is a finite input in order: time goes to each event's stamp and no further.
+                batch.tick(SOURCE, event.created_at(), None);
+                batch.step(SOURCE, &event, event.created_at());
+                last_at = last_at.max(Some(event.created_at()));
+            }
             Err(problem) => {
                 return Some(Failure { message: format!("event {}: {problem}", index + 1), detail: None });
             }
         }
+    }
+    if let Some(last_at) = last_at {
+        batch.tick(SOURCE, last_at, None);
     }
     let effects = batch.finish();
     if effects.title_failures > 0 {
@@ -161,7 +171,13 @@ fn why(alert: &Alert) -> String {
             format!("{} {} {} (it was {actual})", reason.field, reason.operator, reason.expected)
         })
         .collect();
-    if reasons.is_empty() { "it matched every event".into() } else { format!("it matched: {}", reasons.join(", ")) }
+    let found = alert.finding.as_ref().map(|finding| format!("{}; ", finding.summary.single_line(200)));
+    let found = found.unwrap_or_default();
+    if reasons.is_empty() {
+        "it matched every event".into()
+    } else {
+        format!("{found}it matched: {}", reasons.join(", "))
+    }
 }
 
 fn test_event(index: usize, fields: &Value) -> Result<Event, String> {
@@ -169,6 +185,7 @@ fn test_event(index: usize, fields: &Value) -> Result<Event, String> {
         return Err("it is no map of fields".into());
     };
     let mut fields = fields.clone();
+    let geo = fields.remove(GEO).map(|geo| Geo::from_json(&geo)).transpose()?;
     let id = match fields.get("id") {
         Some(Value::String(id)) => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
@@ -185,7 +202,11 @@ fn test_event(index: usize, fields: &Value) -> Result<Event, String> {
         fields.insert("created_at".into(), Value::String(stamp));
     }
     let raw: Arc<str> = Value::Object(fields).to_string().into();
-    Event::new(&id, created_at, raw).map_err(|error| format!("it is no event: {error:?}"))
+    let event = Event::new(&id, created_at, raw).map_err(|error| format!("it is no event: {error:?}"))?;
+    Ok(match geo {
+        Some(geo) => event.with_geo(&geo),
+        None => event,
+    })
 }
 
 fn default_time(index: usize) -> Option<DateTime<Utc>> {

@@ -2,11 +2,12 @@
 //!
 //! Reading goes through all keys before it gives up, so one look shows everything that is wrong with a rule.
 
+use crate::condition::Condition;
 use crate::diagnostic::{Diagnostics, code, nearest};
-use crate::event::FieldPath;
 use crate::rule::list::Lists;
 use crate::rule::when::WhenReader;
-use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, MAX_QUIET, Rule, RuleTest, Severity, value};
+use crate::rule::{AlertSpec, DEFAULT_QUIET, Exception, Expect, MAX_QUIET, Rule, RuleTest, Severity, own, value};
+use crate::state::{self, Detection, Reading, plain_paths};
 use crate::template::Template;
 use crate::time;
 use crate::yaml::fields::{Fields, text_of};
@@ -38,21 +39,14 @@ const KEYS: &[&str] = &[
     "absence",
     "spike",
 ];
-/// Stateful detections, which are named in [`KEYS`] too so that they are not taken for slips.
-const STATEFUL: &[&str] = &["threshold", "distinct", "first_seen", "travel", "sequence", "absence", "spike"];
-
 /// Reads one rule. `None` when something was reported that makes it unusable.
 pub(crate) fn rule(node: &Node, lists: &Lists, diagnostics: &mut Diagnostics) -> Option<Rule> {
     let fields = Fields::of(node, "a rule", KEYS, diagnostics)?;
-    let is_stateless = refuse_stateful(&fields, diagnostics);
     let id = id(&fields, diagnostics);
     let title = fields.required_text("title", diagnostics);
     let severity = severity(&fields, diagnostics);
     let mut reader = WhenReader::new(lists);
-    let when = match fields.required("when", diagnostics) {
-        Some(when) => reader.read(when, "`when`", diagnostics),
-        None => None,
-    };
+    let (when, detection) = question(&fields, &mut reader, diagnostics);
     let event_types = std::mem::take(&mut reader.event_types);
     let unless: Vec<Option<Exception>> =
         fields.list("unless", diagnostics).iter().map(|item| exception(item, lists, diagnostics)).collect();
@@ -65,23 +59,49 @@ pub(crate) fn rule(node: &Node, lists: &Lists, diagnostics: &mut Diagnostics) ->
     let text = |name: &str, diagnostics: &mut Diagnostics| -> String {
         fields.text(name, diagnostics).unwrap_or_default().trim_end().to_owned()
     };
-    let rule = Rule {
+    Some(Rule {
         description: text("description", diagnostics),
         tags: texts("tags", diagnostics),
         false_positives: texts("false_positives", diagnostics),
         response: text("response", diagnostics),
         enabled: fields.boolean("enabled", diagnostics).unwrap_or(true),
         span: node.span.clone(),
+        sees_own: when.as_ref().is_some_and(|when| own::names_own(when, &event_types)),
         event_types,
         id: id?.to_owned(),
         title: title?.to_owned(),
         severity: severity?,
         when: when?,
         unless: unless?,
+        detection: detection?,
         alert: alert?,
         tests: tests?,
+    })
+}
+
+/// Which events a rule sees, and what it asks of them together. Steps of a detection name events too: then `when` may be
+/// left out. The outer options are `None` after something was reported.
+fn question(
+    fields: &Fields<'_>,
+    reader: &mut WhenReader<'_>,
+    diagnostics: &mut Diagnostics,
+) -> (Option<Condition>, Option<Option<Detection>>) {
+    let when = fields.get("when").map(|when| reader.read(when, "`when`", diagnostics));
+    let (detection, steps) = match state::read(fields, reader, diagnostics) {
+        Reading::None => (Some(None), None),
+        Reading::Bad => return (when.unwrap_or(Some(Condition::All(Vec::new()))), None),
+        Reading::Good(detection, steps) => (Some(Some(*detection)), steps),
     };
-    is_stateless.then_some(rule)
+    let when = match (when, steps) {
+        (Some(when), Some(steps)) => when.map(|when| Condition::All(vec![when, steps])),
+        (Some(when), None) => when,
+        (None, Some(steps)) => Some(steps),
+        (None, None) => {
+            fields.required("when", diagnostics);
+            None
+        }
+    };
+    (when, detection)
 }
 
 impl Severity {
@@ -125,17 +145,6 @@ pub(crate) fn severity_of(node: &Node, text: &str, diagnostics: &mut Diagnostics
         diagnostics.error(code::BAD_SEVERITY, &node.span, format!("`{text}` is no severity"), Some(hint));
     }
     severity
-}
-
-fn refuse_stateful(fields: &Fields<'_>, diagnostics: &mut Diagnostics) -> bool {
-    let mut is_stateless = true;
-    for (key, _) in fields.entries().iter().filter(|(key, _)| STATEFUL.contains(&key.text.as_str())) {
-        is_stateless = false;
-        let message = format!("the detection `{}` is not yet supported", key.text);
-        let hint = "this version has plain conditions only; without it the rule would mean something else".into();
-        diagnostics.error(code::NOT_YET_SUPPORTED, &key.span, message, Some(hint));
-    }
-    is_stateless
 }
 
 fn id<'a>(fields: &Fields<'a>, diagnostics: &mut Diagnostics) -> Option<&'a str> {
@@ -212,18 +221,9 @@ fn alert(rule: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<AlertSpec> 
             }
         }
     }
-    for (path, node) in fields.texts("dedup", diagnostics) {
-        let problem = match FieldPath::parse(path) {
-            Err(problem) => Some(problem),
-            Ok(_) if path.contains(['|', '*', '{']) => Some(format!("`{path}` is no field path")),
-            Ok(_) => None,
-        };
-        if let Some(message) = problem {
-            is_good = false;
-            let hint = "write paths as in `account_id` or `context.app.id`, without modifiers and wildcards";
-            diagnostics.error(code::BAD_DEDUP, &node.span, message, Some(hint.into()));
-        }
-        spec.dedup.push(path.to_owned());
+    match plain_paths(&fields, "dedup", diagnostics) {
+        Some(paths) => spec.dedup = paths,
+        None => is_good = false,
     }
     match (fields.get("quiet"), fields.duration("quiet", diagnostics)) {
         (Some(node), Some(quiet)) if quiet > MAX_QUIET => {

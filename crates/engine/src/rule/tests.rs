@@ -95,7 +95,8 @@ fn a_good_rule_is_read_whole() {
     assert_eq!(rule.false_positives, ["travel"]);
     assert_eq!(rule.event_types, ["APP_*", "NUMBER_RELEASE"]);
     assert_eq!(rule.unless[0].until.map(|until| until.to_rfc3339()).as_deref(), Some("2026-12-01T00:00:00+00:00"));
-    assert_eq!(rule.alert.dedup, ["account_id", "source_country"]);
+    let dedup: Vec<&str> = rule.alert.dedup.iter().map(|field| field.as_str()).collect();
+    assert_eq!(dedup, ["account_id", "source_country"]);
     assert_eq!(rule.alert.quiet, Duration::from_secs(5400));
     assert!(rule.enabled);
     assert_eq!((rule.span.line, rule.span.column), (6, 5));
@@ -158,6 +159,48 @@ fn a_title_that_fails_fails_the_test() {
     let results = run_tests(&only_rule(text));
     let failures: Vec<_> = results.iter().map(|result| result.failure.as_ref().map(|it| it.message.as_str())).collect();
     assert_eq!(failures, [None, Some("the title template failed in 1 of 1 alert")]);
+}
+
+#[test]
+fn what_a_test_writes_under_geo_stands_for_the_address_database() {
+    let rule = |geo: &str| {
+        only_rule(&format!(
+            "rules:\n- id: r\n  title: T\n  severity: low\n  when: {{geo.country|neq: [GB, null], geo.mismatch: true}}\n  \
+             alert: {{title: '{{{{ event.geo.city }}}} AS{{{{ event.geo.asn }}}}', dedup: [geo.asn]}}\n  tests:\n  \
+             - events: [{{source_country: GB, geo: {{{geo}}}}}, {{source_country: GB, geo: {{country: BR, asn: 2}}}}]\n    \
+             expect: {{alerts: 2}}\n"
+        ))
+    };
+    let located = rule("country: BR, city: Recife, asn: 1");
+    assert!(located.asks_geo() && located.when.asks_geo());
+    assert_eq!(run_tests(&located).first().and_then(|result| result.failure.clone()), None);
+    // One key, a home country, an unknown place: one alert less each.
+    for other in ["country: BR, asn: 2", "country: GB, asn: 1", ""] {
+        let failure = run_tests(&rule(other)).remove(0).failure.expect("a failure");
+        assert!(failure.message.contains("got 1 alert"), "{other}: {failure:?}");
+    }
+    let failure = run_tests(&rule("countri: BR")).remove(0).failure.expect("a failure");
+    assert!(failure.message.starts_with("event 1: `geo` has country, city"), "{failure:?}");
+}
+
+#[test]
+fn a_rule_that_asks_an_address_database_is_known() {
+    let asks =
+        |rest: &str| only_rule(&format!("rules: [{{id: r, title: T, severity: low, tests: [], {rest}}}]")).asks_geo();
+    for rest in [
+        "when: {geo.country: GB}",
+        "when: {any: [{a: b}, {not: {all: [{geo.*|contains: x}]}}]}",
+        "when: {source_country|fieldref: geo.country}",
+        "when: {a: b}, unless: [{when: {geo.asn: 1}, owner: o, reason: r, until: 2026-12-01}]",
+        "when: {a: b}, alert: {dedup: [geo.country]}",
+        "when: {a: b}, alert: {title: 'from {{ event.geo.city }}'}",
+    ] {
+        assert!(asks(rest), "{rest}");
+    }
+    for rest in ["when: {geography: GB, a.geo.country: x}", "when: {source_country: GB}, alert: {dedup: [account_id]}"]
+    {
+        assert!(!asks(rest), "{rest}");
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@ use crate::condition::{BuildError, Condition, During, Literal, Part, Test};
 use crate::diagnostic::{Diagnostics, Span, code, nearest};
 use crate::rule::fact::{self, Fact};
 use crate::rule::list::{Lists, Lookup, reference};
-use crate::rule::{event_type, value};
+use crate::rule::{country, event_type, value};
+use crate::state::PartReader;
 use crate::yaml::fields::{Fields, wrong_kind};
 use crate::yaml::{Key, Kind, Node};
 
@@ -120,7 +121,7 @@ impl<'a> WhenReader<'a> {
             }
             return None;
         };
-        self.note_event_types(key, &values, &spans, diagnostics);
+        self.note_names(key, &values, &spans, diagnostics);
         let fact = Fact::of(&key.text, &key.span, &values);
         match Test::build(&key.text, values) {
             Ok(test) => {
@@ -184,12 +185,18 @@ impl<'a> WhenReader<'a> {
         Some(self.lists.look_up(name, &item.span, diagnostics))
     }
 
-    fn note_event_types(&mut self, key: &Key, values: &[Literal], spans: &[Span], diagnostics: &mut Diagnostics) {
+    /// Looks at values whose names are known from elsewhere: event types and countries.
+    fn note_names(&mut self, key: &Key, values: &[Literal], spans: &[Span], diagnostics: &mut Diagnostics) {
         let mut parts = key.text.split('|');
-        if self.vocabulary.is_some() || parts.next() != Some("event_type") {
+        let field = parts.next().unwrap_or_default();
+        let modifiers: Vec<&str> = parts.collect();
+        if self.vocabulary.is_some() {
             return;
         }
-        let modifiers: Vec<&str> = parts.collect();
+        country::check(field, &modifiers, values, spans, diagnostics);
+        if field != "event_type" {
+            return;
+        }
         let is_positive = self.is_negated == modifiers.contains(&"neq");
         for (index, pattern) in event_type::patterns(&modifiers, values) {
             if let Some(span) = spans.get(index) {
@@ -199,6 +206,16 @@ impl<'a> WhenReader<'a> {
                 self.event_types.push(pattern);
             }
         }
+    }
+}
+
+impl PartReader for WhenReader<'_> {
+    fn condition(&mut self, node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Option<Condition> {
+        self.read(node, what, diagnostics)
+    }
+
+    fn list(&mut self, key: &Key, node: &Node, diagnostics: &mut Diagnostics) -> Option<Values> {
+        self.values(key, node, diagnostics)
     }
 }
 

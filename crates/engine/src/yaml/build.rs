@@ -45,6 +45,27 @@ pub(super) fn tree(file: &SourceFile, diagnostics: &mut Diagnostics) -> Option<N
     builder.root.filter(|node| !node.is_null())
 }
 
+/// The places of all comments; `None` when the parser does not come to the end of the file.
+pub(super) fn comments(file: &SourceFile) -> Option<Vec<Span>> {
+    let mut silent = Diagnostics::default();
+    let builder = Builder::new(file, &mut silent);
+    let options = options! {
+        emit_comments: true,
+        emit_unresolved_aliases: true,
+        flow_nesting_limit: MAX_YAML_DEPTH,
+        block_nesting_limit: MAX_YAML_DEPTH,
+    };
+    let mut places = Vec::new();
+    for step in Parser::new_from_str_with_options(builder.text, options) {
+        match step {
+            Ok((Event::Comment(..), at)) => places.push(builder.span(&at)),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(places)
+}
+
 /// Already reported; reading cannot go on.
 struct Stopped;
 

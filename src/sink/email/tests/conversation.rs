@@ -94,17 +94,41 @@ async fn recipients_have_fates_of_their_own_and_nobody_gets_a_copy() {
 
     let first = sink.send(&mail).await;
     assert_eq!(first.outcome, Outcome::Later(GREYLISTED), "the lane goes on: {first:?}");
-    assert_eq!(first.status, "SMTP 450 (1 taken, 1 refused, 1 not yet)");
+    assert_eq!(first.status, "SMTP 450 (1 taken, 1 refused: gone@example.org, 1 not yet)");
     assert!(first.excerpt.contains("grey@example.org: 4.7.1 greylisted"), "{first:?}");
     assert!(first.excerpt.contains("gone@example.org: 5.1.1 no such user"), "{first:?}");
 
     let second = sink.send(&mail).await;
-    assert_eq!(second.outcome, Outcome::Delivered);
-    assert_eq!(second.status, "SMTP 550 (2 taken, 1 refused)");
+    assert_eq!(second.outcome, Outcome::Dead, "one will never have it, and somebody must hear of that");
+    assert_eq!(second.status, "SMTP 550 (2 taken, 1 refused: gone@example.org)");
     let asked =
         |name: &str| relay.heard().iter().filter(|line| **line == format!("RCPT TO:<{name}@example.org>")).count();
     assert_eq!((asked("soc"), asked("gone"), asked("grey")), (1, 1, 2));
     assert_eq!(relay.mails().len(), 2);
+
+    let replayed = sink.send(&mail).await;
+    assert_eq!(replayed.outcome, Outcome::Dead);
+    assert_eq!((asked("soc"), asked("gone"), asked("grey")), (1, 2, 2), "those who have it get no copy");
+    assert_eq!(relay.mails().len(), 2);
+}
+
+#[tokio::test]
+async fn a_recipient_that_comes_back_is_reached_by_a_replay_and_the_mail_is_forgotten() {
+    let tries = StdMutex::new(0);
+    let relay = FakeRelay::start(move |command| {
+        let mut tries = tries.lock().expect("not poisoned");
+        *tries += u32::from(command == "RCPT TO:<gone@example.org>");
+        (command == "RCPT TO:<gone@example.org>" && *tries == 1).then_some(Reply::Say("550 5.1.1 no such user"))
+    })
+    .await;
+    let sink = relay.sink(&["soc@example.org", "gone@example.org"]);
+    let mail = delivery(&sink, &alert_titled("x"), Form::Full);
+    let first = sink.send(&mail).await;
+    assert_eq!(first.outcome, Outcome::Dead);
+    assert_eq!(first.status, "SMTP 550 (1 taken, 1 refused: gone@example.org)");
+    assert!(first.excerpt.contains("gone@example.org: 5.1.1 no such user"), "{first:?}");
+    assert_eq!(sink.send(&mail).await.outcome, Outcome::Delivered);
+    assert_eq!(relay.heard().iter().filter(|line| **line == "RCPT TO:<soc@example.org>").count(), 1);
     assert!(sink.partial.lock().expect("not poisoned").is_empty(), "a settled mail is forgotten");
 }
 

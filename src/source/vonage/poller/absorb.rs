@@ -5,16 +5,15 @@
 
 use vigie_engine::event::Event;
 
-use crate::source::vonage::client::MAX_PAGE_SIZE;
 use crate::source::vonage::event::{Content, Row};
 use crate::source::vonage::poller::judge::{Judgement, Verdict};
-use crate::source::vonage::poller::walk::{Walk, WalkEnd};
+use crate::source::vonage::poller::walk::WalkEnd;
 use crate::source::vonage::poller::{
     AnchorLookup, Ask, CLOSED_BEYOND_S, DRAINS_PER_ROOT, FAR_S, Instant, Observation, Poller, Request, Start,
     look_backs_s,
 };
 use crate::source::vonage::state::Anchor;
-use crate::source::vonage::window::Window;
+use crate::source::vonage::window::{MAX_OWED, Window};
 use crate::source::{Notice, NoticeKind, Poison};
 
 /// Answers at fault in a row after which what was stored before no longer counts as evidence: the API may have
@@ -62,11 +61,11 @@ impl Poller {
             }
             Ask::Zone => self.probed_zone(request, &seen),
             Ask::Root(tier) => self.rooted(tier, request, &seen, verdict(judgement), now, &mut step),
-            Ask::Drain(window) => self.drained(window, &seen, verdict(judgement), &mut step),
-            Ask::Walk(window) => self.walked(window, &seen, &mut step),
+            Ask::Drain(window) => self.drained(window, &seen, verdict(judgement), now, &mut step),
+            Ask::Walk(window) => self.walked(window, &seen, now, &mut step),
         }
+        self.volatile.walks.forget_settled(&self.state.owed);
         if self.state.owed.is_empty() {
-            self.volatile.walk = None;
             self.state.tiers.iter_mut().for_each(|tier| tier.proven = true);
         }
         step
@@ -226,7 +225,7 @@ impl Poller {
         }
     }
 
-    fn drained(&mut self, window: Window, seen: &Observation, verdict: Verdict, step: &mut Step) {
+    fn drained(&mut self, window: Window, seen: &Observation, verdict: Verdict, now: Instant, step: &mut Step) {
         self.volatile.drains_since_root += 1;
         match verdict {
             Verdict::Missing | Verdict::Ignored => {
@@ -237,33 +236,47 @@ impl Poller {
                 return;
             }
             Verdict::Complete => self.state.owed.settle(window),
-            Verdict::Incomplete if window.width_s() > 1 => {
+            Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded() => {
                 self.state.owed.settle(window);
                 for part in window.split(parts(seen)) {
                     self.state.owed.add(part);
                 }
             }
-            Verdict::Incomplete => {
-                let mut walk = Walk::new(window, (seen.rows.len() as u64).min(u64::from(MAX_PAGE_SIZE)));
-                walk.take(seen, false);
-                self.volatile.walk = Some(walk);
-            }
+            Verdict::Incomplete => self.volatile.walks.begin(window, seen, now),
         }
         self.recovered(Ask::Drain(window));
         self.volatile.deferred = None;
         self.ingest(seen, window.proven_s, step);
     }
 
-    fn walked(&mut self, window: Window, seen: &Observation, step: &mut Step) {
+    /// Where so many windows cannot be settled, the parts of one would be joined again at the limit, and split again, for
+    /// ever: it is walked as a whole.
+    fn is_crowded(&self) -> bool {
+        self.state.owed.len() >= MAX_OWED / 2
+    }
+
+    fn walked(&mut self, window: Window, seen: &Observation, now: Instant, step: &mut Step) {
         self.volatile.drains_since_root += 1;
         self.ingest(seen, window.proven_s, step);
         let trusted = self.state.calibration.totals_trusted;
-        let Some(walk) = &mut self.volatile.walk else { return };
-        if let WalkEnd::Complete { totals_lie } = walk.take(seen, trusted) {
-            self.volatile.walk = None;
-            self.state.owed.settle(window);
-            if totals_lie {
-                self.distrust_totals(seen.page.total_elements, step);
+        match self.volatile.walks.take(seen, trusted, now) {
+            (WalkEnd::Open, _) => {}
+            (WalkEnd::Complete { totals_lie }, _) => {
+                self.state.owed.settle(window);
+                if totals_lie {
+                    self.distrust_totals(seen.page.total_elements, step);
+                }
+            }
+            (WalkEnd::Fruitless, failures) => {
+                self.volatile.drains_since_root = DRAINS_PER_ROOT;
+                if failures == 1 || failures.is_multiple_of(MAX_STUMBLES) {
+                    let text = format!(
+                        "the API shows the same events again where the next page was asked for; {} s of events stay \
+                         owed and are asked for again, more and more rarely",
+                        self.volatile.walks.waiting()
+                    );
+                    step.notices.push(notice(NoticeKind::FilterIgnored, &text));
+                }
             }
         }
     }
@@ -488,8 +501,49 @@ mod tests {
         let mut poller = begun();
         let window = Window { from_s: 100, to_s: 200, proven_s: 0 };
         poller.state.owed.add(window);
-        let request = poller.drain();
+        let request = poller.drain(Instant::now()).expect("it is owed");
         poller.absorb(&request, answer(&[]), judged(Verdict::Ignored), Instant::now());
         assert!(matches!(poller.plan(Instant::now()).ask, Ask::Root(_)));
+    }
+
+    /// Asks for what is owed, every answer showing the same rows of more, until only the newest is left to ask for.
+    fn ask_until_all_rests(poller: &mut Poller) -> (usize, Vec<Notice>) {
+        let (mut asked, mut notices) = (0, Vec::new());
+        poller.volatile.due.iter_mut().for_each(|due| *due = Instant::now() + std::time::Duration::from_secs(900));
+        while poller.idle_for(Instant::now()).is_zero() && asked < 5 * MAX_OWED {
+            let request = poller.plan(Instant::now());
+            let judgement = if request.is_window() { judged(Verdict::Incomplete) } else { None };
+            notices.extend(poller.absorb(&request, answer(&["a", "b"]), judgement, Instant::now()).notices);
+            asked += 1;
+        }
+        (asked, notices)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_that_does_not_page_hides_stays_owed_and_rests() {
+        let mut poller = begun();
+        poller.state.owed.add(Window { from_s: 100, to_s: 103, proven_s: 0 });
+        let (asked, notices) = ask_until_all_rests(&mut poller);
+        assert!(asked < 20, "{asked}");
+        assert_eq!(notices.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [NoticeKind::FilterIgnored]);
+        let seconds: i64 = poller.state.owed.windows().iter().map(|window| window.width_s()).sum();
+        assert_eq!(seconds, 3);
+        assert!(poller.fault().is_some() && !poller.caught_up());
+        assert!(matches!(poller.plan(Instant::now()).ask, Ask::Root(_)), "nothing else is asked for");
+        let rest = poller.idle_for(Instant::now());
+        assert!(rest > std::time::Duration::ZERO, "{rest:?}");
+        tokio::time::advance(rest).await;
+        assert!(matches!(poller.plan(Instant::now()).ask, Ask::Drain(_)), "and then once more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_owed_windows_than_are_kept_apart_rest_as_well() {
+        let mut poller = begun();
+        for index in 0..i64::try_from(MAX_OWED).expect("small") {
+            poller.state.owed.add(Window { from_s: index * 10, to_s: index * 10 + 3, proven_s: 0 });
+        }
+        let (asked, _) = ask_until_all_rests(&mut poller);
+        assert!(asked < 2 * MAX_OWED, "they are joined and split for ever");
+        assert!(poller.state.owed.windows().iter().map(|window| window.width_s()).sum::<i64>() >= 3 * 2_048);
     }
 }

@@ -1,0 +1,188 @@
+//! Noted events of one key, in order of time; events of one time in the order in which the source gave them.
+//!
+//! A log forgets what can no longer count: what lies a window before the time up to which the source is settled. It never
+//! holds more than [`MAX_OBSERVATIONS`]; what had to go before its time is counted.
+
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+
+use super::Sighting;
+use crate::event::{Event, FieldPath};
+
+/// Most events that one key keeps, about 150 bytes each. No window needs more, because no `count` may be higher.
+pub const MAX_OBSERVATIONS: usize = 1_000;
+/// Longest event that is kept whole for a match by time; of a longer one the fields that an alert shows are kept.
+pub const MAX_KEPT_EVENT_BYTES: usize = 8 * 1024;
+/// Longest text of one field in a noted event: an intruder chooses it.
+const MAX_FIELD_BYTES: usize = 256;
+
+/// One noted event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Observation {
+    #[serde(rename = "t")]
+    pub(crate) at_us: i64,
+    pub(crate) id: Box<str>,
+    #[serde(rename = "k", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) event_type: Option<Box<str>>,
+    #[serde(rename = "a", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) ip: Option<Box<str>>,
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) country: Option<Box<str>>,
+    /// What the detection compares: a value, a place.
+    #[serde(rename = "v", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) value: Option<Box<str>>,
+    /// Steps that the event fulfils, a bit each.
+    #[serde(rename = "m", skip_serializing_if = "is_zero", default)]
+    pub(crate) marks: u32,
+    /// It has been a match.
+    #[serde(rename = "f", skip_serializing_if = "is_false", default)]
+    pub(crate) fired: bool,
+    /// Source and raw event, while a match by time may hang on it.
+    #[serde(rename = "e", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) kept: Option<Kept>,
+}
+
+/// An event kept for later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    source: Box<str>,
+    at_us: i64,
+    raw: Box<str>,
+}
+
+/// Noted events of one key.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Log {
+    #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) observations: Vec<Observation>,
+    /// Events by number of bucket, for detections that only count; in order.
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) buckets: Vec<Bucket>,
+    /// Bucket of the first event of this key.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) first_bucket: Option<i64>,
+    #[serde(skip)]
+    pub(crate) forgotten: u64,
+}
+
+/// Events within one stretch of time: number of the stretch, count, whether it was a match.
+pub(crate) type Bucket = (i64, u32, bool);
+
+impl Observation {
+    pub(crate) fn of(sighting: &Sighting<'_>) -> Self {
+        let field = |name: &str| sighting.event.text(name).filter(|text| !text.is_empty()).map(|text| short(&text));
+        Self {
+            at_us: sighting.event.created_at().timestamp_micros(),
+            id: sighting.event.id().into(),
+            event_type: field("event_type"),
+            ip: field("source_ip"),
+            country: field("source_country"),
+            value: None,
+            marks: 0,
+            fired: false,
+            kept: None,
+        }
+    }
+
+    /// Keeps the event itself, for a match that time alone decides.
+    pub(crate) fn keep(&mut self, sighting: &Sighting<'_>, by: &[FieldPath]) {
+        let event = sighting.event;
+        let raw: Box<str> =
+            if event.raw().len() <= MAX_KEPT_EVENT_BYTES { (&**event.raw()).into() } else { essence(event, by) };
+        self.kept = Some(Kept { source: sighting.source.into(), at_us: self.at_us, raw });
+    }
+
+    pub(crate) fn has(&self, step: usize) -> bool {
+        self.marks & (1 << step) != 0
+    }
+}
+
+impl Log {
+    /// Puts an event in its place and gives that place.
+    pub(crate) fn insert(&mut self, observation: Observation) -> usize {
+        let place = self.observations.partition_point(|known| known.at_us <= observation.at_us);
+        self.observations.insert(place, observation);
+        place
+    }
+
+    /// Forgets what lies further than `keep_us` before the time up to which the source is settled, and the oldest of
+    /// too many.
+    pub(crate) fn forget(&mut self, settled_us: Option<i64>, keep_us: i64) {
+        if let Some(settled_us) = settled_us {
+            let from_us = settled_us.saturating_sub(keep_us);
+            let gone = self.observations.partition_point(|known| known.at_us <= from_us);
+            self.observations.drain(..gone);
+        }
+        let too_many = self.observations.len().saturating_sub(MAX_OBSERVATIONS);
+        self.observations.drain(..too_many);
+        self.forgotten += too_many as u64;
+    }
+
+    /// Where the window that ends with the event at `place` begins: the old end is open.
+    pub(crate) fn window_start(&self, place: usize, within_us: i64) -> usize {
+        let Some(last) = self.observations.get(place) else { return place };
+        let from_us = last.at_us.saturating_sub(within_us);
+        self.observations.partition_point(|known| known.at_us <= from_us).min(place)
+    }
+
+    /// The places whose windows hold the event at `place`: itself and what follows within the window.
+    pub(crate) fn touched(&self, place: usize, within_us: i64) -> std::ops::Range<usize> {
+        let Some(first) = self.observations.get(place) else { return place..place };
+        let until_us = first.at_us.saturating_add(within_us);
+        place..self.observations.partition_point(|known| known.at_us < until_us).max(place)
+    }
+
+    pub(crate) fn place_of(&self, event_id: &str) -> Option<usize> {
+        self.observations.iter().rposition(|known| &*known.id == event_id)
+    }
+
+    pub(crate) fn expires_at_us(&self, keep_us: i64) -> i64 {
+        self.observations.last().map_or(i64::MIN, |newest| newest.at_us.saturating_add(keep_us))
+    }
+}
+
+impl Kept {
+    /// The event and the name of its source.
+    pub(crate) fn event(&self, event_id: &str) -> Option<(String, Event)> {
+        let event = Event::new(event_id, DateTime::from_timestamp_micros(self.at_us)?, (&*self.raw).into()).ok()?;
+        Some((self.source.to_string(), event))
+    }
+}
+
+/// The fields of a large event that keys and alerts show.
+fn essence(event: &Event, by: &[FieldPath]) -> Box<str> {
+    const SHOWN: [&str; 9] = [
+        "id",
+        "event_type",
+        "created_at",
+        "user_email",
+        "user_id",
+        "account_id",
+        "source",
+        "source_ip",
+        "source_country",
+    ];
+    let fields = SHOWN.into_iter().chain(by.iter().map(FieldPath::as_str));
+    let fields =
+        fields.filter_map(|name| Some((name.to_owned(), serde_json::Value::from(&*short(&event.text(name)?)))));
+    serde_json::Value::Object(fields.collect()).to_string().into()
+}
+
+pub(super) fn short(text: &str) -> Box<str> {
+    if text.len() <= MAX_FIELD_BYTES {
+        return text.into();
+    }
+    let end = (0..=MAX_FIELD_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let (kept, _) = text.split_at_checked(end).unwrap_or_default();
+    format!("{kept}…").into()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this form")]
+fn is_zero(marks: &u32) -> bool {
+    *marks == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this form")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}

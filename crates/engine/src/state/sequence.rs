@@ -1,0 +1,318 @@
+//! `sequence`: steps in order within a window; a step may be absent.
+//!
+//! A chain takes one event for each present step, each later than the one before, the last one less than `within` after
+//! the first. An absent step says that no event of its kind lies between its neighbours: before the first present step
+//! within `within`, after the last one until `within` after the first. Of several chains that end in one event the one
+//! that begins last counts. Without absent steps a chain matches with its last event; with one it waits until the source
+//! is settled up to its end, so that an event that comes late is not taken for one that did not come.
+
+use super::finding::none_found;
+use super::key::GroupKey;
+use super::log::{Log, Observation};
+use super::threshold::{shown, with_event};
+use super::{Evidence, Firing, Noted, Row, Rows, Sighting, Standing};
+use crate::condition::Condition;
+use crate::event::FieldPath;
+use crate::text::Untrusted;
+
+/// Options of `sequence`.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// In order; at least one is present, and at most [`super::MAX_STEPS`] in all.
+    pub steps: Vec<Step>,
+    /// Length of the window in microseconds.
+    pub within_us: i64,
+    /// Fields that a kept event must not lose.
+    pub by: Vec<FieldPath>,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// For people.
+    pub name: String,
+    /// Which events.
+    pub when: Condition,
+    /// No such event may come.
+    pub absent: bool,
+}
+
+/// A chain that is complete as far as present steps go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chain {
+    /// Place of its last event.
+    last: usize,
+    /// Place of its first event.
+    first: usize,
+    /// When time decides it; `None`: at once.
+    due_us: Option<i64>,
+}
+
+impl Sequence {
+    pub(super) fn note(&self, group: &GroupKey, sighting: &Sighting<'_>, rows: &mut dyn Rows) -> Noted {
+        let observation = self.observation(sighting);
+        if observation.marks == 0 {
+            return Noted::Fired(Vec::new());
+        }
+        let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
+        self.decide(log, sighting.settled_us);
+        log.forget(sighting.settled_us, self.keep_us());
+        log.insert(observation);
+        let firings = if self.waits() { Vec::new() } else { self.fire(log, &group.text, |_| true) };
+        self.release(log, sighting.settled_us);
+        Noted::Fired(firings)
+    }
+
+    /// Forgets nothing: the findings of what fires now are still to be made.
+    pub(super) fn settle(&self, row_key: &str, log: &mut Log, settled_us: i64) -> Vec<Firing> {
+        self.fire(log, row_key, |chain| chain.due_us.is_some_and(|due_us| due_us <= settled_us))
+    }
+
+    /// When the next chain is decided by time.
+    pub(super) fn due_us(&self, log: &Log) -> Option<i64> {
+        if !self.waits() {
+            return None;
+        }
+        let open = self.chains(log).into_iter().filter(|chain| !self.has_fired(log, chain.last));
+        open.filter_map(|chain| chain.due_us).min()
+    }
+
+    pub(super) fn expires_at_us(&self, log: &Log) -> i64 {
+        // What is still due keeps its row.
+        log.expires_at_us(self.keep_us()).max(self.due_us(log).unwrap_or(i64::MIN))
+    }
+
+    fn observation(&self, sighting: &Sighting<'_>) -> Observation {
+        let holds = self.steps.iter().enumerate().filter(|(_, step)| step.when.holds(sighting.event));
+        let marks = holds.fold(0, |marks, (index, _)| marks | (1 << index));
+        let mut observation = Observation { marks, ..Observation::of(sighting) };
+        if self.waits() && self.last_present().is_some_and(|last| observation.has(last)) {
+            observation.keep(sighting, &self.by);
+        }
+        observation
+    }
+
+    /// How long an event counts: what spoils the beginning of a chain lies up to a window before it.
+    fn keep_us(&self) -> i64 {
+        let begins_absent = self.steps.first().is_some_and(|step| step.absent);
+        if begins_absent { self.within_us.saturating_mul(2) } else { self.within_us }
+    }
+
+    fn waits(&self) -> bool {
+        self.steps.iter().any(|step| step.absent)
+    }
+
+    fn last_present(&self) -> Option<usize> {
+        self.steps.iter().rposition(|step| !step.absent)
+    }
+
+    fn has_fired(&self, log: &Log, place: usize) -> bool {
+        log.observations.get(place).is_some_and(|known| known.fired)
+    }
+
+    fn fire(&self, log: &mut Log, row_key: &str, is_ripe: impl Fn(&Chain) -> bool) -> Vec<Firing> {
+        let mut firings = Vec::new();
+        for chain in self.chains(log).into_iter().filter(is_ripe) {
+            let Some(last) = log.observations.get_mut(chain.last) else { continue };
+            if !last.fired {
+                last.fired = true;
+                let (at_us, event_id) = (chain.due_us.unwrap_or(last.at_us), last.id.to_string());
+                firings.push(Firing { kept: last.kept.take(), ..Firing::new(row_key, at_us, event_id) });
+            }
+        }
+        firings
+    }
+
+    /// Marks what is decided against, before what decided it is forgotten.
+    fn decide(&self, log: &mut Log, settled_us: Option<i64>) {
+        let (Some(settled_us), true) = (settled_us, self.waits()) else { return };
+        let open: Vec<usize> = self.chains(log).into_iter().map(|chain| chain.last).collect();
+        for (place, known) in log.observations.iter_mut().enumerate() {
+            known.fired |= known.at_us <= settled_us && open.binary_search(&place).is_err();
+        }
+    }
+
+    /// Lets go of what is kept for nothing. Where one step alone is present and comes first, an event whose chain is
+    /// decided is needed only to spoil what comes late, so no longer than the source is unsettled.
+    fn release(&self, log: &mut Log, settled_us: Option<i64>) {
+        let is_absence = self.last_present() == Some(0) && self.steps.len() > 1;
+        if !is_absence {
+            return;
+        }
+        let open: Vec<usize> = self.chains(log).into_iter().map(|chain| chain.last).collect();
+        let mut place = 0;
+        log.observations.retain_mut(|known| {
+            let is_open = open.binary_search(&place).is_ok() && !known.fired;
+            place += 1;
+            if !is_open {
+                known.kept = None;
+            }
+            is_open || settled_us.is_none_or(|settled_us| known.at_us > settled_us)
+        });
+    }
+
+    /// Every event that ends a chain, with the chain that begins last.
+    fn chains(&self, log: &Log) -> Vec<Chain> {
+        let mut walk = Walk::new(self);
+        let mut chains = Vec::new();
+        for place in 0..log.observations.len() {
+            if let Some(first) = walk.take(log, place) {
+                chains.push(Chain { last: place, first, due_us: None });
+            }
+        }
+        if self.waits() {
+            chains.retain_mut(|chain| self.set_due(log, chain));
+        }
+        chains
+    }
+
+    /// Sets when time decides a chain; whether nothing has spoiled it yet.
+    fn set_due(&self, log: &Log, chain: &mut Chain) -> bool {
+        let (Some(first), Some(last)) = (log.observations.get(chain.first), log.observations.get(chain.last)) else {
+            return false;
+        };
+        let end_us = first.at_us.saturating_add(self.within_us);
+        let trailing = self.last_present().map_or(0, |last| last + 1);
+        if trailing == self.steps.len() {
+            chain.due_us = Some(last.at_us);
+            return true;
+        }
+        chain.due_us = Some(end_us);
+        let after = log.observations.get(chain.last + 1..).unwrap_or_default();
+        let spoils = |known: &Observation| (trailing..self.steps.len()).any(|step| known.has(step));
+        !after.iter().take_while(|known| known.at_us < end_us).any(spoils)
+    }
+
+    pub(super) fn finding(&self, log: &Log, firing: &Firing) -> (Untrusted, Vec<Evidence>) {
+        let Some(last) = log.place_of(&firing.event_id) else { return none_found() };
+        let Some(first) = self.first_of(log, last) else { return none_found() };
+        let steps: Vec<String> = self.steps.iter().map(Step::told).collect();
+        let summary = format!("{} within {}", steps.join(", then "), shown(self.within_us));
+        (Untrusted::new(summary), self.evidence(log, first, last))
+    }
+
+    /// Where the chain that ends at `last` begins, spoiled or not.
+    fn first_of(&self, log: &Log, last: usize) -> Option<usize> {
+        let mut walk = Walk::new(self);
+        (0..=last)
+            .filter_map(|place| Some((place, walk.take(log, place)?)))
+            .find(|(place, _)| *place == last)
+            .map(|(_, first)| first)
+    }
+
+    fn evidence(&self, log: &Log, first: usize, last: usize) -> Vec<Evidence> {
+        let noted = log.observations.get(first..=last).unwrap_or_default();
+        let steps = |known: &Observation| {
+            let names = self.steps.iter().enumerate().filter(|(index, step)| !step.absent && known.has(*index));
+            names.map(|(_, step)| step.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let told = noted.iter().map(|known| (known, steps(known))).filter(|(_, steps)| !steps.is_empty());
+        Evidence::some(told.map(|(known, steps)| Evidence::of(known, Some(&steps))).collect())
+    }
+
+    pub(super) fn standing(&self, row: Option<&Row>, sighting: &Sighting<'_>) -> Standing {
+        let observation = self.observation(sighting);
+        if observation.marks == 0 {
+            return Standing::none("not counted: the event is none of the steps".into());
+        }
+        let (log, place) = with_event(row, observation);
+        let chain = self.chains(&log).into_iter().find(|chain| chain.last == place);
+        let told = |us: i64| chrono::DateTime::from_timestamp_micros(us).unwrap_or_default().to_rfc3339();
+        let summary = match chain {
+            Some(Chain { due_us: None, .. }) => "the last step: the sequence is complete".to_owned(),
+            Some(Chain { due_us: Some(due_us), .. }) => {
+                format!("fires when the log is complete up to {}, unless an absent step comes", told(due_us))
+            }
+            None => {
+                let done: Vec<&str> = (self.steps.iter().enumerate())
+                    .filter(|(index, step)| {
+                        !step.absent && log.observations.iter().take(place + 1).any(|known| known.has(*index))
+                    })
+                    .map(|(_, step)| step.name.as_str())
+                    .collect();
+                format!("incomplete; steps seen so far: {}", done.join(", "))
+            }
+        };
+        let first = chain.map_or(0, |chain| chain.first);
+        Standing { holds: chain.is_some(), summary, evidence: self.evidence(&log, first, place) }
+    }
+
+    pub(super) fn meaning(&self, hasher: &mut blake3::Hasher) {
+        for step in &self.steps {
+            hasher.update(&[u8::from(step.absent)]);
+            step.when.meaning(hasher);
+        }
+    }
+}
+
+impl Step {
+    fn told(&self) -> String {
+        if self.absent { format!("no {}", self.name) } else { self.name.clone() }
+    }
+}
+
+/// Goes through a log in order and knows, for each step, where the latest chain up to it begins.
+struct Walk<'s> {
+    sequence: &'s Sequence,
+    /// Per step: place of the first event of the latest chain that has come so far.
+    begun: Vec<Option<usize>>,
+    /// Per absent step before the first present one: time of the last such event.
+    spoiled_us: Option<i64>,
+}
+
+impl<'s> Walk<'s> {
+    fn new(sequence: &'s Sequence) -> Self {
+        Self { sequence, begun: vec![None; sequence.steps.len()], spoiled_us: None }
+    }
+
+    /// Takes the event at `place`; where the chain that it completes begins.
+    fn take(&mut self, log: &Log, place: usize) -> Option<usize> {
+        let known = log.observations.get(place)?;
+        let steps = &self.sequence.steps;
+        let mut reached: Vec<(usize, usize)> = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            if !step.absent && known.has(index) {
+                reached.extend(self.reach(log, known, index, place).map(|first| (index, first)));
+            }
+        }
+        for (index, step) in steps.iter().enumerate() {
+            if step.absent && known.has(index) {
+                match self.present_before(index) {
+                    Some(before) => {
+                        if let Some(begun) = self.begun.get_mut(before) {
+                            *begun = None;
+                        }
+                    }
+                    None => self.spoiled_us = Some(known.at_us),
+                }
+            }
+        }
+        for (index, first) in &reached {
+            if let Some(begun) = self.begun.get_mut(*index) {
+                *begun = (*begun).max(Some(*first));
+            }
+        }
+        let last = self.sequence.last_present();
+        reached.iter().find(|(index, _)| Some(*index) == last).map(|(_, first)| *first)
+    }
+
+    /// Where the chain begins that this event carries on with step `index`.
+    fn reach(&self, log: &Log, known: &Observation, index: usize, place: usize) -> Option<usize> {
+        let within_us = self.sequence.within_us;
+        match self.present_before(index) {
+            None => {
+                let is_spoiled = self.spoiled_us.is_some_and(|spoiled_us| known.at_us - spoiled_us < within_us);
+                (!is_spoiled).then_some(place)
+            }
+            Some(before) => {
+                let first = (*self.begun.get(before)?)?;
+                let began_us = log.observations.get(first)?.at_us;
+                (known.at_us - began_us < within_us).then_some(first)
+            }
+        }
+    }
+
+    fn present_before(&self, index: usize) -> Option<usize> {
+        self.sequence.steps.iter().take(index).rposition(|step| !step.absent)
+    }
+}

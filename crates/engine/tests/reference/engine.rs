@@ -1,0 +1,117 @@
+//! The engine over a case, with what a store does around it: ids count once, a commit is all or nothing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use chrono::DateTime;
+use vigie_engine::diagnostic::{Diagnostics, SourceFile};
+use vigie_engine::engine::{Effects, Engine};
+use vigie_engine::event::Event;
+use vigie_engine::rule::{self, Rule};
+use vigie_engine::state::StateKey;
+
+use super::Spans;
+use super::plan::{Case, Happening, Step};
+
+const SOURCE: &str = "main";
+
+fn rules(yaml: &str) -> Vec<Rule> {
+    let mut diagnostics = Diagnostics::default();
+    let file = SourceFile { path: "r.yaml".into(), text: yaml.into() };
+    let mut no_lists = |_: &str, name: &str| Err(name.to_owned());
+    let set = rule::load(&[file], &mut no_lists, &mut diagnostics);
+    assert!(!diagnostics.has_errors(), "{}", diagnostics.render());
+    set.rules
+}
+
+/// What is durable.
+#[derive(Default)]
+struct Store {
+    seen: HashSet<String>,
+    state: BTreeMap<StateKey, String>,
+    /// Key, first, last, count by alert id.
+    alerts: BTreeMap<String, (String, i64, i64, u64)>,
+}
+
+/// Alerts by key.
+pub(crate) fn run(case: &Case) -> BTreeMap<String, Spans> {
+    let rules = rules(&case.yaml);
+    let mut store = Store::default();
+    let mut engine = Engine::new(rules.clone());
+    let restart = |store: &Store| {
+        let mut engine = Engine::new(rules.clone());
+        let rows = store.state.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        assert!(engine.restore(rows).is_empty(), "a row that was written cannot be read");
+        engine
+    };
+    for step in &case.arrivals {
+        match step {
+            Step::Restart => engine = restart(&store),
+            Step::Batch { events, lost, settled_us } => {
+                if *lost {
+                    // Evaluated, never committed: as if it had not been.
+                    drop(evaluate(&engine, &store, events, *settled_us));
+                    engine = restart(&store);
+                }
+                let effects = evaluate(&engine, &store, events, *settled_us);
+                // Each answer shows what was shown before once more.
+                commit(&mut engine, &mut store, events, effects);
+                let again = evaluate(&engine, &store, events, *settled_us);
+                commit(&mut engine, &mut store, events, again);
+            }
+        }
+    }
+    let effects = evaluate(&engine, &store, &[], Some(case.end_us));
+    commit(&mut engine, &mut store, &[], effects);
+    let mut spans: BTreeMap<String, Spans> = BTreeMap::new();
+    for (key, first, last, count) in store.alerts.into_values() {
+        spans.entry(key).or_default().push((first, last, count));
+    }
+    spans
+}
+
+fn evaluate(engine: &Engine, store: &Store, events: &[Happening], settled_us: Option<i64>) -> Effects {
+    let mut batch = engine.batch();
+    for happening in events.iter().filter(|happening| !store.seen.contains(&happening.id)) {
+        let event = event(happening);
+        let received_at = DateTime::from_timestamp_micros(happening.arrives_us).expect("valid");
+        batch.step(SOURCE, &event, received_at);
+    }
+    if let Some(settled_us) = settled_us {
+        batch.tick(SOURCE, DateTime::from_timestamp_micros(settled_us).expect("valid"), None);
+    }
+    batch.finish()
+}
+
+fn commit(engine: &mut Engine, store: &mut Store, events: &[Happening], effects: Effects) {
+    store.seen.extend(events.iter().map(|event| event.id.clone()));
+    for change in effects.state {
+        match change.value {
+            Some(value) => store.state.insert(change.key, value),
+            None => store.state.remove(&change.key),
+        };
+    }
+    for alert in effects.alerts {
+        let key = alert.key.iter().map(|(_, value)| value.as_raw().to_owned()).collect::<Vec<_>>().join(",");
+        let span = (key, alert.first_at.timestamp_micros(), alert.last_at.timestamp_micros(), alert.count);
+        assert!(store.alerts.insert(alert.alert_id, span).is_none(), "an alert twice");
+        assert!(alert.finding.is_some_and(|finding| !finding.evidence.is_empty() || finding.detection == "first_seen"));
+    }
+    for fold in effects.folds {
+        let alert = store.alerts.get_mut(&fold.alert_id).expect("a fold of a known alert");
+        (alert.1, alert.2, alert.3) = (fold.first_at.timestamp_micros(), fold.last_at.timestamp_micros(), fold.count);
+    }
+    engine.apply(effects.changes);
+}
+
+fn event(happening: &Happening) -> Event {
+    let raw = serde_json::json!({
+        "id": happening.id,
+        "event_type": happening.event_type,
+        "user_email": happening.user,
+        "source_country": happening.country,
+        "source_ip": happening.ip,
+    });
+    let at = DateTime::from_timestamp_micros(happening.at_us).expect("valid");
+    Event::new(&happening.id, at, Arc::from(raw.to_string())).expect("an event")
+}

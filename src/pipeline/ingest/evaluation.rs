@@ -1,0 +1,76 @@
+//! What one answer gives the engine and the store, in the order in which it is evaluated.
+//!
+//! It never drops anything. Events of one answer are evaluated in order of time, so that what is told does not depend on
+//! the way in which a source sorts.
+
+use chrono::{DateTime, Utc};
+use vigie_engine::event::Event;
+
+use crate::pipeline::drift;
+use crate::source::Cursor;
+use crate::store::StoredEvent;
+
+/// One commit's input.
+pub(super) struct Evaluation {
+    pub(super) events: Vec<Event>,
+    pub(super) before_start: Vec<Event>,
+    pub(super) poison: Vec<StoredEvent>,
+    pub(super) cursor: Option<Cursor>,
+    pub(super) settled_at: Option<DateTime<Utc>>,
+    pub(super) aloud_from: Option<DateTime<Utc>>,
+    pub(super) drift: Option<drift::Change>,
+    pub(super) now: DateTime<Utc>,
+}
+
+impl Evaluation {
+    /// Nothing but the time.
+    pub(super) fn at(now: DateTime<Utc>) -> Self {
+        Self {
+            events: Vec::new(),
+            before_start: Vec::new(),
+            poison: Vec::new(),
+            cursor: None,
+            settled_at: None,
+            aloud_from: None,
+            drift: None,
+            now,
+        }
+    }
+}
+
+/// By time; events of one time keep the order of the source, turned around where it gives the newest first.
+pub(super) fn in_order_of_time(events: &mut [Event]) {
+    let is_newest_first = match (events.first(), events.last()) {
+        (Some(first), Some(last)) => first.created_at() > last.created_at(),
+        _ => false,
+    };
+    if is_newest_first {
+        events.reverse();
+    }
+    events.sort_by_key(Event::created_at);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn ordered(rows: &[(&str, i64)]) -> String {
+        let event = |(id, at_s): &(&str, i64)| {
+            Event::new(id, DateTime::from_timestamp(*at_s, 0).expect("valid"), Arc::from("{}")).expect("an event")
+        };
+        let mut events: Vec<Event> = rows.iter().map(event).collect();
+        in_order_of_time(&mut events);
+        events.iter().map(Event::id).collect()
+    }
+
+    #[test]
+    fn whichever_way_a_source_sorts_the_first_to_happen_comes_first() {
+        assert_eq!(ordered(&[("a", 1), ("b", 2), ("c", 2), ("d", 3)]), "abcd");
+        assert_eq!(ordered(&[("d", 3), ("c", 2), ("b", 2), ("a", 1)]), "abcd", "ties are turned around too");
+        assert_eq!(ordered(&[("b", 2), ("c", 2)]), "bc", "of one time alone nothing can be known");
+        assert_eq!(ordered(&[("c", 2), ("a", 1), ("d", 3)]), "acd");
+        assert_eq!(ordered(&[]), "");
+    }
+}
