@@ -6,6 +6,7 @@
 mod accounts;
 mod evaluation;
 mod full;
+mod owing;
 mod unrouted;
 
 use std::collections::HashSet;
@@ -16,10 +17,9 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, gauge};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::{Event, text_digest};
-use vigie_engine::route::{Route, destinations};
+use vigie_engine::route::Route;
 
 use self::evaluation::Evaluation;
 use super::deliver::Wake;
@@ -29,14 +29,12 @@ use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
-use crate::sink::{Form, RenderContext, Sink, delivery_id};
+use crate::sink::Sink;
 use crate::source::{Cursor, Fault, Fetched, Held, Poison, Source, SourceError};
-use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
+use crate::store::{IngestBatch, NewAlert, Result as StoreResult, Store, StoreError, StoredEvent};
 
 /// Who mutes an alert that no route takes.
 const UNROUTED: &str = "no route matched";
-/// How much of a title the log shows.
-const MAX_TITLE_CHARS: usize = 120;
 /// A finite run gives up after this many failures in a row; their pauses grow, so it takes about half a minute.
 const MAX_ONCE_FAILURES: u32 = 6;
 
@@ -85,6 +83,7 @@ pub struct Ingest {
     status: Arc<Status>,
     dry_run: bool,
     episode: full::Episode,
+    kept: full::Kept,
     unrouted: unrouted::Unrouted,
 }
 
@@ -117,6 +116,7 @@ impl Ingest {
             status,
             dry_run,
             episode: full::Episode::default(),
+            kept: full::Kept::default(),
             unrouted: unrouted::Unrouted::default(),
         }
     }
@@ -179,14 +179,15 @@ impl Ingest {
     /// # Errors
     /// When the store cannot take it.
     pub async fn notify(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
+        announce(&notices);
+        self.store_notices(notices).await
+    }
+
+    async fn store_notices(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
         if notices.is_empty() {
             return Ok(());
         }
         let now = self.clock.now();
-        for notice in &notices {
-            counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
-            tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
-        }
         let events: Vec<Event> = notices.into_iter().filter_map(|notice| notice.into_event(now)).collect();
         self.evaluate_and_commit(notice::SOURCE, Evaluation { events, settled_at: Some(now), ..Evaluation::at(now) })
             .await
@@ -237,8 +238,6 @@ impl Ingest {
             let lag_seconds = (now - newest).num_milliseconds() as f64 / 1000.0;
             gauge!(names::EVENT_LAG, "source" => name.to_owned()).set(lag_seconds);
         }
-        self.episode.end();
-        self.status.update(|snapshot| snapshot.store = None);
         self.status.update_source(name, |status| {
             status.windows_owed = fetched.windows_owed;
             status.events += event_count;
@@ -329,8 +328,11 @@ impl Ingest {
             deliveries,
             unmuted: unmuted.clone(),
             at: Some(now),
+            due_at: Some(self.clock.steady()),
         };
         self.store.commit(batch).await?;
+        self.episode.end();
+        self.status.stored();
         self.unrouted.forget(&unmuted);
         engine.apply(changes);
         self.accounts.apply(drift, seen);
@@ -347,24 +349,6 @@ impl Ingest {
             self.wake.wake();
         }
         Ok(())
-    }
-
-    /// Which sinks owe this alert, rendered; or why none does.
-    fn route(&self, alert: &Alert, now: DateTime<Utc>) -> (Option<String>, Vec<NewDelivery>) {
-        if self.dry_run {
-            let (rule, title) = (&alert.rule.id, alert.title.single_line(MAX_TITLE_CHARS));
-            tracing::info!(%rule, ?title, to = ?destinations(&self.routes, alert), "dry run: would alert");
-            return (Some("dry run".into()), Vec::new());
-        }
-        let names = destinations(&self.routes, alert);
-        if names.is_empty() {
-            return (Some(UNROUTED.into()), Vec::new());
-        }
-        let deliveries = names.iter().filter_map(|name| {
-            let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
-            Some(render(outlet, alert, now))
-        });
-        (None, deliveries.collect())
     }
 
     fn count(&self, effects: &Effects) {
@@ -414,7 +398,12 @@ impl Ingest {
             let event_type = crate::source::NoticeKind::PollingFailing.event_type();
             notices.push(SelfNotice { event_type, about: name.to_owned(), text });
         }
-        match self.notify(notices).await {
+        // A source that stops is asked again until this can be stored; the others say it once and go on.
+        let told = match error.fault {
+            Fault::Stop => self.notify(notices).await,
+            Fault::RetryAfter(_) | Fault::Refused(_) => self.notify_or_keep(notices).await,
+        };
+        match told {
             Ok(()) => {}
             Err(StoreError::Full(cause)) => return Ok(Ok(self.full(name, &cause, stop).await)),
             Err(fatal) => return Err(fatal),
@@ -425,6 +414,13 @@ impl Ingest {
             Fault::Refused(wait) => Ok(wait),
             Fault::Stop => Err(SourceEnd::Stopped(error.message)),
         })
+    }
+}
+
+fn announce(notices: &[SelfNotice]) {
+    for notice in notices {
+        counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
+        tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
     }
 }
 
@@ -449,19 +445,4 @@ struct Absorbed {
     finished: bool,
     caught_up: bool,
     at_fault: Option<String>,
-}
-
-/// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.
-fn render(outlet: &Outlet, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
-    let delivery_id = delivery_id(&alert.alert_id, &outlet.name);
-    let form = |form| outlet.sink.render(alert, &RenderContext { delivery_id: &delivery_id, now, form });
-    let body = form(Form::Full).or_else(|error| {
-        tracing::warn!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "rendered as plain text instead");
-        form(Form::Plain)
-    });
-    let body = body.unwrap_or_else(|error| {
-        tracing::error!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "reduced to its identity");
-        format!("[{}] {} (alert {})", alert.rule.severity.as_str(), alert.rule.id, alert.alert_id).into_bytes()
-    });
-    NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: outlet.name.clone(), body }
 }

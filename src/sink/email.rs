@@ -70,6 +70,9 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("false"),
         help: "whether smtp:// may send in plain text beyond loopback",
     },
+    // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
+    super::rate(Presence::Default("20/m")),
+    super::burst("10"),
     CA_FILE,
     ALLOW_PRIVATE,
 ];
@@ -270,6 +273,7 @@ impl EmailSink {
                 outcome: failure.outcome,
                 status: failure.status,
                 excerpt: self.redactor.excerpt(failure.cause.as_bytes()),
+                spent: None,
             },
         }
     }
@@ -299,7 +303,7 @@ impl EmailSink {
             known.refused.clear();
         }
         self.remember(known, outcome != Outcome::Delivered);
-        AttemptReport { outcome, status, excerpt }
+        AttemptReport { outcome, status, excerpt, spent: None }
     }
 
     fn partial(&self, delivery_id: &str) -> Partial {

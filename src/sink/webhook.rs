@@ -60,6 +60,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("20KB"),
         help: "beyond this the raw event is left out; receivers of Standard Webhooks expect at most 20 KB",
     },
+    super::rate(Presence::Optional),
+    super::burst("1"),
     CA_FILE,
     ALLOW_PRIVATE,
 ];
@@ -164,7 +166,7 @@ impl WebhookSink {
             Ok(headers) => headers,
             Err(error) => {
                 let status = "delivery id is no header value".into();
-                return AttemptReport { outcome: Outcome::Dead, status, excerpt: error.to_string() };
+                return AttemptReport { outcome: Outcome::Dead, status, excerpt: error.to_string(), spent: None };
             }
         };
         match self.endpoint.send(self.method.clone(), headers, Bytes::copy_from_slice(&delivery.body)).await {

@@ -73,7 +73,7 @@ macro_rules! suite {
             claims_prefer_the_least_tried_then_the_oldest, claims_take_at_most_64, claims_are_per_sink, settle_ends_a_delivery,
             retry_waits_for_its_time, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
-            lanes_survive, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
+            lanes_survive, what_waits_is_taken_over, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
         );
     };
     ($open:expr; $($case:ident,)*) => {
@@ -596,6 +596,30 @@ pub(super) async fn lanes_survive(store: &impl Subject) {
     store.settle("chat", Vec::new(), Some(worse.clone())).await.expect("settled");
     store.settle("mail", Vec::new(), Some(LaneState::default())).await.expect("settled");
     assert_eq!(store.load().await.expect("readable").lanes, [("chat".to_owned(), worse)]);
+}
+
+pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {
+    for name in ["soon", "far", "leased", "dead"] {
+        commit(store, batch(name, 1000, &["chat"])).await;
+    }
+    let claimed = claim_all(store, "chat", 1000).await;
+    let of = |name: &str| claimed.iter().find(|delivery| delivery.alert_id == name).expect("claimed");
+    settle(store, of("soon"), Resolution::RetryAt(at(1600)), 1001).await;
+    settle(store, of("far"), Resolution::RetryAt(at(90_000)), 1001).await;
+    settle(store, of("dead"), Resolution::Dead, 1001).await;
+    commit(store, batch("fresh", 1200, &["chat"])).await;
+    commit(store, batch("given back", 1200, &["chat"])).await;
+    // The clock is set back to 500: what was committed at 1200 lies ahead.
+    store.take_over(at(500), at(500 + 21_600)).await.expect("taken over");
+    let mut due: Vec<Delivery> = claim_all(store, "chat", 500).await;
+    due.sort_by(|left, right| left.alert_id.cmp(&right.alert_id));
+    assert_eq!(due.iter().map(|row| row.alert_id.as_str()).collect::<Vec<_>>(), ["far", "fresh", "given back"]);
+    assert!(due.iter().all(|row| row.created_at == at(500)), "as young as the clock lets it be: {due:?}");
+    // A row that is put off within reason and one that is being sent keep their times.
+    assert_eq!(claim_all(store, "chat", 1060).await.iter().filter(|row| row.alert_id == "leased").count(), 1);
+    assert!(claim_all(store, "chat", 1599).await.iter().all(|row| row.alert_id != "soon"));
+    assert!(claim_all(store, "chat", 1600).await.iter().any(|row| row.alert_id == "soon"));
+    assert_eq!(queue(store, "chat").await.dead, 1);
 }
 
 pub(super) async fn queues_tell_what_is_owed(store: &impl Subject) {

@@ -112,7 +112,8 @@ impl Ingest {
         let unmuted: Vec<String> = open.iter().map(|alert| alert.alert_id.clone()).collect();
         tracing::info!(alerts = unmuted.len(), "open alerts that no route took before are delivered now");
         let source = notice::SOURCE.to_owned();
-        let batch = IngestBatch { source, deliveries, unmuted, at: Some(now), ..IngestBatch::default() };
+        let (at, due_at) = (Some(now), Some(self.clock.steady()));
+        let batch = IngestBatch { source, deliveries, unmuted, at, due_at, ..IngestBatch::default() };
         match self.store.commit(batch).await {
             Ok(()) => Ok(true),
             Err(StoreError::Full(cause)) => {

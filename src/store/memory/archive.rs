@@ -97,6 +97,18 @@ impl DeliveryContent {
             && self.row.settled_at.is_some_and(|at| at >= since)
     }
 
+    /// See [`crate::store::Store::take_over`].
+    pub(super) fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
+        if self.row.status != DeliveryStatus::Pending {
+            return;
+        }
+        let put_off = self.row.attempts > 0 && self.next_at > self.owed_since;
+        if self.next_at > now && (!put_off || self.next_at > latest) {
+            self.next_at = now;
+        }
+        self.owed_since = self.owed_since.min(now);
+    }
+
     pub(super) fn shown(&self) -> DeliveryRow {
         let is_pending = self.row.status == DeliveryStatus::Pending;
         DeliveryRow { next_at: is_pending.then_some(self.next_at), ..self.row.clone() }

@@ -75,7 +75,7 @@ impl<'c> Statements<'c> {
             add_delivery: prepare(
                 "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded,
                                          created_at, owed_since, next_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?6, ?6)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7)
                  ON CONFLICT (delivery_id) DO NOTHING",
             )?,
             unmute_alert: prepare("UPDATE alerts SET muted_by = NULL WHERE alert_id = ?1")?,
@@ -107,7 +107,7 @@ impl<'c> Statements<'c> {
             self.fold(fold)?;
         }
         for delivery in &batch.deliveries {
-            self.add_delivery(delivery, *at)?;
+            self.add_delivery(delivery, *at, batch.due_at.unwrap_or(*at))?;
         }
         for alert_id in &batch.unmuted {
             self.unmute_alert.execute([alert_id])?;
@@ -180,12 +180,13 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 
-    fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>) -> Result<(), Fault> {
+    fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>, due_at: DateTime<Utc>) -> Result<(), Fault> {
         let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
         if !self.find_alert.exists([alert_id])? {
             return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
         }
-        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status::PENDING, Stamp(at)])?;
+        let (status, at, due_at) = (status::PENDING, Stamp(at), Stamp(due_at));
+        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status, at, due_at])?;
         Ok(())
     }
 }
