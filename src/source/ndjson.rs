@@ -186,6 +186,7 @@ impl NdjsonSource {
             events,
             before_start: Vec::new(),
             poison,
+            repeated: 0,
             cursor: held.after.clone(),
             notices,
             next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },

@@ -247,6 +247,9 @@ impl Sim {
             filter.from = None;
             filter.to = None;
         }
+        if fault == Some(&Fault::PageIgnored) {
+            filter.page = 1;
+        }
         if fault == Some(&Fault::EmptyPage) {
             return json_response(200, list::render(&[], &filter, 0), now);
         }

@@ -47,6 +47,8 @@ pub enum Fault {
     EmptyPage,
     /// The date filters are ignored.
     FilterIgnored,
+    /// Whatever page is asked for, the first one comes.
+    PageIgnored,
     /// A valid page with a body of this many bytes.
     HugePage {
         /// How long the body is at least.
@@ -84,6 +86,7 @@ pub const FAULT_NAMES: &[&str] = &[
     "null",
     "empty-page",
     "filter-ignored",
+    "page-ignored",
     "huge",
     "slow",
 ];
@@ -109,6 +112,7 @@ impl Fault {
             "null" => Self::Null,
             "empty-page" => Self::EmptyPage,
             "filter-ignored" => Self::FilterIgnored,
+            "page-ignored" => Self::PageIgnored,
             "huge" => Self::HugePage { body_bytes: HUGE_PAGE_BYTES },
             "slow" => Self::SlowBody { piece_bytes: 256, pause: Duration::from_millis(50) },
             _ => return None,

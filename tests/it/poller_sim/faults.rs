@@ -109,6 +109,39 @@ fn a_deceiving_api_loses_nothing_and_is_reported_by_name() {
     }
 }
 
+/// An hour in which only first pages come, with more events in one second than a page holds.
+#[test]
+fn a_server_that_does_not_page_is_asked_for_the_newest_and_hardly_for_the_rest() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
+    runtime.block_on(async {
+        let mut scenario = Scenario::calm(Quirks::default());
+        (scenario.stress.bursts_per_day, scenario.stress.burst_max) = (120.0, 260);
+        let mut daemon = Daemon::new(scenario);
+        let begin = daemon.scenario.stress.start;
+        tokio::time::sleep(daemon.scenario.head_start).await;
+        daemon.run_until(begin + TimeDelta::minutes(60)).await;
+        let (requests, evaluated) = (daemon.server.requests(), daemon.evaluated.len());
+        daemon.server.set_fault(Some(Fault::PageIgnored));
+        daemon.run_until(begin + TimeDelta::minutes(120)).await;
+        let asked = daemon.server.requests() - requests;
+        println!("{asked} requests, {} events", daemon.evaluated.len() - evaluated);
+        // At full speed, a request each 200 ms, it would be 18,000.
+        assert!(asked < 2_000, "{asked} requests in an hour");
+        assert!(daemon.evaluated.len() > evaluated + 100, "nothing new was seen");
+        assert!(
+            !daemon.outcome.notices.is_empty() && daemon.outcome.notices.len() < 10,
+            "{:?}",
+            daemon.outcome.notices
+        );
+        daemon.server.set_fault(None);
+        daemon.run_until(daemon.scenario.ends_at()).await;
+        let outcome = daemon.finish().await;
+        assert_clean("pages ignored", &outcome);
+        assert!(outcome.notices.iter().all(|kind| *kind == NoticeKind::FilterIgnored), "{:?}", outcome.notices);
+    });
+}
+
 async fn serve(fault: Option<Fault>) -> SocketAddr {
     let world = World::stress(&Scenario::calm(Quirks::default()).stress);
     let mut sim = Sim::new("abcd1234", SECRET, world.events().to_vec(), Quirks::default(), FaultPlan::none());

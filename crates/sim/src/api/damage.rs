@@ -64,7 +64,8 @@ pub(super) fn spoil(mut response: SimResponse, fault: &Fault) -> SimResponse {
         | Fault::ServerError
         | Fault::Unavailable
         | Fault::EmptyPage
-        | Fault::FilterIgnored => {}
+        | Fault::FilterIgnored
+        | Fault::PageIgnored => {}
     }
     response
 }

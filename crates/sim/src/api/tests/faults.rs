@@ -68,6 +68,17 @@ fn ignored_filters_give_what_was_not_asked_for() {
 }
 
 #[test]
+fn an_ignored_page_gives_the_first() {
+    let mut sim = sim(ten());
+    let first = ids_of(&body(&ask(&mut sim, "size=4")));
+    sim.set_fault(Fault::named("page-ignored"));
+    for page in 1..5 {
+        let answer = body(&ask(&mut sim, &format!("size=4&page={page}")));
+        assert_eq!((ids_of(&answer), total(&answer)), (first.clone(), 10));
+    }
+}
+
+#[test]
 fn a_huge_page_is_valid_and_huge() {
     let response = ask_with("huge");
     assert_eq!(response.body.len(), crate::faults::HUGE_PAGE_BYTES);
