@@ -58,7 +58,7 @@ pub enum NoticeKind {
     EventsLate,
     /// A row is dated in the future.
     FutureEvent,
-    /// The answer ignores what was asked (filter, page size).
+    /// The answer ignores what was asked (filter, page, page size).
     FilterIgnored,
     /// Answers have ignored what was asked for minutes.
     FilterIgnoredLong,

@@ -75,6 +75,7 @@ impl Source for Scripted {
                 events: vec![Event::new("e1", at, Arc::from(raw)).expect("an event")],
                 before_start: Vec::new(),
                 poison: Vec::new(),
+                repeated: 0,
                 cursor: Cursor("1".into()),
                 notices: Vec::new(),
                 next_in: Duration::ZERO,

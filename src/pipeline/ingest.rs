@@ -441,3 +441,6 @@ fn render(outlet: &Outlet, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
     });
     NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: outlet.name.clone(), body }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,9 @@ pub use crate::source::vonage::poller::{DEFAULT_TIERS, Start, Tier};
 /// How far a bound moves outward in search of a second without stored rows, so that counting can be exact.
 const MAX_EDGE_STEPS: i64 = 8;
 
+/// Shorter and shorter pages that are tried at once: from the longest to one row.
+const MAX_HALVINGS: u32 = 7;
+
 /// What a source is told besides where the API is.
 #[derive(Debug, Clone)]
 pub struct VonageOptions {
@@ -113,13 +116,16 @@ impl VonageSource {
 
     async fn fetch_once(&mut self, cursor: Option<&Cursor>, seen: &dyn Seen) -> Result<Fetched, SourceError> {
         let mut poller = self.poller_at(cursor)?;
+        let mut halvings = 0;
         let (request, answer) = loop {
             let mut request = poller.plan(Instant::now());
             self.clear_edges(&mut request, seen).await?;
             match self.ask(&request).await {
                 Ok(answer) => break (request, answer),
-                // At most seven times: then it is one row.
-                Err(error) if is_too_much(&error) && request.size > 1 => poller.halve(&request, Instant::now()),
+                Err(error) if is_too_much(&error) && request.size > 1 && halvings < MAX_HALVINGS => {
+                    halvings += 1;
+                    poller.halve(&request, Instant::now());
+                }
                 Err(error) => return Err(self.failed(cursor, poller, &request, &error)),
             }
         };
@@ -174,6 +180,9 @@ impl VonageSource {
         error: &ClientError,
     ) -> SourceError {
         let now = Instant::now();
+        if is_too_much(error) {
+            poller.halve(request, now);
+        }
         let lasts = poller.failed(request, self.faults.others_work(now), now);
         let is_window = matches!(request.ask, Ask::Drain(_) | Ask::Walk(_));
         let mut failure = if is_window && matches!(error, ClientError::Refused { .. }) {
@@ -206,14 +215,16 @@ impl VonageSource {
         match &error {
             // Before the start nothing but the server's clock is wanted; whether the list is there at all shows then.
             ClientError::Rejected { status: 404, date, .. } if request.from_s.is_none() || self.lists().await => {
-                Ok(Answer { date: *date, elapsed, ..Answer::default() })
+                let page = PageInfo { total_elements: Some(0), ..PageInfo::default() };
+                Ok(Answer { date: *date, elapsed, page, ..Answer::default() })
             }
             ClientError::Transport(TransportError::TooLarge(partial) | TransportError::Slow(partial))
                 if request.size == 1 =>
             {
                 let Some(first) = first_row(partial) else { return Err(error) };
                 let date = http_date(partial.date.as_deref());
-                let answer = Answer { date, elapsed, page: self.page_after(request).await, ..Answer::default() };
+                let page = if request.is_window() { self.page_after(request).await } else { PageInfo::default() };
+                let answer = Answer { date, elapsed, page, ..Answer::default() };
                 Ok(match first {
                     FirstRow::Nothing => answer,
                     FirstRow::Whole(row) => Answer { rows: vec![row], ..answer },
@@ -234,10 +245,7 @@ impl VonageSource {
     /// What the next page says about all pages, where this one cannot be read to its end.
     async fn page_after(&self, request: &Request) -> PageInfo {
         let next = request.at_page(request.page.saturating_add(1), request.size);
-        match self.client.list(&next.query()).await {
-            Ok(answer) if request.is_window() => answer.page,
-            Ok(_) | Err(_) => PageInfo::default(),
-        }
+        self.client.list(&next.query()).await.map_or_else(|_| PageInfo::default(), |answer| answer.page)
     }
 
     /// Moves the bounds of a wide window to seconds without stored rows: rows in the seconds at the edges cannot be

@@ -47,7 +47,8 @@ pub enum Condition {
     During(During),
 }
 
-/// One field, a chain of modifiers, and values of which any (or, with `all`, each) must fit.
+/// One field, a chain of modifiers, and values of which any (or, with `all`, each) must fit one value of the event (or,
+/// with `every`, each).
 #[derive(Debug, Clone)]
 pub struct Test {
     /// As the user wrote it: `source_country|neq`.
@@ -147,11 +148,11 @@ impl Test {
         &self.fingerprint
     }
 
-    /// The texts that make it true before negation, if nothing else can: no `all`, no case, no null, no stamp.
+    /// The texts that make it true before negation, if nothing else can: no `all`, `every`, case, null or stamp.
     pub(crate) fn wanted_texts(&self) -> Option<WantedTexts<'_>> {
         match self.matchers.as_slice() {
             [Matcher::Equal(Equal { texts, numbers, null: false })]
-                if self.target.stamp.is_none() && !texts.is_cased() =>
+                if self.target.stamp.is_none() && !self.target.every && !texts.is_cased() =>
             {
                 Some(WantedTexts { field: &self.target.field, texts, numbers })
             }
@@ -159,10 +160,10 @@ impl Test {
         }
     }
 
-    /// The field, if addresses in it are all that the test looks at.
+    /// The field, if one address in it is all that the test looks for.
     pub(crate) fn wanted_addresses(&self) -> Option<&FieldPath> {
         let [matcher] = self.matchers.as_slice() else { return None };
-        matcher.asks_of_addresses().then_some(&self.target.field)
+        (matcher.asks_of_addresses() && !self.target.every).then_some(&self.target.field)
     }
 
     /// Whether an address makes a test of addresses true, before negation.

@@ -295,12 +295,13 @@ impl Poller {
     /// What to ask for now.
     #[must_use]
     pub fn plan(&self, now: Instant) -> Request {
+        let size = self.volatile.size.now(now);
         if self.state.start_s.is_none() {
-            return Request::new(Ask::Survey, None, None);
+            return Request { size, ..Request::new(Ask::Survey, None, None) };
         }
         if let Some((stamp, _)) = &self.volatile.zone_row {
             let (from_s, to_s) = self.state.calibration.zone.probe(*stamp);
-            return Request::new(Ask::Zone, Some(from_s), Some(to_s));
+            return Request { size, ..Request::new(Ask::Zone, Some(from_s), Some(to_s)) };
         }
         let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
         match (next, self.drain(now)) {
@@ -364,10 +365,24 @@ impl Poller {
             Ask::Drain(window) | Ask::Walk(window) => {
                 self.volatile.walks.interrupt(window);
                 self.volatile.drains_since_root = DRAINS_PER_ROOT;
+                if others_work && self.volatile.troubles.fails_again(request.ask) {
+                    self.narrow(window);
+                }
             }
             Ask::Survey | Ask::Zone => {}
         }
         if others_work { self.volatile.troubles.tell(request.ask, now) } else { None }
+    }
+
+    /// Halves a window that fails, so that no more stays unread than what cannot be read.
+    fn narrow(&mut self, window: Window) {
+        let is_closed = window.to_s < FAR_S;
+        if is_closed && window.width_s() > 1 && !self.is_crowded() {
+            self.state.owed.settle(window);
+            window.split(2).into_iter().for_each(|half| self.state.owed.add(half));
+            self.volatile.troubles.forget_settled(&self.state.owed);
+            self.volatile.walks.forget_settled(&self.state.owed);
+        }
     }
 
     /// The next request is a root: it shows whether what was refused is refused to the account.

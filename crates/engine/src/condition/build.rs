@@ -53,7 +53,7 @@ pub(super) fn test(key: &str, values: &[Literal]) -> Result<Test, BuildError> {
         operator: chain.shown.clone(),
         expected: single_line(&written.join(", "), MAX_EXPECTED_CHARS),
         fingerprint: fingerprint(&chain, values),
-        target: Target { field: chain.field, stamp: chain.stamp },
+        target: Target { every: chain.every(), field: chain.field, stamp: chain.stamp },
     })
 }
 

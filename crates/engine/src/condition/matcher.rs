@@ -37,11 +37,13 @@ pub(super) struct Equal {
     pub(super) null: bool,
 }
 
-/// Where a test looks: a field, perhaps only a part of the stamp in it.
+/// Where a test looks: a field, perhaps only a part of the stamp in it, and of how many of its values it must be true.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) field: FieldPath,
     pub(super) stamp: Option<StampPart>,
+    /// All of them, and not only one.
+    pub(super) every: bool,
 }
 
 /// The field that holds the event's own time.
@@ -50,6 +52,9 @@ const EVENT_TIME_FIELD: &str = "created_at";
 impl Matcher {
     /// Whether the event fits, and the value that made it so.
     pub(super) fn find<'e>(&self, target: &Target, event: &'e Event, unusable: &mut u64) -> (bool, Option<View<'e>>) {
+        if target.every {
+            return self.find_misfit(target, event, unusable);
+        }
         let field = &target.field;
         let mut found = None;
         let mut keep = |view: View<'e>, fits: bool| {
@@ -66,21 +71,40 @@ impl Matcher {
             Self::HostOutside(rules) => field.values(event, &mut |view| {
                 view.strings(&mut |view| keep(view, view.scalar_text().is_some_and(|text| is_outside(&text, rules))))
             }),
-            Self::SameAs { fields, anchor, cased } => field.leaves(event, &mut |view| {
-                keep(view, fields.iter().any(|other| is_same(view, other, event, *anchor, *cased)))
-            }),
             _ => {
                 let fits = field.leaves(event, &mut |view| {
-                    let fits = match target.stamp {
-                        None => self.fits(view, unusable),
-                        Some(part) => self.fits_stamp(part, target, event, view, unusable),
-                    };
+                    let fits = self.fits_value(target, event, view, unusable);
                     keep(view, fits)
                 });
-                fits || (self.takes_null() && !field.is_present(event))
+                fits || self.fits_absence(target, event)
             }
         };
         (holds, found)
+    }
+
+    /// Whether the field has values and each of them fits; besides, the value that did not, else the last one.
+    fn find_misfit<'e>(&self, target: &Target, event: &'e Event, unusable: &mut u64) -> (bool, Option<View<'e>>) {
+        let mut seen = None;
+        let misfits = target.field.leaves(event, &mut |view| {
+            seen = Some(view);
+            !self.fits_value(target, event, view, unusable)
+        });
+        (if seen.is_some() { !misfits } else { self.fits_absence(target, event) }, seen)
+    }
+
+    /// `null` means missing, too.
+    fn fits_absence(&self, target: &Target, event: &Event) -> bool {
+        self.takes_null() && !target.field.is_present(event)
+    }
+
+    fn fits_value(&self, target: &Target, event: &Event, view: View<'_>, unusable: &mut u64) -> bool {
+        match (self, target.stamp) {
+            (Self::SameAs { fields, anchor, cased }, _) => {
+                fields.iter().any(|other| is_same(view, other, event, *anchor, *cased))
+            }
+            (_, None) => self.fits(view, unusable),
+            (_, Some(part)) => self.fits_stamp(part, target, event, view, unusable),
+        }
     }
 
     /// See `Test::cost`.

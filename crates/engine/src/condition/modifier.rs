@@ -1,7 +1,7 @@
 //! Keys of tests: `field|modifier|modifier` read and checked for combinations without meaning.
 //!
 //! The order of modifiers carries no meaning that their names do not: one operator, perhaps an encoding, perhaps `all`,
-//! `cased`, `neq`. So any order is taken and only contradictions are refused.
+//! `every`, `cased`, `neq`. So any order is taken and only contradictions are refused.
 
 use super::encode::Charset;
 use super::number::{Comparison, StampPart};
@@ -42,6 +42,7 @@ enum Modifier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flag {
     All,
+    Every,
     Cased,
     Neq,
     FieldRef,
@@ -53,7 +54,7 @@ enum Flag {
 }
 
 /// Every modifier there is.
-const MODIFIERS: [(&str, Modifier); 35] = [
+const MODIFIERS: [(&str, Modifier); 36] = [
     ("contains", Modifier::Operator(Operator::Text(Anchor::Within))),
     ("startswith", Modifier::Operator(Operator::Text(Anchor::Start))),
     ("endswith", Modifier::Operator(Operator::Text(Anchor::End))),
@@ -81,6 +82,7 @@ const MODIFIERS: [(&str, Modifier); 35] = [
     ("month", Modifier::Stamp(StampPart::Month)),
     ("year", Modifier::Stamp(StampPart::Year)),
     ("all", Modifier::Flag(Flag::All)),
+    ("every", Modifier::Flag(Flag::Every)),
     ("cased", Modifier::Flag(Flag::Cased)),
     ("neq", Modifier::Flag(Flag::Neq)),
     ("fieldref", Modifier::Flag(Flag::FieldRef)),
@@ -151,6 +153,10 @@ impl Chain {
         self.flags.contains(&Flag::All)
     }
 
+    pub(super) fn every(&self) -> bool {
+        self.flags.contains(&Flag::Every)
+    }
+
     pub(super) fn negated(&self) -> bool {
         self.flags.contains(&Flag::Neq)
     }
@@ -207,6 +213,10 @@ impl Chain {
         }
         if has(Flag::All) && matches!(self.operator, Operator::Exists | Operator::UrlOutside | Operator::Scope) {
             return Err(conflict(format!("`{shown}`: `all` has no meaning here"), Some("remove `|all`")));
+        }
+        if has(Flag::Every) && matches!(self.operator, Operator::Exists | Operator::UrlHost | Operator::UrlOutside) {
+            let hint = "remove `|every`; `url_outside` holds as soon as one URL lies outside";
+            return Err(conflict(format!("`{shown}`: `every` has no meaning here"), Some(hint)));
         }
         if self.operator == Operator::Exists && (has(Flag::Neq) || has(Flag::Expand) || self.stamp.is_some()) {
             let hint = "write `exists: false` for a field that must be missing";

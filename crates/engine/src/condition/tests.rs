@@ -109,6 +109,72 @@ fn text_modifiers_and_all() {
 }
 
 #[test]
+fn every_asks_of_each_value() {
+    let missing = ["{}", r#"{"a":null}"#, r#"{"a":[]}"#, r#"{"a":[[]]}"#, r#"{"a":{}}"#];
+    let and = |more: &[&'static str]| [&missing[..], more].concat();
+    check(
+        "a|every",
+        &["x", "y"],
+        &[r#"{"a":"X"}"#, r#"{"a":["x","y"]}"#, r#"{"a":[["x"],["y","x"]]}"#],
+        &and(&[r#"{"a":["x","z"]}"#, r#"{"a":["z","x"]}"#, r#"{"a":["x",null]}"#, r#"{"a":["x",{"b":"x"}]}"#]),
+    );
+    check("a|every", &["''"], &[r#"{"a":""}"#, r#"{"a":["",""]}"#], &and(&[r#"{"a":["","x"]}"#]));
+    // `null` is what it always is: missing, or null.
+    check(
+        "a|every",
+        &["null", "x"],
+        &["{}", r#"{"a":null}"#, r#"{"a":[null,"x"]}"#],
+        &[r#"{"a":[null,"y"]}"#, r#"{"a":[]}"#, r#"{"a":{}}"#],
+    );
+    check(
+        "a|cidr|every",
+        &["10.0.0.0/8"],
+        &[r#"{"a":"10.0.0.1"}"#, r#"{"a":["10.0.0.1","::ffff:10.0.0.2"]}"#],
+        &and(&[r#"{"a":["10.0.0.1","0.0.0.0/0"]}"#, r#"{"a":["10.0.0.1","203.0.113.7"]}"#, r#"{"a":["10.0.0.1",7]}"#]),
+    );
+    check("a|contains|all|every", &["b", "c"], &[r#"{"a":["bc","cb"]}"#], &and(&[r#"{"a":["b","c"]}"#]));
+    check("a|gt|every", &["5"], &[r#"{"a":[6,"7"]}"#], &and(&[r#"{"a":[6,5]}"#, r#"{"a":[6,"many"]}"#]));
+    check("a|fieldref|every", &["b"], &[r#"{"a":["x","X"],"b":["x","y"]}"#], &and(&[r#"{"a":["x","z"],"b":"x"}"#]));
+    check(
+        "t|year|every",
+        &["2025"],
+        &[r#"{"t":["2025-10-15T00:00:00","2025-01-01T00:00:00"]}"#],
+        &[r#"{"t":["2025-10-15T00:00:00",1]}"#],
+    );
+    check("l.k|every", &["x"], &[r#"{"l":[{"k":"x"},{"k":["x"]}]}"#], &[r#"{"l":[{"k":"x"},{"k":"y"}]}"#]);
+    check(
+        "context.*|every",
+        &["x"],
+        &[r#"{"context":{"k":"x","l":["x"],"n":7}}"#],
+        &[r#"{"context":{"k":"x","l":"y"}}"#],
+    );
+}
+
+#[test]
+fn every_refuses_what_it_cannot_mean() {
+    for (key, values, code, part, hint) in [
+        ("a|every|exists", &["true"][..], code::CONFLICTING_MODIFIERS, Part::Key, "remove `|every`"),
+        ("a|url_outside|every", &["example.org"], code::CONFLICTING_MODIFIERS, Part::Key, "one URL lies outside"),
+        ("a|cidr|every", &["10.0.0.0/8", "null"], code::WRONG_VALUE, Part::Value(1), "plain equality"),
+        ("a|evry", &["x"], code::UNKNOWN_MODIFIER, Part::Key, "did you mean `every`?"),
+    ] {
+        let error = fails(key, values);
+        assert_eq!((error.code, error.part), (code, part), "{key} {values:?}: {error:?}");
+        assert!(error.hint.is_some_and(|given| given.contains(hint)), "{key} {values:?}");
+    }
+}
+
+#[test]
+fn an_explanation_names_the_value_that_did_not_fit() {
+    let test = Test::build("ip|cidr|every|neq", literals(&["10.0.0.0/8"])).expect("a test");
+    let event = event(r#"{"ip":["10.0.0.1","0.0.0.0/0","10.0.0.2"]}"#);
+    let reasons = Condition::Test(test).reasons(&event);
+    assert_eq!(reasons.len(), 1);
+    assert_eq!(reasons[0].operator, "cidr|every|neq");
+    assert_eq!(reasons[0].actual.as_ref().map(|actual| actual.as_raw()), Some("0.0.0.0/0"));
+}
+
+#[test]
 fn regular_expressions_search_and_mind_case() {
     check(
         "a|re",

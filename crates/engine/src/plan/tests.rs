@@ -49,6 +49,16 @@ const TESTS: &[(&str, &[&str])] = &[
     ("context.name|contains|fieldref", &["user_id"]),
     ("context.tags", &["a", "#7"]),
     ("context.tags|contains|all", &["a", "b"]),
+    ("context.tags|every", &["a", "b"]),
+    ("context.tags|every|neq", &["null", "a", "b"]),
+    ("context.tags|contains|all|every", &["a"]),
+    ("context.tags|every|fieldref", &["context.tags"]),
+    ("context.*|contains|every", &["e"]),
+    ("context.a.b|every", &["#7"]),
+    ("source_country|every", &["GB", "no"]),
+    ("source_ip|cidr|every", &["10.0.0.0/8"]),
+    ("source_ip|cidr|every|neq", &["10.0.0.0/8", "2001:db8::/32"]),
+    ("source_ip|scope|every", &["private"]),
     ("context.url|urlhost", &["example.org"]),
     ("context|url_outside", &["example.org"]),
     ("context.a.b", &["#7", "true"]),
@@ -106,6 +116,23 @@ fn object(members: Vec<String>) -> String {
     format!("{{{}}}", members.join(","))
 }
 
+const ADDRESSES: &[&str] = &[
+    "\"10.0.0.1\"",
+    "\"10.9.0.1\"",
+    "\"::ffff:10.0.0.9\"",
+    "\"2001:db8::1\"",
+    "\"2001:0DB8::1\"",
+    "\"\"",
+    "\"x\"",
+    "7",
+    "{}",
+    "[\"10.0.0.1\",\"10.9.0.1\"]",
+    "[\"10.0.0.1\",\"2001:db8::1\"]",
+    "[\"10.0.0.1\",\"x\"]",
+    "[[\"10.0.0.1\"],null]",
+    "[]",
+];
+
 fn event() -> impl Strategy<Value = Event> {
     let context = (
         member(
@@ -141,20 +168,7 @@ fn event() -> impl Strategy<Value = Event> {
             &["\"APP_CREATE\"", "\"app_delete\"", "\"NUMBER_UPDATED\"", "\"\"", "7", "[\"APP_CREATE\",\"X\"]"],
         ),
         member("source_country", &["\"GB\"", "\"no\"", "\"KP\"", "\"\"", "null", "\"\\u0047B\""]),
-        member(
-            "source_ip",
-            &[
-                "\"10.0.0.1\"",
-                "\"10.9.0.1\"",
-                "\"::ffff:10.0.0.9\"",
-                "\"2001:db8::1\"",
-                "\"2001:0DB8::1\"",
-                "\"\"",
-                "\"x\"",
-                "7",
-                "{}",
-            ],
-        ),
+        member("source_ip", ADDRESSES),
         member("user_id", &["7", "\"7\"", "7.0", "9007199254740993", "9007199254740992.0", "null", "\"x7\"", "true"]),
         member("user_email", &["\"a@Example.org\"", "\"b@c.d\""]),
         context,

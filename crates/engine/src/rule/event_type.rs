@@ -46,7 +46,7 @@ pub(crate) fn patterns(modifiers: &[&str], values: &[Literal]) -> Vec<(usize, St
     let (mut before, mut after) = ("", "");
     for modifier in modifiers {
         match *modifier {
-            "cased" | "neq" | "all" => {}
+            "cased" | "neq" | "all" | "every" => {}
             "contains" => (before, after) = ("*", "*"),
             "startswith" => after = "*",
             "endswith" => before = "*",

@@ -217,8 +217,8 @@ impl Poller {
                 return;
             }
             Verdict::Complete => self.state.owed.settle(window),
-            Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded(now) => self.split(window, seen),
-            Verdict::Incomplete => self.volatile.walks.begin(window, seen, request.size, now),
+            Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded() => self.split(window, seen),
+            Verdict::Incomplete => self.volatile.walks.begin(window, seen, now),
         }
         self.volatile.troubles.recovered(request.ask);
         self.ingest(seen, window.proven_s, step);
@@ -238,9 +238,10 @@ impl Poller {
         }
     }
 
-    /// Of a server that does not page, every part would wait; at the limit they would be joined and split for ever.
-    fn is_crowded(&self, now: Instant) -> bool {
-        self.volatile.walks.is_resting(now) && self.state.owed.len() >= MAX_OWED / 2
+    /// Where so many windows cannot be settled, the parts of one would be joined again at the limit, and split again, for
+    /// ever: it is walked as a whole.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.state.owed.len() >= MAX_OWED / 2
     }
 
     fn walked(&mut self, window: Window, seen: &Observation, now: Instant, step: &mut Step) {

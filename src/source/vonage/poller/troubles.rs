@@ -117,6 +117,12 @@ impl Troubles {
         windows.map(|trouble| trouble.until).min()
     }
 
+    /// It failed before, too.
+    #[must_use]
+    pub fn fails_again(&self, ask: Ask) -> bool {
+        self.0.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 1)
+    }
+
     /// How long it has not succeeded, if that is to be told now: once.
     pub fn tell(&mut self, ask: Ask, now: Instant) -> Option<Duration> {
         let trouble = self.0.iter_mut().find(|trouble| Some(trouble.subject) == Subject::of(ask))?;

@@ -1,4 +1,5 @@
 //! One second with more rows than a page holds: its pages are read again and again until what was seen is all there is.
+//! Where too many windows are owed to split one more, it is a longer one.
 //!
 //! Rows of equal stamps may come in another order with each request, so a pass over the pages proves nothing by
 //! itself. What does: the ids seen over all passes are as many as the total says, or nothing comes after that many
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::source::vonage::client::MAX_PAGE_SIZE;
 use crate::source::vonage::poller::judge::is_stray;
 use crate::source::vonage::poller::{Ask, Observation, Request};
 use crate::source::vonage::window::{Owed, Window};
@@ -107,13 +109,13 @@ impl Walks {
     }
 
     /// A window was asked for and has more rows than came: `seen` is the first page of its walk. It waits while walks rest.
-    pub fn begin(&mut self, window: Window, seen: &Observation, asked: u32, now: Instant) {
+    pub fn begin(&mut self, window: Window, seen: &Observation, now: Instant) {
         let is_busy = self.under_way.as_ref().is_some_and(|walk| walk.window != window && !walk.is_interrupted);
         if is_busy || self.is_resting(now) {
             self.wait(window);
             return;
         }
-        let mut walk = Walk::new(window, seen.shown.min(u64::from(asked)));
+        let mut walk = Walk::new(window, seen.shown.min(u64::from(MAX_PAGE_SIZE)));
         walk.take(seen, false);
         self.under_way = Some(walk);
         self.pauses_until = None;
@@ -149,9 +151,7 @@ impl Walks {
         }
     }
 
-    /// Whether no walk begins now.
-    #[must_use]
-    pub fn is_resting(&self, now: Instant) -> bool {
+    fn is_resting(&self, now: Instant) -> bool {
         self.rests_until.is_some_and(|until| now < until)
     }
 
@@ -220,8 +220,7 @@ impl Walk {
     /// The next page.
     #[must_use]
     pub fn request(&self) -> Request {
-        let request = Request { size: self.size, ..Request::drain(self.window, self.size) };
-        let request = Request { ask: Ask::Walk(self.window), ..request };
+        let request = Request { ask: Ask::Walk(self.window), ..Request::drain(self.window, self.size) };
         let probe = self.probing.and_then(|_| request.after(self.ids.len() as u64, u64::from(self.size)));
         probe.unwrap_or_else(|| request.at_page(self.page, self.page_size))
     }
@@ -382,13 +381,49 @@ mod tests {
         });
         assert_eq!(end, WalkEnd::Fruitless, "always another hundred of the same rows");
         assert!(asked < 20 && known > 200, "{asked} {known}");
+    }
+
+    #[test]
+    fn passes_that_reach_the_end_and_bring_nothing_new_are_enough_in_the_end() {
+        let rows: Vec<u64> = (0..260).collect();
         // The last page comes for all that lie beyond it.
-        let (end, asked, _) = walk(50, 300, |request| {
+        let (end, asked, known) = walk(50, 300, |request| {
             let shown = page(&rows, request);
             answer(if shown.is_empty() { rows.get(250..).unwrap_or_default() } else { &shown }, None)
         });
-        assert_eq!(end, WalkEnd::Fruitless);
-        assert!(asked < 100, "{asked}");
+        assert_eq!((end, known), (WalkEnd::Complete { totals_lie: false }, 260));
+        assert!(asked < 150, "{asked}");
+        // Two rows share an id, and both count.
+        let mut twins = rows.clone();
+        twins.insert(100, 17);
+        let (end, asked, known) = walk(50, 300, |request| answer(&page(&twins, request), Some(261)));
+        assert_eq!((end, known), (WalkEnd::Complete { totals_lie: false }, 260));
+        assert!(asked < 150, "{asked}");
+        // Where it says that there are more than it ever shows, that is looked for.
+        let (end, ..) = walk(50, 300, |request| answer(&page(&rows, request), Some(262)));
+        assert_eq!(end, WalkEnd::Complete { totals_lie: true });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_brought_nothing_new_is_not_repeated_at_once() {
+        let (mut walks, mut owed, now) = (Walks::default(), Owed::default(), Instant::now());
+        owed.add(second(100));
+        walks.begin(second(100), &answer(&[1, 1], Some(3)), now);
+        let mut paused = Duration::ZERO;
+        for _ in 0..200 {
+            let Some((_, request)) = walks.request(&owed, Instant::now()) else {
+                let pause = walks.rest(Instant::now()).expect("it pauses");
+                paused += pause;
+                tokio::time::advance(pause).await;
+                continue;
+            };
+            let shown = page(&[1, 1, 2], &request);
+            if let (WalkEnd::Complete { .. }, _) = walks.take(&answer(&shown, Some(3)), true, Instant::now()) {
+                assert!(paused > Duration::from_secs(20), "{paused:?}");
+                return;
+            }
+        }
+        panic!("it does not end");
     }
 
     #[test]
@@ -437,11 +472,11 @@ mod tests {
     async fn walks_that_come_to_nothing_rest_longer_and_longer_and_take_turns() {
         let mut walks = Walks::default();
         let mut owed = Owed::default();
-        [second(5), second(7)].into_iter().for_each(|window| owed.add(window));
-        assert_eq!(fail(&mut walks, second(5), Instant::now()), 1);
+        [second(100), second(102)].into_iter().for_each(|window| owed.add(window));
+        assert_eq!(fail(&mut walks, second(100), Instant::now()), 1);
         assert_eq!((walks.due(Instant::now()), walks.rest(Instant::now())), (None, Some(MIN_REST)));
-        walks.begin(second(7), &answer(&[1], None), Instant::now());
-        assert!(walks.request(&owed).is_none(), "the server is at fault, so no other second is walked either");
+        walks.begin(second(102), &answer(&[1], None), Instant::now());
+        assert!(walks.request(&owed, Instant::now()).is_none(), "the server is at fault, so no other second is walked either");
         let (mut turns, mut rested) = (Vec::new(), Duration::ZERO);
         for _ in 0..20 {
             let rest = walks.rest(Instant::now()).expect("it rests");
@@ -451,13 +486,13 @@ mod tests {
             turns.push(window.from_s);
             fail(&mut walks, window, Instant::now());
         }
-        assert_eq!(turns.get(..5), Some(&[5, 7, 5, 7, 5][..]));
+        assert_eq!(turns.get(..5), Some(&[100, 102, 100, 102, 100][..]));
         assert_eq!(rested, MAX_REST);
-        owed.settle(second(5));
+        owed.settle(second(100));
         walks.forget_settled(&owed);
         assert_eq!(walks.waiting(), 1);
         tokio::time::advance(MAX_REST).await;
-        walks.begin(second(7), &answer(&[1, 2], Some(3)), Instant::now());
+        walks.begin(second(102), &answer(&[1, 2], Some(3)), Instant::now());
         walks.take(&answer(&[3], Some(3)), true, Instant::now());
         assert!(walks.waiting() == 0 && !walks.is_resting(Instant::now()), "it pages again");
     }
