@@ -232,6 +232,7 @@ impl Ingest {
         }
 
         counter!(names::EVENTS, "source" => name.to_owned()).increment(event_count);
+        counter!(names::EVENTS_DUPLICATE, "source" => name.to_owned()).increment(fetched.repeated);
         counter!(names::EVENTS_POISON, "source" => name.to_owned()).increment(poison_count);
         if let Some(newest) = newest {
             #[expect(clippy::cast_precision_loss, reason = "a lag in milliseconds stays far below 2^53")]
@@ -446,3 +447,6 @@ struct Absorbed {
     caught_up: bool,
     at_fault: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;
