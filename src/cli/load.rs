@@ -1,7 +1,7 @@
 //! Loading the configuration for a verb, and what can only be said once store and rules are seen together.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vigie_engine::diagnostic::Diagnostics;
@@ -19,6 +19,16 @@ use crate::{sink, source};
 pub(super) fn config(global: &Global, output: &Output) -> Result<(Option<Config>, Diagnostics), Failure> {
     let paths = config_paths(global)?;
     Ok(config::load(&paths, &surroundings(output)))
+}
+
+/// Rules from files and directories; `None` when they do not load, and that was said.
+pub(super) fn rules(paths: &[PathBuf], output: &mut Output) -> Result<Option<Vec<Rule>>, Failure> {
+    let (rules, diagnostics) = config::load_rules(paths);
+    if diagnostics.has_errors() {
+        output.diagnostics(&diagnostics)?;
+        return Ok(None);
+    }
+    Ok(Some(rules))
 }
 
 /// What drivers may use in this process.
@@ -45,12 +55,16 @@ pub(super) fn state_dir(global: &Global, output: &mut Output) -> Result<PathBuf,
 
 /// The store of the configuration, beside a daemon that may be running.
 pub(super) fn tool_store(global: &Global, output: &mut Output) -> Result<SqliteStore, Failure> {
-    let directory = state_dir(global, output)?;
+    open_beside(&state_dir(global, output)?)
+}
+
+/// The store in a directory, beside a daemon that may be running.
+pub(super) fn open_beside(directory: &Path) -> Result<SqliteStore, Failure> {
     if !directory.join("vigie.db").exists() {
         let text = format!("there is no store in {}: `vigie run` makes one", directory.display());
         return Err(Failure::text(Exit::NOT_FOUND, text));
     }
-    SqliteStore::open(&directory, &SqliteOptions::tool()).exit(Exit::STORAGE)
+    SqliteStore::open(directory, &SqliteOptions::tool()).exit(Exit::STORAGE)
 }
 
 /// Warns about rules that name only event types which this account never showed: they may be dead without a sign

@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod backtest;
 mod bad_input;
 mod canary;
 mod cli;

@@ -124,36 +124,6 @@ impl SqliteStore {
             .await
     }
 
-    /// Up to `limit` events of a source from `since` on, oldest first, poison left out: what rules are run over again. Go on
-    /// with the last one's `(created_at, id)` as `after`.
-    ///
-    /// # Errors
-    /// As every call of a store.
-    pub async fn events_since(
-        &self,
-        source: &str,
-        since: DateTime<Utc>,
-        after: Option<(DateTime<Utc>, &str)>,
-        limit: usize,
-    ) -> Result<Vec<EventRow>> {
-        let source = source.to_owned();
-        let (after_at, after_id) = after.map_or((since, String::new()), |(at, id)| (at, id.to_owned()));
-        self.reader
-            .ask(move |session| {
-                let sql = format!(
-                    "SELECT {EVENT_COLUMNS} FROM events AS e JOIN sources AS s USING (source_id)
-                     WHERE e.source_id = (SELECT source_id FROM sources WHERE name = ?1) AND e.created_at >= ?2
-                       AND (e.created_at, e.id) > (?2, ?3) AND e.raw IS NOT NULL AND e.poison IS NULL
-                     ORDER BY e.created_at, e.id LIMIT ?4"
-                );
-                let mut statement = session.connection.prepare(&sql)?;
-                let rows = statement
-                    .query_map(params![source, Stamp(after_at), after_id, list_limit(limit) as i64], read_event)?;
-                Ok(rows.collect::<rusqlite::Result<_>>()?)
-            })
-            .await
-    }
-
     /// Event types that any source has ever shown, retention notwithstanding.
     ///
     /// # Errors
