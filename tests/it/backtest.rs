@@ -192,9 +192,14 @@ async fn a_changed_rule_shows_what_is_gained_and_lost() {
     place.write("events.ndjson", &(history(7) + "no event\n"));
     let human = ok(&place, &[&all[..], &["--against", "old", "--max-per-day", "100000"]].concat()).await;
     let human = text(&human.stdout);
-    for part in
-        ["3000 events of file, 2026-01-01 to", "1 row that is no event was left out", "came again and counted once", "loudest keys", "never matched (1): never", "against the old rules"]
-    {
+    for part in [
+        "3000 events of file, 2026-01-01 to",
+        "1 row that is no event was left out",
+        "came again and counted once",
+        "loudest keys",
+        "never matched (1): never",
+        "against the old rules",
+    ] {
         assert!(human.contains(part), "{part} is not in\n{human}");
     }
     let loud = place.run(&[&all[..], &["--max-per-day", "5"]].concat()).await;
