@@ -9,6 +9,8 @@ use vigie_engine::event::Event;
 use vigie_engine::rule::Rule;
 use vigie_engine::state::StateKey;
 
+/// Events of a batch. Each tick within it looks again at all rows that ended before it, so a large one costs more.
+const MAX_BATCH_EVENTS: usize = 32;
 /// Days without an event over which what time decides is told by the day; after a longer pause the next event's day has it.
 const MAX_IDLE_DAYS: u64 = 400;
 /// Ticks at the end: rows beyond them belong to more keys than all rules remember.
@@ -44,7 +46,7 @@ impl Replay {
         for day in events.chunk_by(|one, next| day_of(one) == day_of(next)) {
             let Some(first) = day.first() else { continue };
             self.pass_days(day_of(first), took);
-            self.evaluate(day_of(first), day, took);
+            day.chunks(MAX_BATCH_EVENTS).for_each(|some| self.evaluate(day_of(first), some, took));
             self.day = Some(day_of(first));
         }
     }
@@ -108,4 +110,54 @@ impl Replay {
 
 fn day_of(event: &Event) -> NaiveDate {
     event.created_at().date_naive()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABSENCE: &str = "rules: [{id: r, title: R, severity: high, absence: \
+        {after: {event_type: A}, expect: {event_type: B}, within: 1h, by: [who]}}]";
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-01-{text}:00Z").parse().expect("a stamp")
+    }
+
+    fn event(event_type: &str, when: &str) -> Event {
+        let raw = format!("{{\"event_type\":\"{event_type}\",\"who\":\"w\"}}");
+        Event::new(&format!("{event_type}{when}"), at(when), raw.into()).expect("an event")
+    }
+
+    /// First times of alerts with the day of the batch that raised them, and how many matches were only learned.
+    fn run(events: &[Event], last_at: &str, aloud_from: Option<&str>) -> (Vec<String>, u64) {
+        let file = vigie_engine::diagnostic::SourceFile { path: "r.yaml".into(), text: ABSENCE.into() };
+        let mut diagnostics = vigie_engine::diagnostic::Diagnostics::default();
+        let rules = vigie_engine::rule::load(&[file], &mut |_, _| Err("no lists".into()), &mut diagnostics).rules;
+        let (mut alerts, mut learned) = (Vec::new(), 0);
+        let mut took = |day: NaiveDate, effects: &Effects| {
+            alerts.extend(effects.alerts.iter().map(|alert| format!("{} in {day}", alert.first_at.format("%dT%H:%M"))));
+            learned += effects.learned.iter().map(|(_, matches)| matches).sum::<u64>();
+        };
+        let mut replay = Replay::new(rules, "file", aloud_from.map(at));
+        replay.take(events, &mut took);
+        replay.end(at(last_at), &mut took);
+        (alerts, learned)
+    }
+
+    #[test]
+    fn time_goes_to_the_last_stamp_and_no_further() {
+        let waiting = [event("A", "01T10:00")];
+        assert_eq!(run(&waiting, "01T10:59", None).0, [""; 0]);
+        assert_eq!(run(&waiting, "01T11:00", None).0, ["01T11:00 in 2026-01-01"]);
+        assert_eq!(run(&waiting, "09T11:00", None).0, ["01T11:00 in 2026-01-01"], "told on its day");
+        let came = [event("A", "01T10:00"), event("B", "01T10:59")];
+        assert_eq!(run(&came, "09T11:00", None).0, [""; 0]);
+    }
+
+    #[test]
+    fn before_a_time_matches_are_only_learned() {
+        let events = [event("A", "01T10:00"), event("A", "02T10:00"), event("A", "03T10:00")];
+        let (alerts, learned) = run(&events, "04T00:00", Some("02T12:00"));
+        assert_eq!((alerts, learned), (vec!["03T11:00 in 2026-01-03".into()], 2));
+    }
 }

@@ -16,6 +16,8 @@ const BELOW: u64 = 22;
 const MAX_LINES: u64 = 4;
 /// Days named below a plot.
 const MAX_LABELS: usize = 7;
+/// Room that a day's name takes.
+const LABEL_WIDTH: u64 = 76;
 /// Size of a plot in a table's row.
 const SMALL_WIDTH: u64 = 180;
 const SMALL_HEIGHT: u64 = 26;
@@ -85,8 +87,10 @@ fn day_labels(axis: &Axis, height: u64, svg: &mut String) {
     let room = WIDTH - LEFT;
     for bin in (0..axis.bins).step_by(every) {
         let x = LEFT + room * bin as u64 / axis.bins as u64;
+        // The last one may have no room to its right.
+        let (x, anchor) = if x + LABEL_WIDTH > WIDTH { (WIDTH, "end") } else { (x, "start") };
         let (y, day) = (height - 5, axis.span(bin).0);
-        add(svg, format_args!("<text class=\"axis\" x=\"{x}\" y=\"{y}\">{day}</text>\n"));
+        add(svg, format_args!("<text class=\"axis\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{day}</text>\n"));
     }
 }
 
