@@ -109,7 +109,9 @@ mod tests {
     }
 
     fn tally(rules: Vec<RuleTally>, alerts: Vec<Raised>) -> Tally {
-        Tally { rules, alerts, ..Tally::default() }
+        let mut tally = Tally::default();
+        (tally.rules, tally.alerts) = (rules, alerts);
+        tally
     }
 
     #[test]
