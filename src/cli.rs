@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 mod alerts;
+mod backtest;
 mod check;
 mod completions;
 mod deliveries;
@@ -14,11 +15,13 @@ mod demo;
 mod events;
 mod exit;
 mod explain;
+mod history;
 mod load;
 mod log;
 mod output;
 mod progress;
 mod reload;
+mod replay;
 mod run;
 mod schema;
 mod sim;
@@ -104,6 +107,8 @@ enum Verb {
     Test(test::Args),
     /// Say why a rule fires on an event, or why it does not
     Explain(explain::Args),
+    /// Run rules over history: from a file, the store or the API; nothing is sent
+    Backtest(Box<backtest::Args>),
     /// Ask the Audit API directly
     #[command(subcommand)]
     Events(events::Verb),
@@ -156,6 +161,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> Outcome {
         Verb::Check(args) => check::run(args, &global, output),
         Verb::Test(args) => test::run(args, output),
         Verb::Explain(args) => explain::run(args, &global, output),
+        Verb::Backtest(args) => backtest::run(*args, &global, output),
         Verb::Events(verb) => events::run(verb, &global, output),
         Verb::Sim(verb) => sim::run(verb, &global, output),
         Verb::Sink(verb) => sink::run(verb, &global, output),

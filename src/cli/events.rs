@@ -11,7 +11,7 @@ use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::Output;
 use super::{Form, Global, load, log, progress, run as run_verb};
 use crate::clock::SystemClock;
-use crate::config::process_variable;
+use crate::config::{NamedSource, process_variable};
 use crate::secret::Secret;
 use crate::source::vonage::account::{Account, DEFAULT_BASE_URL};
 use crate::source::vonage::client::{BoundForm, Client, ClientError, ListQuery, MAX_PAGE_SIZE, describe};
@@ -157,10 +157,38 @@ fn poison(args: PoisonArgs, global: &Global, output: &mut Output) -> Outcome {
     Ok(Exit::OK)
 }
 
-async fn list(client: &Client, mut query: ListQuery, limit: usize, quiet: bool, output: &mut Output) -> Outcome {
+async fn list(client: &Client, query: ListQuery, limit: usize, quiet: bool, output: &mut Output) -> Outcome {
     let bar = progress::bar(None, "events", quiet);
-    let mut seen: HashSet<String> = HashSet::new();
     let mut rows: Vec<Arc<str>> = Vec::new();
+    walk(client, query, |row| {
+        if rows.len() < limit {
+            rows.push(row);
+            bar.inc(1);
+        }
+        rows.len() < limit
+    })
+    .await?;
+    bar.finish_and_clear();
+    print(&rows, output)?;
+    Ok(Exit::OK)
+}
+
+/// How a walk over pages ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Walked {
+    /// At the last row, or because no more was wanted.
+    Whole,
+    /// There may be more behind [`MAX_PAGES`].
+    Cut,
+}
+
+/// Gives every row of a window once, page by page, until `take` wants no more.
+pub(super) async fn walk(
+    client: &Client,
+    mut query: ListQuery,
+    mut take: impl FnMut(Arc<str>) -> bool,
+) -> Result<Walked, Failure> {
+    let mut seen: HashSet<String> = HashSet::new();
     for page in 1..=MAX_PAGES {
         query.page = page;
         let answer = client.list(&query).await.map_err(failure)?;
@@ -168,18 +196,15 @@ async fn list(client: &Client, mut query: ListQuery, limit: usize, quiet: bool, 
         for row in answer.rows {
             let identity = field(&row, "id").unwrap_or_else(|| row.to_string());
             // Rows shift while one pages: an event may stand on two pages.
-            if rows.len() < limit && seen.insert(identity) {
-                rows.push(row);
-                bar.inc(1);
+            if seen.insert(identity) && !take(row) {
+                return Ok(Walked::Whole);
             }
         }
-        if last || rows.len() >= limit {
-            break;
+        if last {
+            return Ok(Walked::Whole);
         }
     }
-    bar.finish_and_clear();
-    print(&rows, output)?;
-    Ok(Exit::OK)
+    Ok(Walked::Cut)
 }
 
 fn print(rows: &[Arc<str>], output: &mut Output) -> Result<(), Failure> {
@@ -265,7 +290,8 @@ fn client(args: &AccountArgs, global: &Global, output: &mut Output) -> Result<Cl
     account.client(Arc::new(SystemClock)).exit(Exit::UNAVAILABLE)
 }
 
-fn account_from_environment(base_url: &str) -> Result<Account, Failure> {
+/// Without a configuration: key and secret are the environment's.
+pub(super) fn account_from_environment(base_url: &str) -> Result<Account, Failure> {
     let first = |names: [&str; 2]| {
         let value = names.iter().find_map(|name| process_variable(name).filter(|value| !value.is_empty()));
         value.ok_or_else(|| Failure::usage(format!("no credentials: set {} or name a configuration", names[0])))
@@ -282,20 +308,26 @@ fn account_from_config(name: Option<&str>, global: &Global, output: &mut Output)
         output.diagnostics(&diagnostics)?;
         return Err(Failure::text(Exit::CONFIG, "the configuration is invalid"));
     };
+    Ok(choose_account(name, config.sources)?.1)
+}
+
+/// The Vonage source of this name, or the only one, with its account.
+pub(super) fn choose_account(name: Option<&str>, sources: Vec<NamedSource>) -> Result<(String, Account), Failure> {
     let mut accounts: Vec<(String, Account)> =
-        config.sources.into_iter().filter_map(|source| Some((source.name, source.account?))).collect();
+        sources.into_iter().filter_map(|source| Some((source.name, source.account?))).collect();
     let names = accounts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, accounts.len()) {
         (Some(name), _) => match accounts.iter().position(|(known, _)| known == name) {
-            Some(index) => Ok(accounts.swap_remove(index).1),
+            Some(index) => Ok(accounts.swap_remove(index)),
             None => Err(Failure::text(Exit::NOT_FOUND, format!("no Vonage source `{name}`; there are: {names}"))),
         },
-        (None, 1) => Ok(accounts.swap_remove(0).1),
+        (None, 1) => Ok(accounts.swap_remove(0)),
         (None, 0) => Err(Failure::usage("the configuration has no Vonage source")),
         (None, _) => Err(Failure::usage(format!("which source? name one of {names} with --source"))),
     }
 }
 
+/// A failure of the API with its exit code.
 fn failure(error: ClientError) -> Failure {
     let exit = match &error {
         ClientError::Refused { .. } => Exit::REFUSED,

@@ -1,4 +1,7 @@
-//! `vigie explain RULE EVENT.json`: the truth tree of a rule over one event, with each operand's value.
+//! `vigie explain RULE EVENT.json`: the truth tree of a rule over one event, with each operand's value; of a stateful rule
+//! also how it stands: which earlier events count, and what is missing.
+
+mod standing;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -27,44 +30,70 @@ pub(super) struct Args {
     /// Rule files or directories, instead of those of the configuration
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// For a stateful rule: what came before the event, one JSON object a line, instead of the store of the configuration
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Which source of the configuration the event came from
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
 }
 
 pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
-    let (rules, lookup) = if args.rules.is_empty() {
-        let (config, diagnostics) = load::config(global, output)?;
-        let Some(config) = config else {
-            output.diagnostics(&diagnostics)?;
-            return Ok(Exit::CONFIG);
-        };
-        (config.rules, config.geo)
-    } else {
-        let (rules, diagnostics) = crate::config::load_rules(&args.rules);
-        if diagnostics.has_errors() {
+    let mut config = None;
+    if args.rules.is_empty() || !global.config.is_empty() {
+        let (loaded, diagnostics) = load::config(global, output)?;
+        if loaded.is_none() {
             output.diagnostics(&diagnostics)?;
             return Ok(Exit::CONFIG);
         }
-        (rules, None)
+        config = loaded;
+    }
+    let rules = match (&config, args.rules.as_slice()) {
+        (Some(config), []) => config.rules.clone(),
+        (_, paths) => match load::rules(paths, output)? {
+            Some(rules) => rules,
+            None => return Ok(Exit::CONFIG),
+        },
     };
     let event = read_event(&args.event)?;
-    let event = match lookup {
+    let event = match config.as_ref().and_then(|config| config.geo.as_ref()) {
         Some(lookup) => lookup.locate_event(event),
         None => event,
     };
-    let ids: Vec<String> = rules.iter().map(|rule| rule.id.clone()).collect();
-    let engine = Engine::new(rules);
+    let engine = Engine::new(rules.clone());
     let Some(explanation) = engine.explain(&args.rule, &event) else {
-        let hint = crate::options::suggestion(&args.rule, ids.iter().map(String::as_str));
+        let hint = crate::options::suggestion(&args.rule, rules.iter().map(|rule| rule.id.as_str()));
         return Err(Failure::text(Exit::NOT_FOUND, format!("there is no rule `{}`: {hint}", args.rule)));
     };
+    let place = config.as_ref().map(|config| standing::Place {
+        state_dir: &config.state_dir,
+        sources: config.sources.iter().map(|source| source.name.as_str()).collect(),
+    });
+    let is_stateful = rules.iter().any(|rule| rule.id == args.rule && rule.detection.is_some());
+    let state = if is_stateful { Some(standing::ask(&args, rules, &event, place, output)?) } else { None };
     match output.form() {
         Form::Human => {
-            let verdict = if explanation.holds { "fires" } else { "does not fire" };
+            let verdict = match (explanation.holds, &state) {
+                (false, _) => "does not fire",
+                (true, Some(state)) => state.verdict(),
+                (true, None) => "fires",
+            };
             output.line(&format!("{} {verdict} on event {}", args.rule, single(event.id())))?;
             tree(&explanation, 0, output)?;
+            state.iter().try_for_each(|state| state.print(&event, output))?;
         }
-        Form::Json | Form::Ndjson => output.json(&explanation)?,
+        Form::Json | Form::Ndjson => output.json(&Explained { explanation: &explanation, state: state.as_ref() })?,
     }
     Ok(Exit::OK)
+}
+
+/// The tree, and beside it how a stateful rule stands.
+#[derive(serde::Serialize)]
+struct Explained<'a> {
+    #[serde(flatten)]
+    explanation: &'a Explanation,
+    #[serde(flatten)]
+    state: Option<&'a standing::State>,
 }
 
 fn read_event(path: &PathBuf) -> Result<Event, Failure> {

@@ -1,7 +1,7 @@
 //! Loading the configuration for a verb, and what can only be said once store and rules are seen together.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vigie_engine::diagnostic::{Diagnostics, nearest};
@@ -25,6 +25,16 @@ const MAX_NAME_CHARS: usize = 80;
 pub(super) fn config(global: &Global, output: &Output) -> Result<(Option<Config>, Diagnostics), Failure> {
     let paths = config_paths(global)?;
     Ok(config::load(&paths, &surroundings(output)))
+}
+
+/// Rules from files and directories; `None` when they do not load, and that was said.
+pub(super) fn rules(paths: &[PathBuf], output: &mut Output) -> Result<Option<Vec<Rule>>, Failure> {
+    let (rules, diagnostics) = config::load_rules(paths);
+    if diagnostics.has_errors() {
+        output.diagnostics(&diagnostics)?;
+        return Ok(None);
+    }
+    Ok(Some(rules))
 }
 
 /// What drivers may use in this process.
@@ -101,12 +111,17 @@ impl Tool {
 pub(super) fn tool(global: &Global, output: &mut Output) -> Result<Tool, Failure> {
     let config = whole_config(global, output)?;
     let directory = config.state_dir.clone();
+    let store = open_beside(&directory)?;
+    Ok(Tool { config, store })
+}
+
+/// The store in a directory, beside a daemon that may be running.
+pub(super) fn open_beside(directory: &Path) -> Result<SqliteStore, Failure> {
     if !directory.join("vigie.db").exists() {
         let text = format!("there is no store in {}: `vigie run` makes one", directory.display());
         return Err(Failure::text(Exit::NOT_FOUND, text));
     }
-    let store = SqliteStore::open(&directory, &SqliteOptions::tool()).exit(Exit::STORAGE)?;
-    Ok(Tool { config, store })
+    SqliteStore::open(directory, &SqliteOptions::tool()).exit(Exit::STORAGE)
 }
 
 /// Warns about rules that name only event types which this account never showed: they may be dead without a sign

@@ -195,6 +195,46 @@ pub struct EventTypeRow {
     pub first_at: DateTime<Utc>,
 }
 
+/// Which part of history to read again: `[from, to)` in event time; an absent end is open.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HistoryWindow {
+    /// From this time on.
+    pub from: Option<DateTime<Utc>>,
+    /// Before this time.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// What the store holds of one source within a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// Source name.
+    pub source: String,
+    /// Events that can be read again.
+    pub events: u64,
+    /// Rows that are no events.
+    pub poison: u64,
+    /// Events of which retention has left the id only.
+    pub without_text: u64,
+    /// Event time of the newest one that can be read again.
+    pub last_at: Option<DateTime<Utc>>,
+}
+
+/// Some events in order of time; those of one moment stand in the order in which the source gave them.
+#[derive(Debug)]
+pub struct HistoryPage {
+    /// The events, poison left out.
+    pub events: Vec<super::StoredEvent>,
+    /// Where the next page goes on; absent at the end.
+    pub next: Option<HistoryPlace>,
+}
+
+/// Behind the last event of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryPlace {
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) event_no: i64,
+}
+
 /// What one run of retention removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Maintained {

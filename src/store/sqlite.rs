@@ -7,6 +7,7 @@ mod archive;
 mod claim;
 mod directory;
 mod fault;
+mod history;
 mod ingest;
 mod reader;
 mod recover;

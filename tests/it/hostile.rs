@@ -199,6 +199,8 @@ async fn assert_verbs_are_inert(place: &Place, api: &Api) {
         vec!["sink", "test", "\u{1b}[2Jno-such-sink"],
         vec!["explain", "hostile", "event.json"],
         vec!["explain", "\u{1b}[2J", "event.json"],
+        vec!["backtest", "--html", "report.html"],
+        vec!["backtest", "--rule", "\u{1b}[2J"],
     ]
     .iter()
     .map(|call| call.iter().map(|&word| word.to_owned()).collect())

@@ -11,6 +11,7 @@
 
 mod api;
 mod backfill;
+mod backtest;
 mod bad_input;
 mod canary;
 mod cli;

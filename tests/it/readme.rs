@@ -22,8 +22,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T0/B0/a-webhook-secret"),
     ("SMTP_PASSWORD", "a-mail-password"),
 ];
-/// Verbs that open sockets.
-const TALKING: &[&str] = &["run", "sink", "demo", "events"];
+/// Verbs that open sockets, or need a store.
+const TALKING: &[&str] = &["run", "sink", "demo", "events", "backtest"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,0 +1,151 @@
+//! How a stateful rule stands for an event: over what the daemon noted, or over a file of earlier events.
+//!
+//! The store is only read. A history counts up to the event's own time: what came later did not make it fire.
+
+use std::path::{Path, PathBuf};
+
+use chrono::TimeDelta;
+use indicatif::ProgressBar;
+use vigie_engine::event::Event;
+use vigie_engine::rule::Rule;
+use vigie_engine::state::{Evidence, Standing};
+use vigie_engine::text::{Untrusted, single_line};
+
+use super::Args;
+use crate::cli::exit::{Exit, Failure, WithExit};
+use crate::cli::history::History;
+use crate::cli::output::Output;
+use crate::cli::replay::Replay;
+use crate::cli::{load, run as run_verb};
+use crate::source::ndjson::Fields;
+use crate::store::Store;
+use crate::store::archive::HistoryWindow;
+
+/// The source's name where no configuration has one.
+const FILE_SOURCE: &str = "file";
+/// How much of a text a line shows: a summary may name many values.
+const MAX_SUMMARY_CHARS: usize = 400;
+const MAX_VALUE_CHARS: usize = 80;
+
+/// Where a configuration keeps its state.
+pub(super) struct Place<'a> {
+    pub(super) state_dir: &'a Path,
+    pub(super) sources: Vec<&'a str>,
+}
+
+/// How the rule stands, or why that cannot be said.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    /// Over what is known.
+    Standing(Standing),
+    /// There is nothing to ask.
+    NoState(String),
+}
+
+/// Asks the history that was given, else the store.
+pub(super) fn ask(
+    args: &Args,
+    rules: Vec<Rule>,
+    event: &Event,
+    place: Option<Place<'_>>,
+    output: &Output,
+) -> Result<State, Failure> {
+    let standing = |replay: &Replay, source: &str| match replay.engine().standing(&args.rule, source, event) {
+        Some(standing) => State::Standing(standing),
+        None => State::NoState("the rule has no detection".into()),
+    };
+    if let Some(path) = &args.history {
+        let source = args.source.as_deref().unwrap_or(FILE_SOURCE);
+        let mut replay = Replay::new(rules, source, None);
+        run_verb::block_on(before(&mut replay, source, path, event))??;
+        return Ok(standing(&replay, source));
+    }
+    let Some(place) = place else {
+        return Ok(State::NoState("no configuration names a store, and no --history was given".into()));
+    };
+    let source = match (args.source.as_deref(), place.sources.as_slice()) {
+        (Some(name), sources) if sources.contains(&name) || name == crate::pipeline::notice::SOURCE => name,
+        (Some(name), sources) => {
+            let hint = crate::options::suggestion(name, sources.iter().copied());
+            return Err(Failure::text(Exit::NOT_FOUND, format!("there is no source `{name}`: {hint}")));
+        }
+        (None, [only]) => only,
+        (None, sources) => {
+            return Err(Failure::usage(format!("which source? name one of {} with --source", sources.join(", "))));
+        }
+    };
+    if !place.state_dir.join("vigie.db").exists() {
+        let directory = place.state_dir.display();
+        return Ok(State::NoState(format!("there is no store in {directory}, and no --history was given")));
+    }
+    let store = load::open_beside(place.state_dir)?;
+    let loaded = run_verb::block_on(async { store.load().await })?.exit(Exit::STORAGE)?;
+    let mut replay = Replay::new(rules, source, None);
+    let unreadable = replay.restore(loaded.state).len();
+    if unreadable > 0 {
+        output.note(&format!("{unreadable} rows of state cannot be read and were left out"))?;
+    }
+    Ok(standing(&replay, source))
+}
+
+/// Runs over what came before the event, or at its time; the event itself is left out.
+async fn before(replay: &mut Replay, source: &str, path: &PathBuf, event: &Event) -> Result<(), Failure> {
+    let path = (path.as_os_str() != "-").then_some(path.as_path());
+    let to = event.created_at().checked_add_signed(TimeDelta::microseconds(1));
+    let window = HistoryWindow { from: None, to };
+    let mut history = History::of_file(source, path, Fields::default(), window, &ProgressBar::hidden()).await?;
+    for part in &mut history.parts {
+        loop {
+            let mut events = part.next(&mut history.skipped).await?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            events.retain(|earlier| earlier.id() != event.id());
+            replay.take(&events, &mut |_, _| {});
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    /// Of a rule whose condition holds.
+    pub(super) fn verdict(&self) -> &'static str {
+        match self {
+            Self::Standing(standing) if standing.holds => "fires",
+            Self::Standing(_) => "does not fire",
+            Self::NoState(_) => "may fire",
+        }
+    }
+
+    pub(super) fn print(&self, event: &Event, output: &mut Output) -> std::io::Result<()> {
+        let standing = match self {
+            Self::NoState(why) => return output.line(&format!("  no state: {}", single_line(why, MAX_SUMMARY_CHARS))),
+            Self::Standing(standing) => standing,
+        };
+        let mark = if standing.holds { "✓" } else { "✗" };
+        output.line(&format!("  {mark} state: {}", single_line(&standing.summary, MAX_SUMMARY_CHARS)))?;
+        standing.evidence.iter().try_for_each(|evidence| output.line(&format!("      {}", line(evidence, event))))
+    }
+}
+
+fn line(evidence: &Evidence, event: &Event) -> String {
+    let shown = |text: &Option<Untrusted>| {
+        text.as_ref().map_or_else(|| "-".to_owned(), |text| text.single_line(MAX_VALUE_CHARS))
+    };
+    let mut line = format!(
+        "{}  {:<24} {:<16} {:<3} {}",
+        evidence.at.format("%Y-%m-%dT%H:%M:%SZ"),
+        shown(&evidence.event_type),
+        shown(&evidence.source_ip),
+        shown(&evidence.source_country),
+        single_line(&evidence.event_id, MAX_VALUE_CHARS),
+    );
+    if let Some(note) = &evidence.note {
+        line.push_str(&format!("  {}", note.single_line(MAX_VALUE_CHARS)));
+    }
+    if evidence.event_id == event.id() {
+        line.push_str("  (this event)");
+    }
+    line
+}
