@@ -72,6 +72,29 @@ fn a_mail_is_as_the_golden_one() {
 }
 
 #[test]
+fn a_mail_about_several_events_is_as_the_golden_one() {
+    let mail = rendered(&stateful_alert(), Form::Full);
+    assert_eq!(mail.replace("\r\n", "\n"), include_str!("stateful.eml"));
+}
+
+#[test]
+fn an_exception_out_of_a_mail_means_what_it_says() {
+    for text in ["bob@sub.example.org", HOSTILE, "a  b.c\\d.e\"f.g"] {
+        let mut alert = stateful_alert();
+        make_hostile(&mut alert, text);
+        let (plain, html) = parts(&rendered(&alert, Form::Full));
+        let copied = plain.lines().find(|line| line.contains("- {when")).expect("there").trim();
+        assert!(!copied.contains("example.org") && !copied.contains("evil.example"), "a live link: {copied}");
+        let shown = html.lines().find(|line| line.contains("- {when")).expect("there");
+        let shown = shown.trim_end().trim_start_matches("<li>").trim_end_matches("</li>");
+        let shown = shown.replace("&quot;", "\"").replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">");
+        assert_eq!(shown.replace("&amp;", "&"), copied);
+        let dotted = |yaml: &str| yaml.replace("\\x2E", ".");
+        assert_eq!(dotted(copied), dotted(&alert.exception().expect("made")));
+    }
+}
+
+#[test]
 fn rendering_is_pure_and_the_plain_form_is_text_only() {
     let alert = alert_titled("x");
     assert_eq!(rendered(&alert, Form::Full), rendered(&alert, Form::Full));
@@ -102,6 +125,11 @@ fn hostile_text_is_inert_wherever_it_stands() {
         alert.events = vec![text.clone()];
         let event = serde_json::json!({"note": text, (text.as_str()): "field name"});
         alert.event = serde_json::value::RawValue::from_string(event.to_string()).expect("JSON");
+        alert.finding = stateful_alert().finding;
+        if let Some(finding) = &mut alert.finding {
+            finding.summary = Untrusted::new(text.clone());
+            finding.evidence[0].note = Some(Untrusted::new(text.clone()));
+        }
         let mail = rendered(&alert, Form::Full);
         assert!(mail.is_ascii() && mail.lines().all(|line| line.len() <= 998), "{text:?}");
 
