@@ -96,6 +96,8 @@ pub struct NamedSink {
     pub name: String,
     /// Ready to send.
     pub sink: Arc<dyn Sink>,
+    /// What it wants to hear of an alert that it got.
+    pub follow: Option<sink::update::Follow>,
 }
 
 /// What building drivers may use.
@@ -361,7 +363,11 @@ fn build_sink(
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics)?;
-    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink) })
+    named.then(|| NamedSink {
+        name: key.text.clone(),
+        sink: Arc::from(sink),
+        follow: sink::update::Follow::of(&options),
+    })
 }
 
 /// No sinks configured: stdout, in the form for people.

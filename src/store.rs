@@ -5,7 +5,8 @@
 
 pub mod archive;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
+pub mod follow;
 pub mod memory;
 pub mod sqlite;
 
@@ -86,6 +87,8 @@ pub struct IngestBatch {
     pub folds: Vec<Fold>,
     /// One row per alert and sink.
     pub deliveries: Vec<NewDelivery>,
+    /// One row per alert and sink that will be told of it again.
+    pub follow_ups: Vec<follow::NewFollowUp>,
     /// Wall time of the commit.
     pub at: Option<DateTime<Utc>>,
 }

@@ -23,6 +23,7 @@ use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
+use crate::sink::update::Follow;
 use crate::sink::{Form, RenderContext, Sink, delivery_id};
 use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
 use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
@@ -41,6 +42,8 @@ pub struct Outlet {
     pub name: String,
     /// Renders the bytes.
     pub sink: Arc<dyn Sink>,
+    /// What it wants to hear of an alert that it got.
+    pub follow: Option<Follow>,
 }
 
 /// What ingest needs.
@@ -297,9 +300,10 @@ impl Ingest {
         let mut rows: Vec<StoredEvent> = before_start.iter().chain(&events).map(stored).collect();
         rows.extend(poison);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
-        let mut deliveries = Vec::new();
+        let (mut deliveries, mut follow_ups) = (Vec::new(), Vec::new());
         for alert in &effects.alerts {
             let (muted_by, mut owed) = self.route(alert, now);
+            follow_ups.extend(super::follow::begin(alert, &owed, &self.outlets, now));
             deliveries.append(&mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
@@ -314,6 +318,7 @@ impl Ingest {
             alerts,
             folds: effects.folds.clone(),
             deliveries,
+            follow_ups,
             at: Some(now),
         };
         self.store.commit(batch).await?;

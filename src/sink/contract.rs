@@ -19,6 +19,7 @@ use vigie_engine::text::Untrusted;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 
 use super::http::{Limits, MAX_ANSWER_BYTES};
+use super::update::{Told, Update};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, Sink};
 use crate::clock::Clock;
 use crate::options;
@@ -304,6 +305,12 @@ pub(super) fn make_long(alert: &mut Alert, character: &str) {
     let Some(finding) = &mut alert.finding else { return };
     let one = finding.evidence.first().cloned();
     finding.evidence = one.into_iter().cycle().take(MAX_EVIDENCE).collect();
+}
+
+/// The first update of an alert.
+pub(super) fn update_of(alert: &Alert, told: Told) -> Update<'_> {
+    let since = alert.first_at + chrono::TimeDelta::seconds(30);
+    Update { alert, number: 1, told, more: 2, since, alert_delivery_id: "d1" }
 }
 
 /// An alert rendered and wrapped as the store would hand it over.

@@ -14,6 +14,7 @@ use vigie_engine::text::single_line;
 use super::http::answer::Answer;
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
 use super::text::{self, MAX_VALUE_CHARS, defang};
+use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -29,6 +30,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Required,
         help: "URL of the incoming webhook; it is a secret",
     },
+    UPDATES,
+    CLOSING,
     CA_FILE,
     ALLOW_PRIVATE,
 ];
@@ -126,14 +129,28 @@ impl Sink for SlackSink {
                 json!({"text": escape(&fit(&defang(&shown), MAX_TEXT_UNITS)), "mrkdwn": false})
             }
         };
-        // Markup as `\u003c`: the same JSON, and nothing that a program on the way could take for a tag.
-        let shown = payload.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-        Ok(shown.into_bytes())
+        Ok(bytes(&payload))
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let shown = defang(&update_text(update, context.delivery_id));
+        Ok(bytes(&json!({
+            "text": escape(&fit(&shown, MAX_TEXT_UNITS)),
+            "mrkdwn": false,
+            "unfurl_links": false,
+            "unfurl_media": false,
+        })))
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
     }
+}
+
+/// Markup as `\u003c`: the same JSON, and nothing that a program on the way could take for a tag.
+fn bytes(payload: &Value) -> Vec<u8> {
+    let shown = payload.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    shown.into_bytes()
 }
 
 fn full(alert: &Alert, delivery_id: &str) -> Value {
@@ -262,12 +279,16 @@ fn word(body: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::value::RawValue;
     use url::Url;
     use vigie_engine::alert::Reason;
     use vigie_engine::text::Untrusted;
 
+    use super::super::update::Told;
     use super::*;
+    use crate::clock::Clock as _;
     use crate::sink::contract::{
         self, CANARY, HOSTILE, Loopback, Reply, alert_titled, attempt, delivery, hold, make_hostile, make_long,
         stateful_alert, text_node,
@@ -380,6 +401,29 @@ mod tests {
         assert!(said.contains("&lt;!channel&gt;") && !said.contains('<') && !said.contains("://e"), "{said}");
         assert!(said.contains("hxxps[:]//evil[.]example") && said.lines().count() > 8, "{said}");
         assert!(!text.contains("<!"), "{text}");
+    }
+
+    #[test]
+    fn an_update_is_escaped_text_that_names_its_alert() {
+        let url = Url::parse("https://hooks.slack.com/services/T/B/x").expect("valid");
+        let sink = make(&url, &contract::context().0);
+        let context = RenderContext { delivery_id: "d2", now: contract::StoppedClock.now(), form: Form::Full };
+        for (title, told) in [
+            ("Number forwarded elsewhere", Told::More),
+            (HOSTILE, Told::Closing { quiet: Duration::from_secs(60) }),
+            (&"<".repeat(9_000), Told::More),
+        ] {
+            let mut alert = alert_titled(title);
+            alert.events = vec![title.into()];
+            let body = sink.render_update(&contract::update_of(&alert, told), &context).expect("renders");
+            let text = String::from_utf8(body).expect("UTF-8");
+            assert!(!text.contains(['<', '>', '\u{1b}', '\u{202e}']) && !text.contains("://"), "{text}");
+            let shown: Value = serde_json::from_str(&text).expect("JSON");
+            let said = shown["text"].as_str().expect("text");
+            let begin = if told == Told::More { "Update to HIGH: " } else { "Quiet again: HIGH: " };
+            assert!(said.starts_with(begin) && said.contains("alert    0123456789abcdef0123456789abcdef"), "{said}");
+            assert!(!said.contains("<!channel>") && length(&shown["text"]) <= 5 * MAX_TEXT_UNITS);
+        }
     }
 
     /// The text of the block that begins with this heading.

@@ -246,7 +246,9 @@ fn event_ids(alert: &Alert) -> String {
     }
 }
 
-fn minute(time: DateTime<Utc>) -> String {
+/// To the second, in UTC.
+#[must_use]
+pub fn minute(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 

@@ -3,6 +3,9 @@
 //! Clones share one content, so a simulated daemon can end and start again over it. Every call is complete when it returns
 //! and never waits, so it may be used on paused time. Nothing is ever removed from it.
 
+mod delivery;
+mod follow;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +44,7 @@ struct Content {
     /// Per sink how many dead letters.
     dead: BTreeMap<String, u64>,
     lanes: BTreeMap<String, LaneState>,
+    follow_ups: follow::Rows,
 }
 
 #[derive(Debug, Default)]
@@ -263,8 +267,9 @@ impl Content {
             }
         }
         batch.alerts.into_iter().for_each(|alert| self.add_alert(alert, at));
-        batch.folds.iter().for_each(|fold| self.fold(fold));
+        batch.folds.iter().for_each(|fold| self.fold(fold, at));
         batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at));
+        batch.follow_ups.into_iter().for_each(|new| self.follow_ups.add(new, at));
         Ok(())
     }
 
@@ -275,7 +280,8 @@ impl Content {
         }
     }
 
-    fn fold(&mut self, fold: &Fold) {
+    fn fold(&mut self, fold: &Fold, at: DateTime<Utc>) {
+        self.follow_ups.matched(&fold.alert_id, at);
         let found = self.alert_index.get(&fold.alert_id).and_then(|&at| self.alerts.get_mut(at));
         if let Some(AlertContent { new, .. }) = found {
             new.alert.count = fold.count;
@@ -456,39 +462,6 @@ impl SourceContent {
         self.created_at_us.insert(place, at);
         self.seen.insert(event.id.clone());
         self.events.push(event);
-    }
-}
-
-impl DeliveryContent {
-    fn passes(&self, filter: &DeliveryFilter) -> bool {
-        filter.status.is_none_or(|status| self.row.status == status)
-            && filter.sink.as_ref().is_none_or(|sink| self.row.sink == *sink)
-            && filter.since.is_none_or(|since| self.row.created_at >= since)
-            && (!filter.failed || self.has_failed())
-    }
-
-    fn has_failed(&self) -> bool {
-        match self.row.status {
-            DeliveryStatus::Dead => true,
-            DeliveryStatus::Pending => !self.log.is_empty(),
-            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => false,
-        }
-    }
-
-    fn died_since(&self, sink: Option<&str>, since: DateTime<Utc>) -> bool {
-        self.row.status == DeliveryStatus::Dead
-            && sink.is_none_or(|sink| self.row.sink == sink)
-            && self.row.settled_at.is_some_and(|at| at >= since)
-    }
-
-    fn shown(&self) -> DeliveryRow {
-        let is_pending = self.row.status == DeliveryStatus::Pending;
-        DeliveryRow { next_at: is_pending.then_some(self.next_at), ..self.row.clone() }
-    }
-
-    fn detail(&self) -> DeliveryDetail {
-        let body = String::from_utf8_lossy(&self.body).into_owned();
-        DeliveryDetail { row: self.shown(), body, log: self.log.clone() }
     }
 }
 

@@ -7,6 +7,7 @@ mod archive;
 mod claim;
 mod directory;
 mod fault;
+mod follow;
 mod ingest;
 mod reader;
 mod recover;

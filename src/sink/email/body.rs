@@ -11,6 +11,8 @@ use crate::sink::text::{
     severity_word, title, when,
 };
 
+use crate::sink::update::{Update, update_text};
+
 /// The mail's content.
 pub(super) struct Content {
     title: String,
@@ -70,6 +72,11 @@ impl Content {
         html.push_str("</body></html>\n");
         html
     }
+}
+
+/// What a mail about an update says.
+pub(super) fn update(update: &Update<'_>, delivery_id: &str) -> String {
+    defang(&update_text(update, delivery_id))
 }
 
 /// `[HIGH] title`: the subject. Lists of mails make links of URLs, but leave addresses and names as they are.

@@ -13,6 +13,7 @@ use vigie_engine::rule::Severity;
 use vigie_engine::state::StateChange;
 
 use super::fault::Fault;
+use super::follow;
 use super::schema::status;
 use super::stamp::Stamp;
 use crate::store::{IngestBatch, NewAlert, NewDelivery, StoredEvent, add_event_ids};
@@ -36,6 +37,7 @@ pub(super) struct Statements<'c> {
     find_event_ids: Statement<'c>,
     fold_alert: Statement<'c>,
     add_delivery: Statement<'c>,
+    follow: follow::Statements<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -76,6 +78,7 @@ impl<'c> Statements<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?6, ?6)
                  ON CONFLICT (delivery_id) DO NOTHING",
             )?,
+            follow: follow::Statements::prepare(connection)?,
         })
     }
 
@@ -102,9 +105,13 @@ impl<'c> Statements<'c> {
         }
         for fold in &batch.folds {
             self.fold(fold)?;
+            self.follow.matched(&fold.alert_id, *at)?;
         }
         for delivery in &batch.deliveries {
             self.add_delivery(delivery, *at)?;
+        }
+        for new in &batch.follow_ups {
+            self.follow.add(new, *at)?;
         }
         if let Some(cursor) = &batch.cursor {
             self.set_cursor.execute(params![source, cursor.0, Stamp(*at)])?;
@@ -174,7 +181,7 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 
-    fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>) -> Result<(), Fault> {
+    pub(super) fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>) -> Result<(), Fault> {
         let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
         if !self.find_alert.exists([alert_id])? {
             return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
@@ -238,7 +245,8 @@ pub(super) fn severity_number(severity: Severity) -> i64 {
     }
 }
 
-fn to_i64(count: u64) -> i64 {
+/// A count as a column holds it.
+pub(super) fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

@@ -1,6 +1,11 @@
 //! What a mail looks like, and what hostile text becomes in it.
 
+use std::time::Duration;
+
 use super::*;
+use crate::clock::Clock as _;
+use crate::sink::contract::{StoppedClock, update_of};
+use crate::sink::update::Told;
 
 /// Header lines without folding.
 fn headers(mail: &str) -> Vec<String> {
@@ -194,6 +199,37 @@ fn mails_of_one_key_share_a_thread_and_others_do_not() {
     fourth.key.clear();
     fourth.alert_id = "f".repeat(32);
     assert_ne!(thread(&third), thread(&fourth), "no key: each alert for itself");
+}
+
+#[test]
+fn an_update_answers_the_mail_of_its_alert() {
+    let sink = EmailSink::new(options(nowhere())).expect("valid");
+    for title in ["Number forwarded elsewhere", HOSTILE] {
+        let alert = alert_titled(title);
+        let alert_mail = rendered(&alert, Form::Full);
+        let mut update = update_of(&alert, Told::Closing { quiet: Duration::from_secs(3600) });
+        let alert_delivery_id = crate::sink::delivery_id(&alert.alert_id, "test");
+        update.alert_delivery_id = &alert_delivery_id;
+        let context = RenderContext { delivery_id: "d2", now: StoppedClock.now(), form: Form::Full };
+        let mail = sink.render_update(&update, &context).expect("renders");
+        let mail = String::from_utf8(mail).expect("ASCII");
+        assert!(mail.is_ascii() && mail.lines().all(|line| line.len() <= 998), "{mail}");
+        let message_id = header(&alert_mail, "Message-ID");
+        assert_eq!(header(&mail, "In-Reply-To"), message_id);
+        assert_eq!(header(&mail, "References"), format!("{} {message_id}", header(&alert_mail, "References")));
+        assert_eq!(header(&mail, "Message-ID"), "<d2@example.org>");
+        assert!(header(&mail, "Subject").starts_with("Quiet again: HIGH: "), "{mail}");
+        let body = unquote(mail.split_once("\r\n\r\n").expect("a body").1);
+        assert!(body.contains("no more matches for 1h") && !body.contains("://"), "{body}");
+        let names =
+            |mail: &str| headers(mail).iter().map(|line| line.split(':').next().map(str::to_owned)).collect::<Vec<_>>();
+        assert!(
+            names(&mail)
+                .iter()
+                .all(|name| names(&alert_mail).contains(name) || name.as_deref() == Some("Content-Transfer-Encoding")),
+            "{mail}"
+        );
+    }
 }
 
 #[test]
