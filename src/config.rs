@@ -15,6 +15,7 @@ use vigie_engine::rule::Rule;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
+use crate::pace::{Bucket, Pace};
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 
@@ -96,8 +97,25 @@ pub struct NamedSink {
     pub name: String,
     /// Ready to send.
     pub sink: Arc<dyn Sink>,
+    /// How fast, where its options set a limit.
+    pub pace: Option<Pace>,
     /// What it wants to hear of an alert that it got.
     pub follow: Option<sink::update::Follow>,
+}
+
+/// Sinks with the same URL reach the same destination, and a limit is the destination's: they share its bucket.
+#[derive(Default)]
+struct Buckets(BTreeMap<[u8; 32], Arc<Bucket>>);
+
+impl Buckets {
+    fn pace(&mut self, options: &options::Options) -> Option<Pace> {
+        let (rate, burst) = sink::limit(options)?;
+        let bucket = match options.destination() {
+            Some(destination) => Arc::clone(self.0.entry(destination).or_default()),
+            None => Arc::default(),
+        };
+        Some(Pace::new(rate, burst, bucket))
+    }
 }
 
 /// What building drivers may use.
@@ -141,8 +159,9 @@ pub fn load_files(
         .filter_map(|(key, node)| build_source(key, node, &expand, &surroundings.sources, diagnostics));
     let sources: Vec<NamedSource> = sources.collect();
     let mut sinks: Vec<NamedSink> = Vec::new();
+    let mut buckets = Buckets::default();
     for (key, node) in sections.named("sinks") {
-        sinks.extend(build_sink(key, node, &expand, &surroundings.sinks, diagnostics));
+        sinks.extend(build_sink(key, node, &expand, &surroundings.sinks, &mut buckets, diagnostics));
     }
     let no_sinks = sections.get("sinks").is_none();
     if no_sinks {
@@ -355,6 +374,7 @@ fn build_sink(
     node: &Node,
     expand: options::Expand<'_>,
     context: &sink::BuildContext,
+    buckets: &mut Buckets,
     diagnostics: &mut Diagnostics,
 ) -> Option<NamedSink> {
     let named = check_name(key, "sink", diagnostics);
@@ -363,11 +383,8 @@ fn build_sink(
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics)?;
-    named.then(|| NamedSink {
-        name: key.text.clone(),
-        sink: Arc::from(sink),
-        follow: sink::update::Follow::of(&options),
-    })
+    let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
+    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow })
 }
 
 /// No sinks configured: stdout, in the form for people.
@@ -375,7 +392,7 @@ fn default_sink(anchor: &Span, context: &sink::BuildContext, diagnostics: &mut D
     let key = Key { text: "stdout".into(), span: anchor.clone() };
     let empty = || Node { span: anchor.clone(), kind: Kind::Map(Vec::new()) };
     let node = Node { kind: Kind::Map(vec![(key.clone(), empty())]), ..empty() };
-    build_sink(&key, &node, &|text| Ok(text.to_owned()), context, diagnostics)
+    build_sink(&key, &node, &|text| Ok(text.to_owned()), context, &mut Buckets::default(), diagnostics)
 }
 
 /// No routes configured: everything goes everywhere.

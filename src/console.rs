@@ -31,13 +31,11 @@ const READY_WITHIN: TimeDelta = TimeDelta::minutes(20);
 pub struct Console {
     /// Serves the metrics.
     pub metrics: PrometheusHandle,
-    /// How sources stand.
+    /// How sources stand, and which sinks there are.
     pub status: Arc<Status>,
     /// Backlogs are read from it at each scrape.
     pub store: Arc<dyn Store>,
-    /// Sinks whose backlog is shown.
-    pub sinks: Vec<String>,
-    /// Wall time.
+    /// Both clocks.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -104,8 +102,8 @@ fn answer(status: StatusCode, snapshot: &Snapshot) -> Response {
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats; counts and seconds stay far below 2^53")]
 async fn metrics_page(State(console): State<Console>) -> Response {
-    let now = console.clock.now();
-    for sink in &console.sinks {
+    let now = console.clock.steady();
+    for sink in &console.status.snapshot().sinks {
         let Ok(queue) = console.store.queue(sink).await else {
             return (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read\n").into_response();
         };

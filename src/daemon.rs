@@ -68,6 +68,7 @@ impl Daemon {
     /// # Errors
     /// When the store failed for good: what was not acknowledged is asked for again at the next start.
     pub async fn run(&self, config: Config, stop: &CancellationToken) -> Result<End> {
+        self.take_over().await?;
         let loaded = self.store.load().await?;
         let Loaded { cursors, state, lanes: lane_states } = loaded;
         let mut engine = Engine::new(config.rules);
@@ -80,11 +81,13 @@ impl Daemon {
             store: self.store.clone(),
             alerts: self.alerts.clone(),
             clock: self.clock.clone(),
+            status: self.status.clone(),
             notices,
             jitter_seed: self.jitter_seed,
         };
         let lanes = self.lanes(&shared, &config.sinks, lane_states);
         let wake = Wake::default();
+        self.status.update(|snapshot| snapshot.sinks.extend(config.sinks.iter().map(|sink| sink.name.clone())));
         let outlet =
             |sink: &NamedSink| Outlet { name: sink.name.clone(), sink: sink.sink.clone(), follow: sink.follow };
         let outlets: Vec<Outlet> = config.sinks.iter().map(outlet).collect();
@@ -156,6 +159,19 @@ impl Daemon {
         }
     }
 
+    /// What an earlier process scheduled by a clock that was set back since must not wait for that clock.
+    async fn take_over(&self) -> Result<()> {
+        let now = self.clock.steady();
+        match self.store.take_over(now, deliver::later(now, deliver::MAX_WAIT)).await {
+            // It changes times only; a start on a full disk goes on without.
+            Err(StoreError::Full(cause)) => {
+                tracing::warn!(%cause, "the times of waiting deliveries were not looked at")
+            }
+            outcome => outcome?,
+        }
+        Ok(())
+    }
+
     /// A lane for each sink; a dry run has none, so that what waits from before is not sent either.
     fn lanes(&self, shared: &Lanes, sinks: &[NamedSink], states: Vec<(String, crate::store::LaneState)>) -> Vec<Lane> {
         if self.dry_run {
@@ -163,7 +179,10 @@ impl Daemon {
         }
         let states: BTreeMap<_, _> = states.into_iter().collect();
         let state = |name: &String| states.get(name).cloned().unwrap_or_default();
-        sinks.iter().map(|sink| shared.lane(&sink.name, sink.sink.clone(), state(&sink.name))).collect()
+        let lane = |sink: &crate::config::NamedSink| {
+            shared.lane(&sink.name, sink.sink.clone(), state(&sink.name)).paced(sink.pace.clone())
+        };
+        sinks.iter().map(lane).collect()
     }
 
     async fn run_sources(
@@ -234,17 +253,33 @@ fn ending_all<F: Future>(all: &CancellationToken, part: F) -> impl Future<Output
     }
 }
 
-/// Until no lane is left that could say anything.
+/// Until no lane is left that could say anything. What finds the disk full waits for space; at the end it has one more try.
 async fn pump_notices(ingest: Arc<Ingest>, mut notices: mpsc::Receiver<LaneNotice>) -> Result<()> {
-    while let Some(notice) = notices.recv().await {
-        let notice = SelfNotice { event_type: notice.kind.event_type(), about: notice.sink, text: notice.message };
-        match ingest.notify(vec![notice]).await {
+    loop {
+        let notice = tokio::select! {
+            notice = notices.recv() => Some(notice),
+            () = ingest.kept_is_due() => None,
+        };
+        let (ended, stored) = match notice {
+            Some(Some(LaneNotice { sink, kind, message })) => {
+                let notice = SelfNotice { event_type: kind.event_type(), about: sink, text: message };
+                (false, ingest.notify_or_keep(vec![notice]).await)
+            }
+            Some(None) => (true, ingest.store_kept().await),
+            None => (false, ingest.store_kept().await),
+        };
+        match stored {
             Ok(()) => {}
-            Err(StoreError::Full(cause)) => tracing::error!(%cause, "a notice about a sink could not be stored"),
+            Err(StoreError::Full(cause)) if ended => {
+                tracing::error!(%cause, count = ingest.kept(), "notices could not be stored; the log has them");
+            }
+            Err(StoreError::Full(cause)) => tracing::debug!(%cause, count = ingest.kept(), "notices wait for space"),
             Err(fatal) => return Err(fatal),
         }
+        if ended {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 async fn maintain(daemon: Daemon, retention: Duration, stop: CancellationToken) -> Result<()> {

@@ -39,6 +39,8 @@ pub const DELIVERIES: &str = "vigie_deliveries_total";
 pub const DELIVERY_LATENCY: &str = "vigie_delivery_latency_seconds";
 /// Waiting deliveries, by sink.
 pub const DELIVERY_QUEUE_DEPTH: &str = "vigie_delivery_queue_depth";
+/// Notices that could not be kept while the disk was full.
+pub const NOTICES_DROPPED: &str = "vigie_notices_dropped_total";
 /// Age of the oldest waiting delivery, by sink.
 pub const DELIVERY_OLDEST: &str = "vigie_delivery_oldest_seconds";
 /// Deliveries given up, by sink.
@@ -103,6 +105,7 @@ pub const METRICS: &[Metric] = &[
     metric(TITLE_FAILURES, Kind::Counter, "", "Alerts whose title template failed"),
     metric(ALERTS, Kind::Counter, "severity, outcome", "Alerts by severity and outcome"),
     metric(NOTICES, Kind::Counter, "kind", "Notices of the program about itself"),
+    metric(NOTICES_DROPPED, Kind::Counter, "", "Notices that could not be kept while the disk was full"),
     metric(SINK_NOTICES_DROPPED, Kind::Counter, "sink", "Notices about a sink that found their queue full"),
     metric(DELIVERIES, Kind::Counter, "sink, outcome", "Attempts by sink and outcome"),
     metric(DELIVERY_LATENCY, Kind::Histogram, "sink", "Seconds from commit to delivery"),

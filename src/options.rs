@@ -11,6 +11,7 @@ use vigie_engine::diagnostic::{Diagnostics, Span, nearest};
 use vigie_engine::time::{format_duration, parse_duration};
 use vigie_engine::yaml::Node;
 
+use crate::pace::{MAX_SENDS, Rate};
 use crate::secret::Secret;
 
 /// One option of a driver.
@@ -45,6 +46,8 @@ pub enum OptionKind {
     Every(u64, u64),
     /// A size with a unit (`10MiB`), within these bounds in bytes, both included.
     Size(u64, u64),
+    /// So many in so much time (`30/m`).
+    Rate,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// One text or a list of texts.
@@ -86,6 +89,7 @@ enum Value {
     Integer(u64),
     Flag(bool),
     Duration(Duration),
+    Rate(Rate),
     Texts(Vec<String>),
     Secrets(Vec<Secret>),
     Map(Vec<(String, Secret)>),
@@ -258,6 +262,10 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
             }
             None => refuse(format!("`{text}` is not a size"), "sizes carry units: 512B, 64KiB, 10MiB, 1GiB"),
         },
+        OptionKind::Rate => match Rate::parse(text) {
+            Some(rate) => Ok(Value::Rate(rate)),
+            None => refuse(format!("takes 1 to {MAX_SENDS} in a unit of time, not `{text}`"), RATE_HINT),
+        },
         OptionKind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         OptionKind::Choice(words) => Err((
             format!("takes one of {}, not `{text}`", words.join(", ")),
@@ -268,6 +276,8 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
         OptionKind::Map => refuse("has no text form".into(), spec.help),
     }
 }
+
+const RATE_HINT: &str = "rates carry a unit: 1/s, 30/m, 100/h, 500/d";
 
 /// The text may be a secret, so a refusal never repeats it.
 fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refusal> {
@@ -379,6 +389,29 @@ impl Options {
         }
     }
 
+    /// A `Rate`.
+    #[must_use]
+    pub fn rate(&self, name: &str) -> Option<Rate> {
+        match self.values.get(name) {
+            Some((Value::Rate(rate), _)) => Some(*rate),
+            _ => None,
+        }
+    }
+
+    /// What all the URLs among the options come to, as a digest: drivers with the same one reach the same destination.
+    /// `None` when there is no URL.
+    #[must_use]
+    pub fn destination(&self) -> Option<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        for (value, _) in self.values.values() {
+            if let Value::Url(url) = value {
+                hasher.update(&(url.as_str().len() as u64).to_le_bytes());
+                hasher.update(url.as_str().as_bytes());
+            }
+        }
+        (hasher.count() > 0).then(|| *hasher.finalize().as_bytes())
+    }
+
     /// `Texts`; empty when missing.
     #[must_use]
     pub fn texts(&self, name: &str) -> &[String] {
@@ -426,6 +459,7 @@ pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
                     json!({"type": "string", "pattern": "^(every )? *([0-9]+ *(ms|s|m|h|d|w) *)+$"})
                 }
                 OptionKind::Size(..) => json!({"type": "string", "pattern": "^[0-9]+ *([kKMG]i?)?B$"}),
+                OptionKind::Rate => json!({"type": "string", "pattern": "^ *[0-9]+ */ *[smhd] *$"}),
                 OptionKind::Choice(words) => json!({"enum": words}),
                 OptionKind::Texts | OptionKind::Secrets => one_or_more(),
                 OptionKind::Map => json!({"type": "object", "additionalProperties": {"type": "string"}}),
@@ -467,6 +501,7 @@ mod tests {
         spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
         spec("every", OptionKind::Every(1_000, 60_000), Presence::Optional),
         spec("size", OptionKind::Size(1_024, 1 << 20), Presence::Default("64KiB")),
+        spec("rate", OptionKind::Rate, Presence::Default("1/s")),
         spec("choice", OptionKind::Choice(&["text", "json"]), Presence::Default("text")),
         spec("texts", OptionKind::Texts, Presence::Optional),
         spec("secrets", OptionKind::Secrets, Presence::Optional),
@@ -498,7 +533,7 @@ mod tests {
     #[test]
     fn every_kind_of_value_is_read() {
         let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
-                    duration: 1m\nevery: every 2s\nsize: 1MiB\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
+                    duration: 1m\nevery: every 2s\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
         let (options, findings) = read_yaml(yaml);
         let options = options.expect("no mistake");
         assert!(findings.is_empty(), "{findings:?}");
@@ -509,6 +544,7 @@ mod tests {
         assert_eq!((options.flag("flag"), options.text("choice")), (false, Some("json")));
         assert_eq!(options.duration("duration"), Some(Duration::from_secs(60)));
         assert_eq!(options.duration("every"), Some(Duration::from_secs(2)));
+        assert_eq!(options.rate("rate"), Rate::parse("30/m"));
         assert_eq!(options.texts("texts"), ["a", "NO"]);
         assert_eq!(options.secrets("secrets").iter().map(Secret::expose).collect::<Vec<_>>(), ["one"]);
         assert_eq!(options.map("map")[0].0, "X-A");
@@ -520,6 +556,7 @@ mod tests {
         let options = read_yaml("text: a").0.expect("no mistake");
         assert_eq!((options.integer("integer"), options.flag("flag")), (Some(5), true));
         assert_eq!(options.duration("duration"), Some(Duration::from_secs(15)));
+        assert_eq!(options.rate("rate"), Rate::parse("1/s"));
         assert_eq!((options.integer("size"), options.text("choice")), (Some(65_536), Some("text")));
         assert!(
             options.secret("secret").is_none() && options.texts("texts").is_empty() && options.map("map").is_empty()
@@ -529,7 +566,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_with_its_place() {
         let yaml = "txt: a\nsecret: ${UNSET}\nurl: ftp://h/canary\ninteger: 11\nflag: yes\nduration: 15\nsize: 10\n\
-                    choice: jsn\ntexts: [a, \"\"]\nsecrets: ${EMPTY}\nmap: [a]\n";
+                    choice: jsn\ntexts: [a, \"\"]\nsecrets: ${EMPTY}\nmap: [a]\nrate: 1/week\n";
         let (options, findings) = read_yaml(yaml);
         assert!(options.is_none());
         let expected = [
@@ -545,6 +582,7 @@ mod tests {
             "9:8 E0403 sink `x`: `texts` is empty at item 2",
             "10:10 E0403 sink `x`: `secrets` is empty",
             "11:6 E0403 sink `x`: `map` takes a map, not a list",
+            "12:7 E0403 sink `x`: `rate` takes 1 to 1000 in a unit of time, not `1/week`",
         ];
         let mut sorted = findings.clone();
         sorted.sort_by_key(|line| line.split(':').next().and_then(|line| line.parse::<u32>().ok()));
@@ -563,6 +601,16 @@ mod tests {
         let (options, findings) = read_yaml("- a");
         assert!(options.is_none());
         assert_eq!(findings, ["1:1 E0401 sink `x` takes a map, not a list"]);
+    }
+
+    #[test]
+    fn a_destination_is_its_url_and_nothing_else() {
+        let of = |yaml: &str| read_yaml(yaml).0.expect("no mistake").destination();
+        let one = of("text: a\nurl: https://h.example/canary");
+        assert!(one.is_some());
+        assert_eq!(one, of("text: b\nurl: https://H.example:443/canary\nrate: 2/s"));
+        assert_ne!(one, of("text: a\nurl: https://h.example/other"));
+        assert_eq!(of("text: a"), None);
     }
 
     #[test]

@@ -25,7 +25,8 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::{Diagnostics, Span};
 
 use crate::clock::Clock;
-use crate::options::{OptionSpec, Options, suggestion};
+use crate::options::{OptionKind, OptionSpec, Options, Presence, suggestion};
+use crate::pace::{MAX_BURST, Rate};
 use crate::pipeline::BoxFuture;
 
 /// Every kind of sink: what `config` reads, `schema` writes and the reference lists.
@@ -46,6 +47,33 @@ pub struct SinkKind {
     pub options: &'static [OptionSpec],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
     pub build: Build,
+}
+
+/// Name of the option that limits how fast a destination is sent to. The configuration reads it for every kind that has
+/// it, and the lane keeps to it; a sink only says what its destination documents.
+pub const RATE: &str = "rate";
+/// Name of the option beside [`RATE`].
+pub const BURST: &str = "burst";
+
+/// The option [`RATE`]; its default is the limit that the destination documents.
+#[must_use]
+pub const fn rate(presence: Presence) -> OptionSpec {
+    let help = "most alerts in a unit of time; the others wait in the store; sinks with the same URL share it";
+    OptionSpec { name: RATE, kind: OptionKind::Rate, presence, help }
+}
+
+/// The option [`BURST`].
+#[must_use]
+pub const fn burst(default: &'static str) -> OptionSpec {
+    let help = "how many may go at once after a silence, before `rate` holds them back";
+    OptionSpec { name: BURST, kind: OptionKind::Integer(1, MAX_BURST), presence: Presence::Default(default), help }
+}
+
+/// The limit that a sink's options set, if they set one: rate and burst.
+#[must_use]
+pub fn limit(options: &Options) -> Option<(Rate, u32)> {
+    let burst = options.integer(BURST).and_then(|burst| u32::try_from(burst).ok()).unwrap_or(1);
+    options.rate(RATE).map(|rate| (rate, burst))
 }
 
 /// Makes a sink from its options and its name in the configuration.
@@ -116,6 +144,8 @@ pub struct AttemptReport {
     pub status: String,
     /// At most [`MAX_EXCERPT_CHARS`] of the answer, on one line, secrets redacted.
     pub excerpt: String,
+    /// The destination said, whatever became of this attempt, that for so long it takes nothing more.
+    pub spent: Option<Duration>,
 }
 
 /// What the ledger keeps of an answer.
@@ -154,7 +184,7 @@ pub struct Delivery {
     pub body: Vec<u8>,
     /// Attempts made before this one.
     pub attempts: u32,
-    /// When the row was committed.
+    /// When the row was committed, on the clock that nobody sets (`Clock::steady`).
     pub created_at: DateTime<Utc>,
 }
 

@@ -91,6 +91,8 @@ pub struct IngestBatch {
     pub follow_ups: Vec<follow::NewFollowUp>,
     /// Wall time of the commit.
     pub at: Option<DateTime<Utc>>,
+    /// From when on the deliveries are due, by the clock that their lanes wait by; `at` when missing.
+    pub due_at: Option<DateTime<Utc>>,
 }
 
 /// What a start needs.
@@ -109,7 +111,7 @@ pub struct Loaded {
 pub struct LaneState {
     /// Failures in a row; 0 is healthy.
     pub step: u32,
-    /// No attempt before this time.
+    /// No attempt before this time, by the clock that claims are made by.
     pub paused_until: Option<DateTime<Utc>>,
     /// Why, for people.
     pub reason: String,
@@ -123,7 +125,7 @@ pub enum Resolution {
         /// Taken, not proven shown.
         unconfirmed: bool,
     },
-    /// Due again at this time.
+    /// Due again at this time, by the clock that claims are made by.
     RetryAt(DateTime<Utc>),
     /// As `RetryAt`, with another body from now on (plain text after a refusal).
     Degraded(DateTime<Utc>, Vec<u8>),
@@ -183,6 +185,11 @@ pub const MAX_CLAIM: usize = 64;
 pub trait Store: crate::source::Seen {
     /// What a start needs.
     fn load(&self) -> BoxFuture<'_, Result<Loaded>>;
+
+    /// A process that starts takes over what waits: what was never tried, what nobody put off, and what lies beyond `latest`
+    /// is due at `now`. It was scheduled by a clock that has been set back since; nothing is put off for so long.
+    /// A follow-up of a time that is not yet is looked at now.
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>>;
 
     /// Ingest: all of the batch or nothing.
     fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>>;

@@ -97,13 +97,7 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
     let mut reloads = Reloads::start(&config.watched).exit(Exit::UNAVAILABLE)?;
     let console_stop = CancellationToken::new();
     if let Some(listener) = listener {
-        let console = Console {
-            metrics,
-            status: status.clone(),
-            store: store.clone(),
-            sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
-            clock: clock.clone(),
-        };
+        let console = Console { metrics, status: status.clone(), store: store.clone(), clock: clock.clone() };
         let address = listener.local_addr().exit(Exit::UNAVAILABLE)?;
         tracing::info!(%address, "console listens");
         tokio::spawn(console::serve(listener, console, console_stop.clone().cancelled_owned()));
@@ -116,7 +110,8 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
         dry_run = args.dry_run,
         "started"
     );
-    let ended = supervise(&daemon, config, &mut reloads, global, output).await;
+    let fixed = Fixed { state_dir: config.state_dir.clone(), listen: args.listen.is_none().then_some(config.listen) };
+    let ended = supervise(&daemon, config, &fixed, &mut reloads, global, output).await;
     console_stop.cancel();
     finish(&args, ended, &status, output)
 }
@@ -129,15 +124,22 @@ async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
     })
 }
 
+/// What a running process cannot change.
+struct Fixed {
+    state_dir: PathBuf,
+    /// Where the console listens, if the configuration decides that.
+    listen: Option<Option<SocketAddr>>,
+}
+
 /// Runs one configuration after another until a signal ends it.
 async fn supervise(
     daemon: &Daemon,
     mut config: Config,
+    fixed: &Fixed,
     reloads: &mut Reloads,
     global: &Global,
     output: &mut Output,
 ) -> Result<(End, Option<Exit>), StoreError> {
-    let state_dir: PathBuf = config.state_dir.clone();
     loop {
         let reads_stdin = config.sources.iter().any(|source| source.reads_stdin);
         let stop = CancellationToken::new();
@@ -159,7 +161,7 @@ async fn supervise(
                     return Ok((end, Some(exit)));
                 }
                 Trigger::Reload => {
-                    if let Some(next) = reload(daemon, &state_dir, reads_stdin, global, output) {
+                    if let Some(next) = reload(daemon, fixed, reads_stdin, global, output) {
                         break next;
                     }
                 }
@@ -174,13 +176,7 @@ async fn supervise(
 }
 
 /// The new configuration, or `None` when it does not load: then the old one stays in force.
-fn reload(
-    daemon: &Daemon,
-    state_dir: &PathBuf,
-    reads_stdin: bool,
-    global: &Global,
-    output: &mut Output,
-) -> Option<Config> {
+fn reload(daemon: &Daemon, fixed: &Fixed, reads_stdin: bool, global: &Global, output: &mut Output) -> Option<Config> {
     let paths = config_paths(global).ok()?;
     let (config, diagnostics) = config::load(&paths, &load::surroundings(output));
     if output.diagnostics(&diagnostics).is_err() {
@@ -191,7 +187,9 @@ fn reload(
         Some(_) if reads_stdin => {
             Some("a source reads stdin, which cannot be opened again; that needs a restart".to_owned())
         }
-        Some(config) if config.state_dir != *state_dir => Some("`state: dir` changed; that needs a restart".to_owned()),
+        Some(config) if config.state_dir != fixed.state_dir => {
+            Some("`state: dir` changed; that needs a restart".to_owned())
+        }
         Some(_) => None,
     };
     metrics::gauge!(crate::metrics::RELOAD_SUCCESSFUL).set(if refused.is_none() { 1.0 } else { 0.0 });
@@ -202,10 +200,20 @@ fn reload(
             None
         }
         None => {
+            if let (Some(config), Some(listen)) = (&config, fixed.listen)
+                && config.listen != listen
+            {
+                let (now, wanted) = (shown(listen), shown(config.listen));
+                tracing::warn!(now, wanted, "`server: listen` changed; that takes a restart, the rest is in force");
+            }
             tracing::info!("reloaded");
             config
         }
     }
+}
+
+fn shown(listen: Option<SocketAddr>) -> String {
+    listen.map_or("nowhere".into(), |address| address.to_string())
 }
 
 fn finish(

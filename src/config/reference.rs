@@ -74,6 +74,7 @@ fn takes(kind: OptionKind) -> String {
             format!("`every` and a duration, {least} to {most}")
         }
         OptionKind::Size(least, most) => format!("size, {} to {}", size(least), size(most)),
+        OptionKind::Rate => "sends in a unit: 1/s, 30/m, 100/h, 500/d".into(),
         OptionKind::Choice(words) => words.join(", "),
         OptionKind::Texts => "text or list of texts".into(),
         OptionKind::Secrets => "secret or list of secrets".into(),

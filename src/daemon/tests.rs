@@ -2,18 +2,21 @@
 
 use std::future::{Future, pending};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use tokio::time::{advance, timeout};
 use vigie_engine::event::Event;
 
 use super::*;
-use crate::clock::TokioClock;
+use crate::clock::{SetClock, TokioClock};
 use crate::config::{self, Surroundings};
 use crate::pipeline::BoxFuture;
 use crate::sink::{AttemptReport, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::source::{Fault, Fetched, Seen, Source, SourceError};
+use crate::store::archive::DeliveryFilter;
 use crate::store::memory::MemoryStore;
+use crate::store::{IngestBatch, LaneState, Settlement};
 
 const RULE: &str = r#"
 rules:
@@ -42,6 +45,63 @@ impl Maintain for Upkeep {
 
     fn backlogs(&self) -> BoxFuture<'_, Result<Vec<(String, Queue)>>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+/// The memory store, on a disk that is full for what the program says of itself until it is freed.
+#[derive(Clone, Default)]
+struct Disk {
+    memory: MemoryStore,
+    full: Arc<AtomicBool>,
+}
+
+impl Seen for Disk {
+    fn contains<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<bool>>> {
+        self.memory.contains(source, ids)
+    }
+
+    fn count<'a>(&'a self, source: &'a str, from: DateTime<Utc>, to: DateTime<Utc>) -> BoxFuture<'a, Result<u64>> {
+        Seen::count(&self.memory, source, from, to)
+    }
+}
+
+impl Store for Disk {
+    fn load(&self) -> BoxFuture<'_, Result<Loaded>> {
+        self.memory.load()
+    }
+
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+        self.memory.take_over(now, latest)
+    }
+
+    fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
+        if batch.source == crate::pipeline::notice::SOURCE && self.full.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(StoreError::Full("no space".into())) });
+        }
+        self.memory.commit(batch)
+    }
+
+    fn claim<'a>(
+        &'a self,
+        sink: &'a str,
+        now: DateTime<Utc>,
+        lease_until: DateTime<Utc>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Delivery>>> {
+        self.memory.claim(sink, now, lease_until, limit)
+    }
+
+    fn settle<'a>(
+        &'a self,
+        sink: &'a str,
+        settlements: Vec<Settlement>,
+        lane: Option<LaneState>,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.memory.settle(sink, settlements, lane)
+    }
+
+    fn queue<'a>(&'a self, sink: &'a str) -> BoxFuture<'a, Result<Queue>> {
+        self.memory.queue(sink)
     }
 }
 
@@ -127,7 +187,9 @@ impl Sink for Hook {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         self.sent.lock().expect("no panic").push(delivery.delivery_id.clone());
         let outcome = self.outcome.clone();
-        Box::pin(async move { AttemptReport { outcome, status: "told so".into(), excerpt: String::new() } })
+        Box::pin(
+            async move { AttemptReport { outcome, status: "told so".into(), excerpt: String::new(), spent: None } },
+        )
     }
 }
 
@@ -159,8 +221,12 @@ impl Rig {
     }
 
     fn config(&self, source: Scripted) -> Config {
+        self.config_with(source, "sinks: {hook: {stdout: {}}}\n")
+    }
+
+    fn config_with(&self, source: Scripted, sinks: &str) -> Config {
         let text = format!(
-            "sources: {{main: {{ndjson: {{path: none}}}}}}\nrules: [\"{}\"]\nsinks: {{hook: {{stdout: {{closing: true}}}}}}\n",
+            "sources: {{main: {{ndjson: {{path: none}}}}}}\nrules: [\"{}\"]\n{sinks}",
             self.directory.path().join("rules.yaml").display()
         );
         let path = self.directory.path().join("vigie.yaml");
@@ -236,13 +302,16 @@ async fn a_source_that_cannot_go_on_is_told_of() {
     assert_eq!(rig.hook.sent(), 1);
 }
 
+/// A sink that wants a closing note.
+const CLOSING: &str = "sinks: {hook: {stdout: {closing: true}}}\n";
+
 #[tokio::test(start_paused = true)]
 async fn a_quiet_alert_is_closed_once_over_restarts() {
     let mut rig = Rig::new(Outcome::Delivered, false);
     rig.daemon.once = false;
     for (hours, sent) in [(0, 1), (0, 1), (2, 2), (5, 2)] {
         let stop = CancellationToken::new();
-        let (daemon, config, ends) = (rig.daemon.clone(), rig.config(Scripted::One), stop.clone());
+        let (daemon, config, ends) = (rig.daemon.clone(), rig.config_with(Scripted::One, CLOSING), stop.clone());
         let running = tokio::spawn(async move { daemon.run(config, &ends).await });
         tokio::time::sleep(Duration::from_secs(hours * 3600 + 60)).await;
         stop.cancel();
@@ -252,4 +321,136 @@ async fn a_quiet_alert_is_closed_once_over_restarts() {
     let alert_id = rig.store.alerts().remove(0).alert.alert_id;
     let expected = [crate::sink::delivery_id(&alert_id, "hook"), crate::sink::update::update_id(&alert_id, "hook", 1)];
     assert_eq!(*rig.hook.sent.lock().expect("no panic"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_holds_nothing_up_over_a_reload() {
+    for set_by_s in [-86_400, -3600, 3600, 86_400] {
+        let mut rig = Rig::new(Outcome::Retry, false);
+        let clock = Arc::new(SetClock::starting_at("2026-03-01T00:00:01Z".parse().expect("a stamp")));
+        rig.daemon.clock = clock.clone();
+        rig.run(Scripted::One).await.expect("stored");
+        assert_eq!(rig.store.queue("hook").await.expect("stored").depth, 1);
+        clock.set_by(set_by_s);
+        advance(Duration::from_secs(60)).await;
+        rig.hook = Arc::new(Hook { outcome: Outcome::Delivered, sent: Mutex::default() });
+        rig.run(Scripted::One).await.expect("stored");
+        assert_eq!(rig.hook.sent(), 1, "set by {set_by_s} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_after_a_step_of_the_clock_is_sent_at_once_and_shows_the_time_of_day() {
+    for set_by_s in [-86_400, -3600, 3600, 86_400] {
+        let mut rig = Rig::new(Outcome::Delivered, false);
+        let clock = Arc::new(SetClock::starting_at("2026-03-01T00:00:01Z".parse().expect("a stamp")));
+        rig.daemon.clock = clock.clone();
+        clock.set_by(set_by_s);
+        rig.run(Scripted::One).await.expect("stored");
+        assert_eq!(rig.hook.sent(), 1, "set by {set_by_s} s");
+        let rows = rig.store.deliveries(&DeliveryFilter::default()).await.expect("stored");
+        assert_eq!(rows[0].created_at, clock.now(), "set by {set_by_s} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_on_a_clock_that_was_set_back_by_days_sends_what_waits() {
+    let mut rig = Rig::new(Outcome::Retry, false);
+    rig.run(Scripted::One).await.expect("stored");
+    rig.daemon.clock = Arc::new(TokioClock::starting_at("2026-02-20T00:00:00Z".parse().expect("a stamp")));
+    rig.hook = Arc::new(Hook { outcome: Outcome::Delivered, sent: Mutex::default() });
+    // The lane's own pause is cut to its longest.
+    advance(Duration::from_secs(60)).await;
+    let stop = CancellationToken::new();
+    let (daemon, config) = (Daemon { once: false, ..rig.daemon.clone() }, rig.config(Scripted::Endless));
+    let ending = stop.clone();
+    let running = tokio::spawn(async move { daemon.run(config, &ending).await });
+    tokio::time::sleep(deliver::MAX_WAIT + Duration::from_secs(1)).await;
+    assert_eq!(rig.hook.sent(), 1);
+    stop.cancel();
+    running.await.expect("no panic").expect("stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_while_the_disk_is_full_is_stored_once_when_there_is_space() {
+    for source in [Scripted::One, Scripted::Unreadable] {
+        let mut rig = Rig::new(Outcome::Dead, false);
+        let disk = Disk { memory: rig.store.clone(), ..Disk::default() };
+        disk.full.store(true, Ordering::Relaxed);
+        (rig.daemon.store, rig.daemon.once) = (Arc::new(disk.clone()), false);
+        let (daemon, config, stop) = (rig.daemon.clone(), rig.config(source), CancellationToken::new());
+        let ending = stop.clone();
+        let running = tokio::spawn(async move { daemon.run(config, &ending).await });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let said = |rule: &str| {
+            let alerts = rig.store.alerts();
+            alerts.iter().filter(|row| row.alert.rule.id == rule).map(|row| row.alert.count).collect::<Vec<_>>()
+        };
+        // What tells of a dead letter becomes one itself here, and is counted with it.
+        let (expected, count) = match source {
+            Scripted::One => ("vigie-dead-letter", 2),
+            _ => ("vigie-polling-failing", 1),
+        };
+        assert_eq!(said(expected), [0_u64; 0]);
+        disk.full.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(said(expected), [count], "{source:?}");
+        assert_eq!(rig.daemon.status.snapshot().store, None, "{source:?}: something was committed");
+        stop.cancel();
+        running.await.expect("no panic").expect("stored");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_does_not_keep_the_daemon_from_its_end() {
+    let mut rig = Rig::new(Outcome::Dead, false);
+    let disk = Disk { memory: rig.store.clone(), ..Disk::default() };
+    disk.full.store(true, Ordering::Relaxed);
+    rig.daemon.store = Arc::new(disk);
+    let began = tokio::time::Instant::now();
+    rig.run(Scripted::One).await.expect("stored");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_sink_is_told_beside_it_where_the_routes_have_another() {
+    let routes = "sinks: {hook: {stdout: {}}, spare: {stdout: {}}}\nroutes: [{to: hook}, {to: spare}]\n";
+    let rig = Rig::new(Outcome::Dead, false);
+    let config = rig.config_with(Scripted::One, routes);
+    rig.daemon.run(config, &CancellationToken::new()).await.expect("stored");
+    let rows = rig.store.deliveries(&DeliveryFilter::default()).await.expect("stored");
+    let alerts = rig.store.alerts();
+    let rule = |id: &str| alerts.iter().find(|row| row.alert.alert_id == id).map(|row| row.alert.rule.id.clone());
+    let mut told: Vec<(String, String)> =
+        rows.iter().map(|row| (rule(&row.alert_id).expect("stored"), row.sink.clone())).collect();
+    told.sort();
+    let pair = |rule: &str, sink: &str| (rule.to_owned(), sink.to_owned());
+    // The dead letter of the alert to `hook` is told to both, and the one of that to `spare` too: there it died as well.
+    assert!(told.contains(&pair("vigie-dead-letter", "hook")) && told.contains(&pair("vigie-dead-letter", "spare")));
+    assert_eq!(
+        told.iter().filter(|(rule, _)| rule == "every-event").collect::<Vec<_>>(),
+        [&pair("every-event", "hook")]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn sinks_with_one_url_share_its_limit_and_those_without_one_go_as_they_come() {
+    let hook = |path: &str| format!("{{slack: {{webhook_url: \"https://hooks.example.org/{path}\"}}}}");
+    let sinks = format!(
+        "sinks:\n  a: {}\n  b: {}\n  c: {}\n  free: {{webhook: {{url: \"https://hooks.example.org/x\"}}}}\n  \
+         slow: {{webhook: {{url: \"https://hooks.example.org/y\", rate: 2/m}}}}\n  out: {{stdout: {{}}}}\n",
+        hook("x"),
+        hook("x"),
+        hook("z")
+    );
+    let config = Rig::new(Outcome::Delivered, false).config_with(Scripted::One, &sinks);
+    let pace = |name: &str| config.sinks.iter().find(|sink| sink.name == name).expect("configured").pace.clone();
+    let (now, wait) = (tokio::time::Instant::now(), |name: &str| {
+        pace(name).map(|pace| pace.take(tokio::time::Instant::now()).ready_at)
+    });
+    assert_eq!(["a", "b", "a"].map(wait), [Some(now); 3], "a short burst");
+    assert_eq!(wait("b"), Some(now + Duration::from_secs(1)));
+    assert_eq!((wait("c"), wait("slow")), (Some(now), Some(now)));
+    assert_eq!(wait("slow"), Some(now + Duration::from_secs(30)));
+    assert!(pace("free").is_none() && pace("out").is_none());
 }

@@ -9,6 +9,7 @@ mod health;
 mod lane;
 mod notice;
 mod outbox;
+mod pacer;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE};
+pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE, later};
 pub use self::lane::Lane;
 pub use self::notice::{LaneNotice, LaneNoticeKind, MAX_WAITING_NOTICES, NoticeSender};
 
+use super::status::Status;
 use crate::clock::Clock;
 use crate::sink::Sink;
 use crate::store::{Alerts, LaneState, Queue, Result, Store};
@@ -68,8 +70,10 @@ pub struct Lanes {
     pub store: Arc<dyn Store>,
     /// Where the plain text of a refused alert comes from.
     pub alerts: Arc<dyn Alerts>,
-    /// Time of day.
+    /// Both clocks.
     pub clock: Arc<dyn Clock>,
+    /// Learns that the store takes writes.
+    pub status: Arc<Status>,
     /// For the operator.
     pub notices: NoticeSender,
     /// Seed of the jitter; each lane mixes its name in.

@@ -1,6 +1,6 @@
 //! Follow-ups: sinks that ask for it are told when an alert that they got takes up more matches, and when it goes quiet.
 //!
-//! The store says which rows are due; what is told follows from the row, the alert as it stands and the wall clock alone, so
+//! The store says which rows are due; what is told follows from the row, the alert as it stands and the time alone, so
 //! a crash at any moment repeats a look and never an update. An update is a delivery like any: the sink's lane sends it. It
 //! never looks at a destination, and a sink that the configuration no longer lets ask is followed no more.
 
@@ -21,7 +21,7 @@ use crate::sink::{Form, RenderContext};
 use crate::store::follow::{FollowMove, FollowUp, FollowUps, Look, MAX_FOLLOW_UPS, NewFollowUp, Step};
 use crate::store::{Alerts, NewDelivery, Result, StoreError};
 
-/// Longest time without a look at the store: a match may have made a row due, and the wall clock may have been set.
+/// Longest time without a look at the store: a match may have made a row due.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
 /// Shortest time between two looks.
 const MIN_SLEEP: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub struct Follower {
     pub outlets: Vec<Outlet>,
     /// When an alert is quiet.
     pub quiets: Quiets,
-    /// Wall time.
+    /// The clock that rows wait by, and the time of day.
     pub clock: Arc<dyn Clock>,
     /// Wakes the lanes when something is to be sent.
     pub wake: Wake,
@@ -109,7 +109,7 @@ impl Follower {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn look(&self) -> Result<Duration> {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let due = self.rows.due(now).await?;
         let is_full = due.rows.len() >= MAX_FOLLOW_UPS;
         let mut moves = Vec::with_capacity(due.rows.len());
@@ -123,7 +123,7 @@ impl Follower {
             return Ok(next_in.clamp(MIN_SLEEP, MAX_SLEEP));
         }
         let tells = moves.iter().any(|moved| matches!(moved.step, Step::Tell { .. }));
-        self.rows.advance(moves, now).await?;
+        self.rows.advance(moves, self.clock.now(), now).await?;
         if tells {
             self.wake.wake();
         }
@@ -149,7 +149,7 @@ impl Follower {
             since: read.told_at,
             alert_delivery_id: &crate::sink::delivery_id(&alert.alert_id, &read.sink),
         };
-        let context = RenderContext { delivery_id: &delivery_id, now, form: Form::Full };
+        let context = RenderContext { delivery_id: &delivery_id, now: self.clock.now(), form: Form::Full };
         let body = outlet.sink.render_update(&update, &context).unwrap_or_else(|error| {
             tracing::error!(sink = %read.sink, alert_id = %alert.alert_id, ?error, "an update reduced to one line");
             update.headline().into_bytes()

@@ -4,6 +4,7 @@
 //! source where they were, so the same request gives the same result.
 
 mod full;
+mod outlet;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 use vigie_engine::alert::Alert;
 use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::Event;
-use vigie_engine::route::{Route, destinations};
+use vigie_engine::route::{Route, destinations, destinations_beside};
+
+pub use outlet::Outlet;
 
 use super::deliver::Wake;
 use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
-use crate::sink::update::Follow;
-use crate::sink::{Form, RenderContext, Sink, delivery_id};
 use crate::source::{Cursor, Fault, Fetched, Poison, Source, SourceError};
 use crate::store::{IngestBatch, NewAlert, NewDelivery, Result as StoreResult, Store, StoreError, StoredEvent};
 
@@ -34,17 +35,6 @@ const UNROUTED: &str = "no route matched";
 const MAX_TITLE_CHARS: usize = 120;
 /// A finite run gives up after this many failures in a row; their pauses grow, so it takes about half a minute.
 const MAX_ONCE_FAILURES: u32 = 6;
-
-/// A sink as ingest sees it: it renders.
-#[derive(Clone)]
-pub struct Outlet {
-    /// Name in the configuration: the identity.
-    pub name: String,
-    /// Renders the bytes.
-    pub sink: Arc<dyn Sink>,
-    /// What it wants to hear of an alert that it got.
-    pub follow: Option<Follow>,
-}
 
 /// What ingest needs.
 pub struct Parts {
@@ -77,6 +67,7 @@ pub struct Ingest {
     status: Arc<Status>,
     dry_run: bool,
     episode: full::Episode,
+    kept: full::Kept,
 }
 
 /// Why a source's loop ended.
@@ -107,6 +98,7 @@ impl Ingest {
             status,
             dry_run,
             episode: full::Episode::default(),
+            kept: full::Kept::default(),
         }
     }
 
@@ -168,14 +160,15 @@ impl Ingest {
     /// # Errors
     /// When the store cannot take it.
     pub async fn notify(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
+        announce(&notices);
+        self.store_notices(notices).await
+    }
+
+    async fn store_notices(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
         if notices.is_empty() {
             return Ok(());
         }
         let now = self.clock.now();
-        for notice in &notices {
-            counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
-            tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
-        }
         let events: Vec<Event> = notices.into_iter().filter_map(|notice| notice.into_event(now)).collect();
         self.evaluate_and_commit(notice::SOURCE, Evaluation { events, settled_at: Some(now), ..Evaluation::at(now) })
             .await
@@ -218,8 +211,6 @@ impl Ingest {
             let lag_seconds = (now - newest).num_milliseconds() as f64 / 1000.0;
             gauge!(names::EVENT_LAG, "source" => name.to_owned()).set(lag_seconds);
         }
-        self.episode.end();
-        self.status.update(|snapshot| snapshot.store = None);
         self.status.update_source(name, |status| {
             status.windows_owed = fetched.windows_owed;
             status.events += event_count;
@@ -300,10 +291,11 @@ impl Ingest {
         let mut rows: Vec<StoredEvent> = before_start.iter().chain(&events).map(stored).collect();
         rows.extend(poison);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
+        let due_at = self.clock.steady();
         let (mut deliveries, mut follow_ups) = (Vec::new(), Vec::new());
         for alert in &effects.alerts {
             let (muted_by, mut owed) = self.route(alert, now);
-            follow_ups.extend(super::follow::begin(alert, &owed, &self.outlets, now));
+            follow_ups.extend(super::follow::begin(alert, &owed, &self.outlets, due_at));
             deliveries.append(&mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
@@ -320,8 +312,11 @@ impl Ingest {
             deliveries,
             follow_ups,
             at: Some(now),
+            due_at: Some(due_at),
         };
         self.store.commit(batch).await?;
+        self.episode.end();
+        self.status.stored();
         engine.apply(changes);
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
@@ -342,18 +337,29 @@ impl Ingest {
     fn route(&self, alert: &Alert, now: DateTime<Utc>) -> (Option<String>, Vec<NewDelivery>) {
         if self.dry_run {
             let (rule, title) = (&alert.rule.id, alert.title.single_line(MAX_TITLE_CHARS));
-            tracing::info!(%rule, ?title, to = ?destinations(&self.routes, alert), "dry run: would alert");
+            tracing::info!(%rule, ?title, to = ?self.destinations(alert), "dry run: would alert");
             return (Some("dry run".into()), Vec::new());
         }
-        let names = destinations(&self.routes, alert);
+        let names = self.destinations(alert);
         if names.is_empty() {
             return (Some(UNROUTED.into()), Vec::new());
         }
         let deliveries = names.iter().filter_map(|name| {
             let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
-            Some(render(outlet, alert, now))
+            Some(outlet.render(alert, now))
         });
         (None, deliveries.collect())
+    }
+
+    /// What is wrong with a sink is told beside it too, as far as the routes let it.
+    fn destinations(&self, alert: &Alert) -> Vec<&str> {
+        let Some(about) = notice::sink_of(alert) else { return destinations(&self.routes, alert) };
+        let names = destinations_beside(&self.routes, alert, &about);
+        if names.iter().all(|name| *name == about) {
+            let rule = &alert.rule.id;
+            tracing::error!(sink = %about, %rule, "no other sink is told of this; add a route that takes it elsewhere too");
+        }
+        names
     }
 
     fn count(&self, effects: &Effects) {
@@ -403,7 +409,12 @@ impl Ingest {
             let event_type = crate::source::NoticeKind::PollingFailing.event_type();
             notices.push(SelfNotice { event_type, about: name.to_owned(), text });
         }
-        match self.notify(notices).await {
+        // A source that stops is asked again until this can be stored; the others say it once and go on.
+        let told = match error.fault {
+            Fault::Stop => self.notify(notices).await,
+            Fault::RetryAfter(_) | Fault::Refused(_) => self.notify_or_keep(notices).await,
+        };
+        match told {
             Ok(()) => {}
             Err(StoreError::Full(cause)) => return Ok(Ok(self.full(name, &cause, stop).await)),
             Err(fatal) => return Err(fatal),
@@ -414,6 +425,13 @@ impl Ingest {
             Fault::Refused(wait) => Ok(wait),
             Fault::Stop => Err(SourceEnd::Stopped(error.message)),
         })
+    }
+}
+
+fn announce(notices: &[SelfNotice]) {
+    for notice in notices {
+        counter!(names::NOTICES, "kind" => notice.event_type).increment(1);
+        tracing::warn!(kind = notice.event_type, about = %notice.about, text = ?notice.text, "notice");
     }
 }
 
@@ -467,19 +485,4 @@ struct Absorbed {
     finished: bool,
     caught_up: bool,
     at_fault: Option<String>,
-}
-
-/// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.
-fn render(outlet: &Outlet, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
-    let delivery_id = delivery_id(&alert.alert_id, &outlet.name);
-    let form = |form| outlet.sink.render(alert, &RenderContext { delivery_id: &delivery_id, now, form });
-    let body = form(Form::Full).or_else(|error| {
-        tracing::warn!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "rendered as plain text instead");
-        form(Form::Plain)
-    });
-    let body = body.unwrap_or_else(|error| {
-        tracing::error!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "reduced to its identity");
-        format!("[{}] {} (alert {})", alert.rule.severity.as_str(), alert.rule.id, alert.alert_id).into_bytes()
-    });
-    NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: outlet.name.clone(), body }
 }

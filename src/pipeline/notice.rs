@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Deserialize;
 use serde_json::json;
+use vigie_engine::alert::Alert;
 use vigie_engine::event::Event;
+
+use super::deliver::LaneNoticeKind;
 
 /// Name of the built-in source.
 pub const SOURCE: &str = "vigie";
@@ -27,6 +31,21 @@ pub struct SelfNotice {
     pub about: String,
     /// One sentence, without secrets.
     pub text: String,
+}
+
+/// The sink that an alert is about, if it is one of those that a lane told of.
+#[must_use]
+pub fn sink_of(alert: &Alert) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        event_type: String,
+        about: String,
+    }
+    if alert.source != SOURCE {
+        return None;
+    }
+    let said: Said = serde_json::from_str(alert.event.get()).ok()?;
+    LaneNoticeKind::ALL.iter().any(|kind| kind.event_type() == said.event_type).then_some(said.about)
 }
 
 /// Numbers notices within this process, so that two of one microsecond differ.

@@ -1,6 +1,6 @@
 //! How sources and the store stand right now, for health checks and progress. It decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -30,6 +30,9 @@ pub struct SourceStatus {
 pub struct Snapshot {
     /// By name.
     pub sources: BTreeMap<String, SourceStatus>,
+    /// Sinks that this process has had, configured still or no more: their backlogs are in the store.
+    #[serde(skip)]
+    pub sinks: BTreeSet<String>,
     /// Why ingest stands still, if it does.
     pub store: Option<String>,
     /// Alerts since the start of the process.
@@ -46,6 +49,11 @@ impl Status {
     /// Changes it.
     pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Something was committed: the store has space.
+    pub fn stored(&self) {
+        self.update(|snapshot| snapshot.store = None);
     }
 
     /// Changes what is known of one source.

@@ -38,6 +38,10 @@ impl Clock for StoppedClock {
     fn now(&self) -> DateTime<Utc> {
         Utc.with_ymd_and_hms(2026, 3, 4, 5, 6, 7).single().expect("a valid time")
     }
+
+    fn steady(&self) -> DateTime<Utc> {
+        self.now()
+    }
 }
 
 /// What the server does after it read a request.
@@ -394,8 +398,39 @@ pub(super) async fn hold(make: &dyn Fn(Url, &BuildContext) -> Box<dyn Sink>, yes
         assert_eq!(report.outcome, expected, "case {index}: {report:?}");
         assert_eq!(server.received().len(), 1, "case {index}: one request an attempt");
     }
+    limits(make, yes).await;
     stall_and_flood(make).await;
     redirects(make).await;
+}
+
+/// What a destination says of its limits, in headers and in a body.
+async fn limits(make: &dyn Fn(Url, &BuildContext) -> Box<dyn Sink>, yes: &[u8]) {
+    let wait = |ms| Outcome::Wait(Some(Duration::from_millis(ms)));
+    let told = |status, headers: &[(&'static str, &str)], body: &[u8]| {
+        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Reply::Http(status, headers, body.to_vec())
+    };
+    let spent = [("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset-After", "90")];
+    let (limited, minute) = ("429 Too Many Requests", Some(Duration::from_secs(90)));
+    let cases = [
+        (told(limited, &[("x-ms-retry-after-ms", "2500")], b""), wait(2500), None),
+        (told(limited, &[], br#"{"retry_after": 64.57, "global": false}"#), wait(64_570), None),
+        (told(limited, &[], br#"{"ok": false, "parameters": {"retry_after": 35}}"#), wait(35_000), None),
+        (told(limited, &spent, b""), wait(90_000), None),
+        (told(limited, &[("Retry-After", "5"), spent[0], spent[1]], b""), wait(5000), None),
+        (told("200 OK", &spent, yes), Outcome::Delivered, minute),
+        (told("200 OK", &[("RateLimit", "\"a\";r=0;t=90")], yes), Outcome::Delivered, minute),
+        (told("200 OK", &[("X-RateLimit-Remaining", "1"), spent[1]], yes), Outcome::Delivered, None),
+        (told("202 Accepted", &[("Retry-After", "60")], yes), Outcome::Accepted, None),
+        (told("403 Forbidden", &spent, b""), Outcome::Misconfigured, minute),
+        (told("503 Busy", &spent, b""), Outcome::Retry, minute),
+    ];
+    let (context, _) = context();
+    for (index, (reply, expected, spent)) in cases.into_iter().enumerate() {
+        let server = Loopback::start(reply).await;
+        let report = attempt(&*make(server.url(&format!("/hooks/{CANARY}")), &context)).await;
+        assert_eq!((&report.outcome, report.spent), (&expected, spent), "case {index}: {report:?}");
+    }
 }
 
 async fn stall_and_flood(make: &dyn Fn(Url, &BuildContext) -> Box<dyn Sink>) {

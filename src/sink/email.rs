@@ -72,6 +72,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     UPDATES,
     CLOSING,
+    // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
+    super::rate(Presence::Default("20/m")),
+    super::burst("10"),
     CA_FILE,
     ALLOW_PRIVATE,
 ];
@@ -256,6 +259,7 @@ impl EmailSink {
                 outcome: failure.outcome,
                 status: failure.status,
                 excerpt: self.redactor.excerpt(failure.cause.as_bytes()),
+                spent: None,
             },
         }
     }
@@ -283,7 +287,7 @@ impl EmailSink {
         let excerpt = reply.into_iter().chain(fates).collect::<Vec<_>>().join("; ");
         let excerpt = self.redactor.excerpt(excerpt.as_bytes());
         self.remember(known, matches!(outcome, Outcome::Later(_) | Outcome::Wait(_)));
-        AttemptReport { outcome, status, excerpt }
+        AttemptReport { outcome, status, excerpt, spent: None }
     }
 
     fn partial(&self, delivery_id: &str) -> Partial {

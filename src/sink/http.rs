@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod guard;
+pub mod hint;
 pub mod redact;
 mod resolve;
 mod tls;
@@ -167,7 +168,8 @@ impl Endpoint {
     #[must_use]
     pub fn report(&self, answer: &Answer, outcome: Outcome) -> AttemptReport {
         let status = format!("HTTP {}", answer.status.as_u16());
-        AttemptReport { outcome, status, excerpt: self.redactor.excerpt(&answer.body) }
+        let spent = answer.spent().filter(|_| !matches!(outcome, Outcome::Wait(Some(_))));
+        AttemptReport { outcome, status, excerpt: self.redactor.excerpt(&answer.body), spent }
     }
 
     /// Where it posts to, host only.
@@ -197,7 +199,8 @@ impl Endpoint {
     }
 
     fn failure(&self, outcome: Outcome, status: &str, cause: &dyn fmt::Display) -> AttemptReport {
-        AttemptReport { outcome, status: status.into(), excerpt: self.redactor.excerpt(cause.to_string().as_bytes()) }
+        let excerpt = self.redactor.excerpt(cause.to_string().as_bytes());
+        AttemptReport { outcome, status: status.into(), excerpt, spent: None }
     }
 }
 

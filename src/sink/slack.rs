@@ -32,6 +32,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     UPDATES,
     CLOSING,
+    // Slack's page on rate limits: one message a second for each webhook, short bursts are let through.
+    super::rate(Presence::Default("1/s")),
+    super::burst("3"),
     CA_FILE,
     ALLOW_PRIVATE,
 ];
@@ -255,9 +258,7 @@ fn outcome(answer: &Answer) -> Outcome {
         (200, _) if is_ok => Outcome::Delivered,
         (200 | 400..=499, Some(word)) if WORDS_MISCONFIGURED.contains(&word.as_str()) => Outcome::Misconfigured,
         (200, Some(word)) if WORDS_DEGRADE.contains(&word.as_str()) => Outcome::Degrade,
-        (200, Some(word)) if WORDS_WAIT.contains(&word.as_str()) => {
-            Outcome::Wait(super::http::answer::retry_after(&answer.headers, answer.received_at))
-        }
+        (200, Some(word)) if WORDS_WAIT.contains(&word.as_str()) => Outcome::Wait(answer.pause()),
         // Not Slack's assent: a proxy's page, a cut answer, a word that we do not know.
         (200, _) => Outcome::Retry,
         (410, _) => Outcome::Misconfigured,

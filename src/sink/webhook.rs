@@ -63,6 +63,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     UPDATES,
     CLOSING,
+    super::rate(Presence::Optional),
+    super::burst("1"),
     CA_FILE,
     ALLOW_PRIVATE,
 ];
@@ -167,7 +169,7 @@ impl WebhookSink {
             Ok(headers) => headers,
             Err(error) => {
                 let status = "delivery id is no header value".into();
-                return AttemptReport { outcome: Outcome::Dead, status, excerpt: error.to_string() };
+                return AttemptReport { outcome: Outcome::Dead, status, excerpt: error.to_string(), spent: None };
             }
         };
         match self.endpoint.send(self.method.clone(), headers, Bytes::copy_from_slice(&delivery.body)).await {

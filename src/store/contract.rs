@@ -67,7 +67,7 @@ macro_rules! suite {
             claims_prefer_the_least_tried_then_the_oldest, claims_take_at_most_64, claims_are_per_sink, settle_ends_a_delivery,
             retry_waits_for_its_time, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
-            lanes_survive, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
+            lanes_survive, what_waits_is_taken_over, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
             follow_ups_are_all_or_nothing, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
         );
     };
@@ -630,9 +630,9 @@ pub(super) async fn what_is_told_is_one_step_from_what_was_read(store: &impl Sub
     commit(store, followed("a", 10, Some(20), Some(30))).await;
     let read = due(store, 30).await.rows.remove(0);
     let first = tell(&read, 1, false, Some(50));
-    store.advance(vec![first.clone()], at(40)).await.expect("stored");
+    store.advance(vec![first.clone()], at(40), at(40)).await.expect("stored");
     // The same step again, as after a crash that hid its answer: it was taken already.
-    store.advance(vec![first], at(41)).await.expect("stored");
+    store.advance(vec![first], at(41), at(41)).await.expect("stored");
     let rows = claim_all(store, "chat", 45).await;
     let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
     assert_eq!(bodies, [&b"a for chat"[..], b"update 1"]);
@@ -645,27 +645,39 @@ pub(super) async fn what_is_told_is_one_step_from_what_was_read(store: &impl Sub
     let wait = Look { not_before: None, due_at: Some(at(900)) };
     for step in [tell(&read, 1, true, None).step, Step::Wait(wait), Step::End] {
         let stale = FollowMove { read: read.clone(), count: Some(1), step };
-        store.advance(vec![stale], at(61)).await.expect("stored");
+        store.advance(vec![stale], at(61), at(61)).await.expect("stored");
         let known_count = FollowMove { read: read.clone(), count: Some(3), step: tell(&read, 3, true, None).step };
-        store.advance(vec![known_count], at(61)).await.expect("stored");
+        store.advance(vec![known_count], at(61), at(61)).await.expect("stored");
         let again = due(store, 61).await.rows.remove(0);
         assert_eq!((again.number, again.told_count, again.changed_at), (1, 1, at(60)));
     }
     let read = due(store, 61).await.rows.remove(0);
-    store.advance(vec![tell(&read, 3, true, None)], at(62)).await.expect("stored");
+    store.advance(vec![tell(&read, 3, true, None)], at(62), at(62)).await.expect("stored");
     assert_eq!(due(store, 9_999).await, Due::default());
     assert_eq!(queue(store, "chat").await.depth, 3);
     commit(store, folded("a", 4, 70)).await;
     let read = due(store, 70).await.rows.remove(0);
     assert_eq!((read.number, read.told_count, read.told_at, read.closed), (2, 3, at(62), true));
     let moved = |step: Step| FollowMove { read: read.clone(), count: Some(4), step };
-    store.advance(vec![moved(Step::Wait(wait))], at(71)).await.expect("stored");
+    store.advance(vec![moved(Step::Wait(wait))], at(71), at(71)).await.expect("stored");
     assert_eq!(due(store, 899).await, Due { rows: Vec::new(), next_at: Some(at(900)) });
-    store.advance(vec![moved(Step::End)], at(72)).await.expect("stored");
+    store.advance(vec![moved(Step::End)], at(72), at(72)).await.expect("stored");
     commit(store, folded("a", 5, 80)).await;
     assert_eq!(due(store, 9_999).await, Due::default(), "followed no more");
     let shown = store.alert_of("a").await.expect("stored");
     assert_eq!((shown.deliveries.len(), shown.row.alert.count), (3, 5));
+
+    // The clock was set back to 500 since: a row that was moved ahead of it is looked at, and one that was not keeps its time.
+    commit(store, followed("past", 400, Some(700), Some(800))).await;
+    commit(store, followed("ahead", 5_000, Some(6_000), Some(7_000))).await;
+    store.take_over(at(500), at(9_999)).await.expect("taken over");
+    let taken = due(store, 500).await;
+    assert_eq!((taken.rows.len(), taken.next_at), (1, Some(at(500))));
+    assert_eq!(
+        (taken.rows[0].alert_id.as_str(), taken.rows[0].told_at, taken.rows[0].changed_at),
+        ("ahead", at(500), at(500))
+    );
+    assert_eq!(due_names(store, 799).await, ["ahead"]);
 }
 
 pub(super) async fn follow_ups_are_all_or_nothing(store: &impl Subject) {
@@ -679,6 +691,30 @@ pub(super) async fn follow_ups_are_all_or_nothing(store: &impl Subject) {
     again.events = Vec::new();
     commit(store, again).await;
     assert_eq!(due(store, 19).await, Due { rows: Vec::new(), next_at: Some(at(20)) });
+}
+
+pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {
+    for name in ["soon", "far", "leased", "dead"] {
+        commit(store, batch(name, 1000, &["chat"])).await;
+    }
+    let claimed = claim_all(store, "chat", 1000).await;
+    let of = |name: &str| claimed.iter().find(|delivery| delivery.alert_id == name).expect("claimed");
+    settle(store, of("soon"), Resolution::RetryAt(at(1600)), 1001).await;
+    settle(store, of("far"), Resolution::RetryAt(at(90_000)), 1001).await;
+    settle(store, of("dead"), Resolution::Dead, 1001).await;
+    commit(store, batch("fresh", 1200, &["chat"])).await;
+    commit(store, batch("given back", 1200, &["chat"])).await;
+    // The clock is set back to 500: what was committed at 1200 lies ahead.
+    store.take_over(at(500), at(500 + 21_600)).await.expect("taken over");
+    let mut due: Vec<Delivery> = claim_all(store, "chat", 500).await;
+    due.sort_by(|left, right| left.alert_id.cmp(&right.alert_id));
+    assert_eq!(due.iter().map(|row| row.alert_id.as_str()).collect::<Vec<_>>(), ["far", "fresh", "given back"]);
+    assert!(due.iter().all(|row| row.created_at == at(500)), "as young as the clock lets it be: {due:?}");
+    // A row that is put off within reason and one that is being sent keep their times.
+    assert_eq!(claim_all(store, "chat", 1060).await.iter().filter(|row| row.alert_id == "leased").count(), 1);
+    assert!(claim_all(store, "chat", 1599).await.iter().all(|row| row.alert_id != "soon"));
+    assert!(claim_all(store, "chat", 1600).await.iter().any(|row| row.alert_id == "soon"));
+    assert_eq!(queue(store, "chat").await.dead, 1);
 }
 
 pub(super) async fn queues_tell_what_is_owed(store: &impl Subject) {

@@ -2,7 +2,8 @@
 //!
 //! A row per alert and sink, made in the commit that makes the delivery, so that a sink without the alert is never told of
 //! it again. A match that folds into the alert moves the row's time in its own commit. What is said next and where the row
-//! stands then are one transaction: a crash before it repeats the look, a crash after it repeats nothing.
+//! stands then are one transaction: a crash before it repeats the look, a crash after it repeats nothing. All times are by
+//! the clock that nobody sets.
 
 use chrono::{DateTime, Utc};
 
@@ -97,8 +98,9 @@ pub trait FollowUps: Send + Sync {
     /// Rows due at `now`, at most [`MAX_FOLLOW_UPS`].
     fn due(&self, now: DateTime<Utc>) -> BoxFuture<'_, Result<Due>>;
 
-    /// Moves rows and stores what is said, all in one transaction at `at`.
-    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>) -> BoxFuture<'_, Result<()>>;
+    /// Moves rows and stores what is said, all in one transaction: `at` is the time of day, `due_at` the clock that rows and
+    /// deliveries wait by.
+    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>, due_at: DateTime<Utc>) -> BoxFuture<'_, Result<()>>;
 }
 
 impl Look {

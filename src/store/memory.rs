@@ -14,6 +14,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::engine::Fold;
 use vigie_engine::state::StateKey;
 
+use self::delivery::DeliveryContent;
 use super::archive::{
     AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried, list_limit,
 };
@@ -67,15 +68,6 @@ struct StateContent {
 struct AlertContent {
     new: NewAlert,
     created_at: DateTime<Utc>,
-}
-
-#[derive(Debug)]
-struct DeliveryContent {
-    row: DeliveryRow,
-    body: Vec<u8>,
-    owed_since: DateTime<Utc>,
-    next_at: DateTime<Utc>,
-    log: Vec<AttemptRow>,
 }
 
 impl MemoryStore {
@@ -186,6 +178,11 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(Ok(loaded)))
     }
 
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+        self.content().take_over(now, latest);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
         let outcome = self.content().commit(batch);
         Box::pin(std::future::ready(outcome))
@@ -267,9 +264,10 @@ impl Content {
             }
         }
         batch.alerts.into_iter().for_each(|alert| self.add_alert(alert, at));
-        batch.folds.iter().for_each(|fold| self.fold(fold, at));
-        batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at));
-        batch.follow_ups.into_iter().for_each(|new| self.follow_ups.add(new, at));
+        let due_at = batch.due_at.unwrap_or(at);
+        batch.folds.iter().for_each(|fold| self.fold(fold, due_at));
+        batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at, due_at));
+        batch.follow_ups.into_iter().for_each(|new| self.follow_ups.add(new, due_at));
         Ok(())
     }
 
@@ -291,7 +289,7 @@ impl Content {
         }
     }
 
-    fn add_delivery(&mut self, new: NewDelivery, at: DateTime<Utc>) {
+    fn add_delivery(&mut self, new: NewDelivery, at: DateTime<Utc>, due_at: DateTime<Utc>) {
         if self.delivery_index.contains_key(&new.delivery_id) {
             return;
         }
@@ -306,10 +304,16 @@ impl Content {
             attempts: 0,
             degraded: false,
             created_at: at,
-            next_at: Some(at),
+            next_at: Some(due_at),
             settled_at: None,
         };
-        self.deliveries.push(DeliveryContent { row, body: new.body, owed_since: at, next_at: at, log: Vec::new() });
+        let (body, log) = (new.body, Vec::new());
+        self.deliveries.push(DeliveryContent { row, body, owed_since: due_at, next_at: due_at, log });
+    }
+
+    fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
+        self.deliveries.iter_mut().for_each(|delivery| delivery.take_over(now, latest));
+        self.follow_ups.take_over(now);
     }
 
     fn claim(&mut self, sink: &str, now: DateTime<Utc>, lease_until: DateTime<Utc>, limit: usize) -> Vec<Delivery> {
@@ -421,13 +425,13 @@ impl Content {
         let Some(delivery) = self.deliveries.get_mut(place) else { return Retried::Unknown };
         match delivery.row.status {
             DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => return Retried::AlreadyDelivered,
-            DeliveryStatus::Pending => delivery.next_at = now,
+            DeliveryStatus::Pending => delivery.next_at = now.min(delivery.owed_since),
             DeliveryStatus::Dead => {
                 delivery.row.status = DeliveryStatus::Pending;
                 *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
                 delivery.row.attempts = 0;
                 delivery.row.settled_at = None;
-                delivery.next_at = now;
+                delivery.next_at = now.min(delivery.owed_since);
                 delivery.owed_since = now;
                 self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));
             }

@@ -347,6 +347,14 @@ impl Store for SqliteStore {
         Box::pin(self.reader.ask(|session| session.load()))
     }
 
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+        let work = move |session: &mut writer::WriteSession<'_>| {
+            claim::take_over(session.connection, now, latest)?;
+            follow::take_over(session.connection, now)
+        };
+        Box::pin(self.writer.submit(Need::Space, work))
+    }
+
     fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let prepared = ingest::Prepared::new(batch).map_err(Fault::into_store_error)?;

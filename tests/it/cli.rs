@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::process::ChildStderr;
 
 use crate::api::{Api, KEY, SECRET};
-use crate::program::{PATIENCE, Place, Running, text};
+use crate::program::{PATIENCE, Place, Running, closed_port, text, until};
 use crate::receiver::{Answer, Receiver};
 
 const RULES: &str = r#"
@@ -513,6 +513,32 @@ async fn a_changed_configuration_takes_effect_and_a_broken_one_does_not() {
         received.iter().any(|request| request.json()["rule"]["id"] == "number-released")
     };
     assert!(scene.receiver.wait(PATIENCE, released).await, "the new rule fires");
+    assert_eq!(daemon.running.end("TERM").await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_shows_the_sinks_of_now_and_says_what_takes_a_restart() {
+    let (scene, port) = (Scene::new().await, closed_port());
+    let config = std::fs::read_to_string(scene.place.file("vigie.yaml")).expect("the configuration");
+    let listening = |config: &str, port: u16| format!("{config}server: {{listen: '127.0.0.1:{port}'}}\n");
+    scene.place.write("vigie.yaml", &listening(&config, port));
+    let mut daemon = scene.start(&["run", "-c", "vigie.yaml"]);
+    assert_eq!(daemon.port().await, port);
+    daemon.says(&["started"]).await;
+    scene.api.happen("APP_CREATE");
+    assert!(scene.receiver.wait(PATIENCE, |received| received.len() == 1).await, "it runs");
+    let depth = async |sink: &str| {
+        let (_, metrics) = get(port, "/metrics", "localhost").await;
+        metrics.contains(&format!("vigie_delivery_queue_depth{{sink=\"{sink}\"}}"))
+    };
+    assert!(depth("soc").await && !depth("spare").await);
+
+    let spare = format!("{config}  spare: {{webhook: {{url: '{}'}}}}\n", scene.receiver.url);
+    scene.place.write("vigie.yaml", &listening(&spare, closed_port()));
+    daemon.says(&["WARN", "`server: listen` changed", "takes a restart"]).await;
+    daemon.says(&["reloaded"]).await;
+    until("the new sink is shown", async || depth("spare").await).await;
+    assert!(depth("soc").await);
     assert_eq!(daemon.running.end("TERM").await.code(), Some(0));
 }
 

@@ -47,6 +47,18 @@ struct Facets<'a> {
 /// The sinks that an alert goes to: in the order of the routes, each once.
 #[must_use]
 pub fn destinations<'r>(routes: &'r [Route], alert: &Alert) -> Vec<&'r str> {
+    until_told(routes, alert, |_| true)
+}
+
+/// As [`destinations`], for an alert about one of the sinks: while only that sink is found, later routes that match see the
+/// alert too, as if every one said `continue`.
+#[must_use]
+pub fn destinations_beside<'r>(routes: &'r [Route], alert: &Alert, about: &str) -> Vec<&'r str> {
+    until_told(routes, alert, |sinks| sinks.iter().any(|sink| *sink != about))
+}
+
+/// The first route that takes the alert ends the search, if those who are told by then are `enough`.
+fn until_told<'r>(routes: &'r [Route], alert: &Alert, enough: impl Fn(&[&str]) -> bool) -> Vec<&'r str> {
     // An event that fills its size limit does not fit with the rest around it; then routes see the alert without it.
     let whole = view(alert, true);
     let is_whole = whole.is_some();
@@ -67,7 +79,7 @@ pub fn destinations<'r>(routes: &'r [Route], alert: &Alert) -> Vec<&'r str> {
                 sinks.push(sink);
             }
         }
-        if is_sure && !route.continue_ {
+        if is_sure && !route.continue_ && enough(&sinks) {
             break;
         }
     }

@@ -80,5 +80,5 @@ fn ended_badly(error: &JoinError) -> AttemptReport {
 }
 
 fn failed(status: &str) -> AttemptReport {
-    AttemptReport { outcome: Outcome::Retry, status: status.to_owned(), excerpt: String::new() }
+    AttemptReport { outcome: Outcome::Retry, status: status.to_owned(), excerpt: String::new(), spent: None }
 }

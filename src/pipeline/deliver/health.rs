@@ -24,10 +24,14 @@ pub const MISCONFIGURED_PROBE: Duration = Duration::from_secs(300);
 /// After this long without a delivery the operator is told.
 pub const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
 
-/// Now, by both clocks: the monotonic one paces this process, the wall clock is what the store keeps.
+/// Now, by every clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
+    /// What the lane waits by.
     pub(super) instant: Instant,
+    /// The same as a time, which the store can keep: when rows are due, leases and pauses end.
+    pub(super) steady: DateTime<Utc>,
+    /// The time of day: for the ledger.
     pub(super) wall: DateTime<Utc>,
 }
 
@@ -67,11 +71,11 @@ impl Health {
             RetryProfile::Machine => MACHINE,
             RetryProfile::Person => PERSON,
         };
-        let rest = state.paused_until.map(|until| (until - now.wall).to_std().unwrap_or_default());
+        let rest = state.paused_until.map(|until| (until - now.steady).to_std().unwrap_or_default());
         Self {
             ladder,
             jitter: SmallRng::seed_from_u64(jitter_seed),
-            // A wall clock that was set back in between must not stretch the pause.
+            // A clock that was set back before this start must not stretch the pause.
             paused_until: rest.map(|rest| now.instant + rest.min(MAX_WAIT)),
             failing_since: (state.step > 0).then_some(now.instant),
             state,
@@ -103,13 +107,15 @@ impl Health {
     /// What follows from an attempt. The lane's own change shows in `state` and `epoch`.
     pub(super) fn judge(&mut self, attempt: &Attempt<'_>, now: Now) -> Next {
         match attempt.report.outcome {
-            Outcome::Delivered => self.answered(attempt, Next::Settle(Resolution::Delivered { unconfirmed: false })),
-            Outcome::Accepted => self.answered(attempt, Next::Settle(Resolution::Delivered { unconfirmed: true })),
-            Outcome::Dead => self.answered(attempt, Next::Settle(Resolution::Dead)),
-            Outcome::Degrade => self.answered(attempt, Next::Plain),
+            Outcome::Delivered => {
+                self.answered(attempt, now, Next::Settle(Resolution::Delivered { unconfirmed: false }))
+            }
+            Outcome::Accepted => self.answered(attempt, now, Next::Settle(Resolution::Delivered { unconfirmed: true })),
+            Outcome::Dead => self.answered(attempt, now, Next::Settle(Resolution::Dead)),
+            Outcome::Degrade => self.answered(attempt, now, Next::Plain),
             Outcome::Later(delay) => {
                 let resolution = self.again_in(attempt.delivery, delay.clamp(MIN_WAIT, MAX_WAIT), now);
-                self.answered(attempt, Next::Settle(resolution))
+                self.answered(attempt, now, Next::Settle(resolution))
             }
             Outcome::Retry | Outcome::Wait(None) => {
                 self.failed(attempt, None, now);
@@ -124,7 +130,7 @@ impl Health {
             Outcome::Misconfigured => {
                 self.failed(attempt, Some(MISCONFIGURED_PROBE), now);
                 // Never given up by age: it is our fault, and the backlog is what the operator wants when it is mended.
-                Next::Settle(Resolution::RetryAt(later(now.wall, self.rest(now))))
+                Next::Settle(Resolution::RetryAt(later(now.steady, self.rest(now))))
             }
         }
     }
@@ -147,13 +153,21 @@ impl Health {
         kind
     }
 
-    fn answered(&mut self, attempt: &Attempt<'_>, next: Next) -> Next {
+    /// The destination said that it takes nothing more for this long. That is no failure: no step, and no probe after it.
+    pub(super) fn hold(&mut self, pause: Duration, reason: &str, now: Now) {
+        self.pause(pause.min(MAX_WAIT), reason, now);
+    }
+
+    fn answered(&mut self, attempt: &Attempt<'_>, now: Now, next: Next) -> Next {
         // One that began before the pause says nothing about the pause: a Retry-After stands in full.
         if self.is_probing() && attempt.epoch == self.epoch {
             self.state = LaneState::default();
             self.paused_until = None;
             self.failing_since = None;
             self.epoch += 1;
+        }
+        if !self.is_probing() && self.state.paused_until.is_some() && self.paused_until(now.instant).is_none() {
+            self.state = LaneState::default();
         }
         next
     }
@@ -170,11 +184,16 @@ impl Health {
             None if straggler => return,
             None => self.ladder.delay(self.state.step, &mut self.jitter),
         };
+        self.pause(delay, &attempt.report.status, now);
+    }
+
+    /// A pause is never made shorter.
+    fn pause(&mut self, delay: Duration, reason: &str, now: Now) {
         let until = now.instant + delay;
         if self.paused_until.is_none_or(|present| present < until) {
             self.paused_until = Some(until);
-            self.state.paused_until = Some(later(now.wall, delay));
-            self.state.reason.clone_from(&attempt.report.status);
+            self.state.paused_until = Some(later(now.steady, delay));
+            reason.clone_into(&mut self.state.reason);
         }
     }
 
@@ -190,12 +209,15 @@ impl Health {
     }
 
     fn again_in(&self, delivery: &Delivery, delay: Duration, now: Now) -> Resolution {
-        let age = (now.wall - delivery.created_at).to_std().unwrap_or_default();
-        if self.ladder.gives_up_at(age) { Resolution::Dead } else { Resolution::RetryAt(later(now.wall, delay)) }
+        // Whoever replays a dead letter stamps it by the time of day: after a step of it, the row is as young as it looks.
+        let now_by_either = now.steady.min(now.wall);
+        let age = (now_by_either - delivery.created_at).to_std().unwrap_or_default();
+        if self.ladder.gives_up_at(age) { Resolution::Dead } else { Resolution::RetryAt(later(now.steady, delay)) }
     }
 }
 
 /// Total, since a hint may be absurd.
-pub(super) fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+#[must_use]
+pub fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(by).ok().and_then(|by| at.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

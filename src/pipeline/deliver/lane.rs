@@ -19,15 +19,19 @@ use vigie_engine::text::single_line;
 use super::flights::{Flights, Landed};
 use super::health::{Attempt, Health, Next, Now, later};
 use super::outbox::Outbox;
+use super::pacer::Pacer;
 use super::{
     IDLE_RECHECK, LEASE, LaneNotice, LaneNoticeKind, Lanes, MACHINE_IN_FLIGHT, MAX_DRAIN, MAX_SEND, PERSON_IN_FLIGHT,
 };
 use crate::metrics as names;
+use crate::pace::Pace;
 use crate::sink::{AttemptReport, Delivery, Form, MAX_EXCERPT_CHARS, Outcome, RenderContext, RetryProfile, Sink};
 use crate::store::{LaneState, MAX_CLAIM, Queue, Resolution, Result, Settlement};
 
 /// Rows claimed for each send that may be in flight: enough to share a commit, few enough to be sent within the lease.
 const CLAIMS_PER_FLIGHT: usize = 8;
+/// How long after its claim a row may still be sent: its send then ends within the lease.
+const SENDABLE: Duration = LEASE.saturating_sub(MAX_SEND);
 /// Shortest time between two looks, whatever the store says is due.
 const MIN_RECHECK: Duration = Duration::from_millis(10);
 /// What the ledger keeps of a status.
@@ -40,6 +44,7 @@ pub struct Lane {
     shared: Lanes,
     in_flight_limit: usize,
     health: Health,
+    pacer: Pacer,
     claimed: VecDeque<Delivery>,
     lease_ends: Instant,
     flights: Flights,
@@ -62,7 +67,7 @@ enum Turn {
 impl Lane {
     /// See [`Lanes::lane`].
     pub(super) fn new(shared: Lanes, name: &str, sink: Arc<dyn Sink>, state: LaneState) -> Self {
-        let now = Now { instant: Instant::now(), wall: shared.clock.now() };
+        let now = now(&shared);
         let profile = sink.retry_profile();
         let own_seed = name.bytes().fold(shared.jitter_seed, |seed, byte| seed.rotate_left(7) ^ u64::from(byte));
         Self {
@@ -73,6 +78,7 @@ impl Lane {
                 RetryProfile::Person => PERSON_IN_FLIGHT,
             },
             health: Health::new(profile, own_seed, state, now),
+            pacer: Pacer::default(),
             sink,
             claimed: VecDeque::new(),
             lease_ends: now.instant,
@@ -82,6 +88,13 @@ impl Lane {
             gave_back: false,
             next_look: now.instant,
         }
+    }
+
+    /// Keeps below the destination's limit, if it has one.
+    #[must_use]
+    pub fn paced(mut self, pace: Option<Pace>) -> Self {
+        self.pacer = Pacer::new(pace);
+        self
     }
 
     /// Runs until `stop`; then waits for the sends in flight and settles them, so that none is sent twice.
@@ -129,21 +142,27 @@ impl Lane {
             return Ok(true);
         }
         if self.may_claim(now) {
-            self.claim().await?;
-            return Ok(true);
+            if self.pacer.is_ready(now) {
+                self.claim().await?;
+                return Ok(true);
+            }
+        } else if self.claimed.is_empty() {
+            // Others may have it; kept, it would be one send too many later.
+            self.pacer.give_back();
         }
         Ok(false)
     }
 
     /// Waits for the next thing to do. It only waits, so that nothing is lost when one branch overtakes another.
     async fn turn(&mut self, wake: Option<&mut watch::Receiver<()>>, stop: &CancellationToken) -> Turn {
-        let look_at = self.next_look_at(Instant::now());
-        let flush_at = self.flush_at().unwrap_or(look_at);
+        let now = Instant::now();
+        let look_at = self.next_look_at(now);
+        let act_at = self.flush_at().into_iter().chain(self.pacer.wakes_at(now)).fold(look_at, Instant::min);
         tokio::select! {
             () = stop.cancelled() => Turn::Nothing,
             () = woken(wake) => Turn::Woken,
             Some(landed) = self.flights.next(), if !self.flights.is_empty() => Turn::Landed(landed),
-            () = sleep_until(flush_at.min(look_at)) => if flush_at < look_at { Turn::Nothing } else { Turn::Look },
+            () = sleep_until(act_at) => if act_at < look_at { Turn::Nothing } else { Turn::Look },
         }
     }
 
@@ -166,7 +185,7 @@ impl Lane {
     }
 
     fn now(&self) -> Now {
-        Now { instant: Instant::now(), wall: self.shared.clock.now() }
+        now(&self.shared)
     }
 
     fn may_claim(&self, now: Instant) -> bool {
@@ -196,16 +215,20 @@ impl Lane {
 
     async fn claim(&mut self) -> Result<()> {
         let now = self.now();
-        let limit =
-            if self.health.is_probing() { 1 } else { (self.in_flight_limit * CLAIMS_PER_FLIGHT).min(MAX_CLAIM) };
-        let claimed = self.shared.store.claim(&self.name, now.wall, later(now.wall, LEASE), limit).await;
+        let batch = (self.in_flight_limit * CLAIMS_PER_FLIGHT).min(MAX_CLAIM);
+        let limit = if self.health.is_probing() { 1 } else { batch.min(self.pacer.worth(SENDABLE, now.instant)) };
+        let claimed = self.shared.store.claim(&self.name, now.steady, later(now.steady, LEASE), limit).await;
         let Some(rows) = self.outbox.full_disk.note(claimed, now.instant)? else {
             return Ok(());
         };
         self.due = rows.len() >= limit;
         self.next_look = now.instant + MIN_RECHECK;
         self.lease_ends = now.instant + LEASE;
-        // After a jump of the wall clock a row may come back while it is in flight; its own result will settle it.
+        // Not so a settlement: it may live off the ballast.
+        if !rows.is_empty() {
+            self.shared.status.stored();
+        }
+        // `deliveries retry` may make a row due while it is in flight; its own result will settle it.
         let again = |row: &Delivery| self.flights.carry(&row.delivery_id) || self.outbox.holds(&row.delivery_id);
         self.claimed.extend(rows.into_iter().filter(|row| !again(row)));
         Ok(())
@@ -220,7 +243,7 @@ impl Lane {
             self.release_claimed(now);
             return;
         }
-        while self.in_flight() < self.limit() {
+        while self.in_flight() < self.limit() && !self.claimed.is_empty() && self.pacer.admit(now.instant) {
             let Some(delivery) = self.claimed.pop_front() else { break };
             self.flights.start(&self.sink, delivery, self.health.epoch(), now.wall);
         }
@@ -235,10 +258,13 @@ impl Lane {
         let resolution = match self.health.judge(&Attempt { delivery: &delivery, report: &report, epoch }, now) {
             Next::Settle(resolution) => resolution,
             Next::Plain => match self.plain_body(&delivery).await? {
-                Some(body) => Resolution::Degraded(now.wall, body),
+                Some(body) => Resolution::Degraded(now.steady, body),
                 None => Resolution::Dead,
             },
         };
+        if let Some(pause) = report.spent {
+            self.health.hold(pause, &report.status, now);
+        }
         if self.health.epoch() != epoch_before || self.health.state().paused_until != paused_before {
             self.outbox.set_lane(self.health.state().clone(), now.instant);
         }
@@ -282,7 +308,7 @@ impl Lane {
         let outcome = outcome_label(&report.outcome);
         counter!(names::DELIVERIES, "sink" => self.name.clone(), "outcome" => outcome).increment(1);
         if matches!(resolution, Resolution::Delivered { .. }) {
-            let age = (now.wall - delivery.created_at).to_std().unwrap_or_default();
+            let age = (now.steady - delivery.created_at).to_std().unwrap_or_default();
             histogram!(names::DELIVERY_LATENCY, "sink" => self.name.clone()).record(age.as_secs_f64());
         }
         if *resolution == Resolution::Dead {
@@ -312,9 +338,9 @@ impl Lane {
         #[expect(clippy::cast_precision_loss, reason = "a gauge; exact up to 2^53 rows")]
         gauge!(names::DELIVERY_QUEUE_DEPTH, "sink" => self.name.clone()).set(queue.depth as f64);
         let oldest =
-            queue.oldest_created_at.map_or(0.0, |at| (now.wall - at).to_std().unwrap_or_default().as_secs_f64());
+            queue.oldest_created_at.map_or(0.0, |at| (now.steady - at).to_std().unwrap_or_default().as_secs_f64());
         gauge!(names::DELIVERY_OLDEST, "sink" => self.name.clone()).set(oldest);
-        let next_in = queue.next_due_at.map(|at| (at - now.wall).to_std().unwrap_or_default());
+        let next_in = queue.next_due_at.map(|at| (at - now.steady).to_std().unwrap_or_default());
         self.due = next_in.is_some_and(|next_in| next_in.is_zero());
         let next_in = next_in.filter(|next_in| !next_in.is_zero()).unwrap_or(IDLE_RECHECK);
         self.next_look = now.instant + next_in.clamp(MIN_RECHECK, IDLE_RECHECK);
@@ -332,13 +358,14 @@ impl Lane {
     fn release_claimed(&mut self, now: Now) {
         while let Some(delivery) = self.claimed.pop_front() {
             self.gave_back = true;
-            self.outbox.push(released(&delivery, now.wall), now.instant);
+            self.outbox.push(released(&delivery, now.steady), now.instant);
         }
     }
 
     /// Gives back what was not sent, waits for what was, settles all of it.
     async fn close(mut self) -> Result<()> {
         let deadline = Instant::now() + MAX_DRAIN;
+        self.pacer.give_back();
         self.release_claimed(self.now());
         while !(self.flights.is_empty() && self.outbox.is_empty()) && Instant::now() < deadline {
             let until = self.flush_at().map_or(deadline, |at| at.min(deadline));
@@ -357,6 +384,10 @@ impl Lane {
         self.flush().await?;
         self.outbox.end()
     }
+}
+
+fn now(shared: &Lanes) -> Now {
+    Now { instant: Instant::now(), steady: shared.clock.steady(), wall: shared.clock.now() }
 }
 
 async fn woken(wake: Option<&mut watch::Receiver<()>>) {

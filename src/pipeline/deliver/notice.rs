@@ -32,6 +32,9 @@ pub enum LaneNoticeKind {
 }
 
 impl LaneNoticeKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Misconfigured, Self::Failing, Self::Recovered, Self::DeadLetter];
+
     /// The event type under which the built-in rules see it.
     #[must_use]
     pub fn event_type(self) -> &'static str {

@@ -11,7 +11,8 @@ use vigie_engine::rule::Severity;
 use vigie_engine::text::Untrusted;
 
 use super::*;
-use crate::clock::TokioClock;
+use crate::clock::SetClock;
+use crate::pace::{Bucket, Pace, Rate};
 use crate::pipeline::BoxFuture;
 use crate::sink::{AttemptReport, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile};
 use crate::source::Seen;
@@ -19,9 +20,11 @@ use crate::store::archive::{DeliveryFilter, DeliveryRow, DeliveryStatus};
 use crate::store::memory::MemoryStore;
 use crate::store::{IngestBatch, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Resolution, Settlement, StoreError};
 
+mod clocks;
 mod dead_letters;
 mod faults;
 mod isolation;
+mod pace;
 
 /// The memory store, which can be told to fail and keeps what was settled.
 #[derive(Default)]
@@ -55,8 +58,13 @@ impl BookStore {
     }
 
     fn add(&self, sink: &str, count: usize, at: DateTime<Utc>) {
+        self.add_due(sink, count, at, at);
+    }
+
+    fn add_due(&self, sink: &str, count: usize, at: DateTime<Utc>, due_at: DateTime<Utc>) {
         let known = self.rows(sink).len();
-        let mut batch = IngestBatch { source: "main".into(), at: Some(at), ..IngestBatch::default() };
+        let (at, due_at) = (Some(at), Some(due_at));
+        let mut batch = IngestBatch { source: "main".into(), at, due_at, ..IngestBatch::default() };
         for index in known..known + count {
             let alert_id = format!("alert-{index}");
             let delivery_id = crate::sink::delivery_id(&alert_id, sink);
@@ -125,6 +133,10 @@ impl Store for BookStore {
         self.memory.load()
     }
 
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+        self.memory.take_over(now, latest)
+    }
+
     fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
         self.memory.commit(batch)
     }
@@ -170,6 +182,8 @@ enum Act {
     Panic,
     /// Answers after this long.
     Slow(Duration, Outcome),
+    /// Answers, and takes nothing more for this long.
+    Spent(Outcome, Duration),
 }
 
 type Script = Box<dyn Fn(&Delivery, usize) -> Act + Send + Sync>;
@@ -234,10 +248,16 @@ impl Sink for Scripted {
         let act = (self.script)(delivery, attempts.len());
         attempts.push(Seenit { at: Instant::now(), delivery: delivery.clone() });
         drop(attempts);
-        let report = |outcome: Outcome| AttemptReport { status: format!("{outcome:?}"), outcome, excerpt: "x".into() };
+        let report = |outcome: Outcome| AttemptReport {
+            status: format!("{outcome:?}"),
+            outcome,
+            excerpt: "x".into(),
+            spent: None,
+        };
         Box::pin(async move {
             match act {
                 Act::Give(outcome) => report(outcome),
+                Act::Spent(outcome, pause) => AttemptReport { spent: Some(pause), ..report(outcome) },
                 Act::Stall => std::future::pending().await,
                 Act::Panic => panic!("the sink's bug"),
                 Act::Slow(after, outcome) => {
@@ -282,6 +302,7 @@ fn start() -> DateTime<Utc> {
 struct Bench {
     store: Arc<BookStore>,
     shared: Lanes,
+    clock: Arc<SetClock>,
     notices: tokio::sync::mpsc::Receiver<LaneNotice>,
     wake: Wake,
     stop: CancellationToken,
@@ -292,19 +313,25 @@ impl Bench {
     fn new() -> Self {
         let store = Arc::new(BookStore::default());
         let (sender, notices) = NoticeSender::channel();
+        let clock = Arc::new(SetClock::starting_at(start()));
         let shared = Lanes {
             store: Arc::clone(&store) as Arc<dyn Store>,
             alerts: Arc::clone(&store) as Arc<dyn Alerts>,
-            clock: Arc::new(TokioClock::starting_at(start())),
+            clock: clock.clone(),
+            status: Arc::default(),
             notices: sender,
             jitter_seed: 42,
         };
-        Self { store, shared, notices, wake: Wake::default(), stop: CancellationToken::new(), lanes: Vec::new() }
+        Self { store, shared, clock, notices, wake: Wake::default(), stop: CancellationToken::new(), lanes: Vec::new() }
     }
 
     fn lane(&mut self, name: &str, sink: &Arc<Scripted>) -> &mut Self {
+        self.paced_lane(name, sink, None)
+    }
+
+    fn paced_lane(&mut self, name: &str, sink: &Arc<Scripted>, pace: Option<Pace>) -> &mut Self {
         let lane = self.shared.lane(name, Arc::clone(sink) as Arc<dyn Sink>, LaneState::default());
-        self.lanes.push(lane);
+        self.lanes.push(lane.paced(pace));
         self
     }
 

@@ -69,10 +69,15 @@ fn what_is_told_follows_from_row_count_and_time() {
 
 /// A clock that the test sets.
 #[derive(Debug, Default)]
-struct SetClock(AtomicU64);
+struct Hand(AtomicU64);
 
-impl Clock for SetClock {
+impl Clock for Hand {
     fn now(&self) -> DateTime<Utc> {
+        // Set wrong by a day: nothing waits by it.
+        self.steady() + TimeDelta::days(1)
+    }
+
+    fn steady(&self) -> DateTime<Utc> {
         minute(i64::try_from(self.0.load(Ordering::Relaxed)).expect("small"))
     }
 }
@@ -95,16 +100,16 @@ impl FollowUps for Mortal {
         self.store.due(now)
     }
 
-    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>, due_at: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
         let death = self.deaths.lock().expect("not poisoned").pop().flatten();
         let died = || Box::pin(std::future::ready(Err(StoreError::Fatal("killed".into()))));
         match death {
             Some(Death::Before) => died(),
             Some(Death::After) => {
-                self.store.advance(moves, at).now_or_never().expect("never waits").expect("stored");
+                self.store.advance(moves, at, due_at).now_or_never().expect("never waits").expect("stored");
                 died()
             }
-            None => self.store.advance(moves, at),
+            None => self.store.advance(moves, at, due_at),
         }
     }
 }
@@ -122,7 +127,7 @@ fn now<T>(call: impl Future<Output = Result<T>>) -> T {
 /// then starts anew. What was stored for the sinks, by time of commit.
 fn life(matches: &[u64], minutes: u64, mut death: impl FnMut() -> Option<Death>) -> Vec<(String, String, String)> {
     let store = MemoryStore::new();
-    let clock = Arc::new(SetClock::default());
+    let clock = Arc::new(Hand::default());
     let both = Follow { every: Some(10 * MINUTE), closing: true };
     let outlets = vec![outlet("chat", Some(both)), outlet("mail", None), outlet("pager", Some(both))];
     let mut first = batch("a", 0, &["chat", "mail"]);
@@ -134,7 +139,7 @@ fn life(matches: &[u64], minutes: u64, mut death: impl FnMut() -> Option<Death>)
         let came = matches.iter().filter(|at| **at == minute_now).count() as u64;
         if came > 0 {
             count += came;
-            let at = clock.now();
+            let at = clock.steady();
             let fold = Fold { alert_id: "a".into(), count, first_at: minute(0), last_at: at, event_ids: Vec::new() };
             let batch =
                 IngestBatch { source: "main".into(), folds: vec![fold], at: Some(at), ..IngestBatch::default() };
@@ -157,7 +162,15 @@ fn life(matches: &[u64], minutes: u64, mut death: impl FnMut() -> Option<Death>)
     let mut rows = now(store.deliveries(&DeliveryFilter::default()));
     rows.reverse();
     let body = |id: &str| now(store.delivery(id)).expect("stored").body;
-    rows.iter().map(|row| (row.sink.clone(), row.created_at.to_rfc3339(), body(&row.delivery_id))).collect()
+    rows.iter()
+        .map(|row| {
+            (
+                row.sink.clone(),
+                (row.created_at - TimeDelta::days(i64::from(row.created_at != at(0)))).to_rfc3339(),
+                body(&row.delivery_id),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -229,7 +242,7 @@ fn dying_at_any_look_loses_and_repeats_nothing() {
 #[test]
 fn a_sink_that_no_longer_asks_is_followed_no_more() {
     let store = MemoryStore::new();
-    let clock = Arc::new(SetClock::default());
+    let clock = Arc::new(Hand::default());
     let asks = vec![outlet("chat", Some(Follow { every: None, closing: true }))];
     let mut first = batch("a", 0, &["chat"]);
     first.follow_ups = begin(&first.alerts[0].alert, &first.deliveries, &asks, at(0));
@@ -261,7 +274,7 @@ async fn a_stop_ends_it_at_once_and_a_broken_store_ends_it_with_an_error() {
             alerts: Arc::new(store),
             outlets,
             quiets: Quiets::default(),
-            clock: Arc::new(SetClock::default()),
+            clock: Arc::new(Hand::default()),
             wake: Wake::default(),
         })
     };

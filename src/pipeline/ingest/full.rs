@@ -1,21 +1,24 @@
-//! A full disk as ingest meets it: polling pauses, and the operator hears of it once, from memory.
+//! A full disk as ingest meets it: polling pauses, the operator hears of it once, from memory, and what the program had to
+//! say of other things meanwhile is kept until it can be stored.
 //!
 //! This alert is the only one that is sent without being stored first, because the store is what is full. So it has one
 //! attempt at each destination and no ledger; what it is about shows in the log and in `/healthz` for as long as it lasts.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Ingest;
+use super::{Ingest, announce};
 use crate::metrics as names;
 use crate::pipeline::notice::{self, SelfNotice};
 use crate::sink::{AttemptReport, Delivery, Outcome};
-use crate::store::BoxError;
+use crate::store::{BoxError, Result as StoreResult};
 
 /// How long ingest waits before it tries a full disk again: long enough not to spin, short enough to resume at once
 /// when somebody has made room.
@@ -28,6 +31,10 @@ const MAX_TELL: Duration = Duration::from_secs(20);
 /// A disk at its limit goes back and forth between full and not; that is told no more often than this.
 const MIN_BETWEEN: Duration = Duration::from_secs(600);
 
+/// Notices kept while the disk is full; as many as may wait in the lanes' channel. Beyond that the first ones stay: they say
+/// how it began.
+const MAX_KEPT: usize = 256;
+
 /// What was told of a full disk.
 #[derive(Debug, Default)]
 pub(super) struct Episode(Mutex<State>);
@@ -38,6 +45,31 @@ struct State {
     told: bool,
     /// When one was told last.
     told_at: Option<Instant>,
+}
+
+/// Notices that found the disk full, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    notices: Mutex<VecDeque<SelfNotice>>,
+    turn: tokio::sync::Mutex<()>,
+    added: Notify,
+}
+
+impl Kept {
+    fn notices(&self) -> MutexGuard<'_, VecDeque<SelfNotice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, notice: SelfNotice) {
+        let mut notices = self.notices();
+        if notices.len() < MAX_KEPT {
+            notices.push_back(notice);
+            self.added.notify_one();
+        } else {
+            counter!(names::NOTICES_DROPPED).increment(1);
+            tracing::error!(kind = notice.event_type, about = %notice.about, "the disk is full and too many notices wait");
+        }
+    }
 }
 
 impl Episode {
@@ -59,6 +91,44 @@ impl Episode {
 }
 
 impl Ingest {
+    /// As [`Ingest::notify`]; what finds the disk full is kept and stored when there is space.
+    ///
+    /// # Errors
+    /// When the store cannot take it; `Full` says that it was kept.
+    pub async fn notify_or_keep(&self, notices: Vec<SelfNotice>) -> StoreResult<()> {
+        announce(&notices);
+        notices.into_iter().for_each(|notice| self.kept.add(notice));
+        self.store_kept().await
+    }
+
+    /// Stores what was kept, one after the other: a batch that is too large for the space would keep all of them waiting.
+    ///
+    /// # Errors
+    /// When the store cannot take it; on `Full` it stays kept.
+    pub async fn store_kept(&self) -> StoreResult<()> {
+        // One at a time: two that store the same notice would tell it twice.
+        let _turn = self.kept.turn.lock().await;
+        loop {
+            let Some(oldest) = self.kept.notices().front().cloned() else { return Ok(()) };
+            self.store_notices(vec![oldest]).await?;
+            self.kept.notices().pop_front();
+        }
+    }
+
+    /// Resolves when something that was kept is worth another try.
+    pub async fn kept_is_due(&self) {
+        while self.kept.notices().is_empty() {
+            self.kept.added.notified().await;
+        }
+        tokio::time::sleep(FULL_RETRY).await;
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.notices().len()
+    }
+
     /// Says that nothing can be stored; gives how long to wait before the next try.
     pub(super) async fn full(&self, source: &str, cause: &BoxError, stop: &CancellationToken) -> Duration {
         counter!(names::POLL, "source" => source.to_owned(), "outcome" => "store_full").increment(1);
@@ -101,7 +171,7 @@ impl Ingest {
 
     /// The alert as the rules see it, routed and rendered, but neither committed nor known to the engine afterwards.
     async fn evaluate_in_memory(&self, cause: &BoxError) -> Vec<Delivery> {
-        let now = self.clock.now();
+        let (now, due_at) = (self.clock.now(), self.clock.steady());
         counter!(names::NOTICES, "kind" => EVENT_TYPE).increment(1);
         let text = format!("nothing can be stored and polling pauses until there is space: {cause}");
         let notice = SelfNotice { event_type: EVENT_TYPE, about: "store".into(), text };
@@ -118,14 +188,14 @@ impl Ingest {
             sink: row.sink,
             body: row.body,
             attempts: 0,
-            created_at: now,
+            created_at: due_at,
         };
         owed.map(delivery).collect()
     }
 }
 
 fn log(sink: &str, report: &AttemptReport) {
-    let AttemptReport { outcome, status, excerpt } = report;
+    let AttemptReport { outcome, status, excerpt, .. } = report;
     if matches!(outcome, Outcome::Delivered | Outcome::Accepted) {
         tracing::info!(sink, ?status, "told of the full disk");
     } else {

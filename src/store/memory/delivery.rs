@@ -1,9 +1,17 @@
-//! Deliveries in memory as the archive lists them.
+//! One delivery row as the memory store keeps it: what passes a filter, how it is shown, and how a start takes it over.
 
 use chrono::{DateTime, Utc};
 
-use super::DeliveryContent;
-use crate::store::archive::{DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus};
+use crate::store::archive::{AttemptRow, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus};
+
+#[derive(Debug)]
+pub(super) struct DeliveryContent {
+    pub(super) row: DeliveryRow,
+    pub(super) body: Vec<u8>,
+    pub(super) owed_since: DateTime<Utc>,
+    pub(super) next_at: DateTime<Utc>,
+    pub(super) log: Vec<AttemptRow>,
+}
 
 impl DeliveryContent {
     pub(super) fn passes(&self, filter: &DeliveryFilter) -> bool {
@@ -11,14 +19,6 @@ impl DeliveryContent {
             && filter.sink.as_ref().is_none_or(|sink| self.row.sink == *sink)
             && filter.since.is_none_or(|since| self.row.created_at >= since)
             && (!filter.failed || self.has_failed())
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        match self.row.status {
-            DeliveryStatus::Dead => true,
-            DeliveryStatus::Pending => !self.log.is_empty(),
-            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => false,
-        }
     }
 
     pub(super) fn died_since(&self, sink: Option<&str>, since: DateTime<Utc>) -> bool {
@@ -35,5 +35,25 @@ impl DeliveryContent {
     pub(super) fn detail(&self) -> DeliveryDetail {
         let body = String::from_utf8_lossy(&self.body).into_owned();
         DeliveryDetail { row: self.shown(), body, log: self.log.clone() }
+    }
+
+    /// See [`crate::store::Store::take_over`].
+    pub(super) fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
+        if self.row.status != DeliveryStatus::Pending {
+            return;
+        }
+        let put_off = self.row.attempts > 0 && self.next_at > self.owed_since;
+        if self.next_at > now && (!put_off || self.next_at > latest) {
+            self.next_at = now;
+        }
+        self.owed_since = self.owed_since.min(now);
+    }
+
+    fn has_failed(&self) -> bool {
+        match self.row.status {
+            DeliveryStatus::Dead => true,
+            DeliveryStatus::Pending => !self.log.is_empty(),
+            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => false,
+        }
     }
 }

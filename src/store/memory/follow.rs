@@ -29,6 +29,15 @@ impl Rows {
         }
     }
 
+    /// See [`crate::store::Store::take_over`].
+    pub(super) fn take_over(&mut self, now: DateTime<Utc>) {
+        for (row, when) in self.0.values_mut().filter(|(row, _)| row.told_at > now || row.changed_at > now) {
+            (row.told_at, row.changed_at) = (row.told_at.min(now), row.changed_at.min(now));
+            when.not_before = when.not_before.map(|at| at.min(now));
+            when.due_at = when.due_at.map(|at| at.min(now));
+        }
+    }
+
     fn due(&self, now: DateTime<Utc>) -> Due {
         let mut timed: Vec<(DateTime<Utc>, &FollowUp)> =
             self.0.values().filter_map(|(row, when)| Some((when.due_at?, row))).collect();
@@ -39,7 +48,7 @@ impl Rows {
 }
 
 impl Content {
-    fn advance(&mut self, moved: FollowMove, at: DateTime<Utc>) {
+    fn advance(&mut self, moved: FollowMove, at: DateTime<Utc>, due_at: DateTime<Utc>) {
         let FollowMove { read, count, step } = moved;
         let now = self.alert_index.get(&read.alert_id).and_then(|&place| self.alerts.get(place));
         let is_same = now.map(|alert| alert.new.alert.count) == count;
@@ -51,8 +60,8 @@ impl Content {
             Step::Tell { delivery, closed, then } => {
                 row.number += 1;
                 row.told_count = count.unwrap_or_default();
-                (row.told_at, row.closed, *look) = (at, closed, then);
-                self.add_delivery(delivery, at);
+                (row.told_at, row.closed, *look) = (due_at, closed, then);
+                self.add_delivery(delivery, at, due_at);
             }
             Step::End => drop(self.follow_ups.0.remove(&key)),
         }
@@ -65,9 +74,9 @@ impl FollowUps for MemoryStore {
         Box::pin(std::future::ready(Ok(due)))
     }
 
-    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>, due_at: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
         let mut content = self.content();
-        moves.into_iter().for_each(|moved| content.advance(moved, at));
+        moves.into_iter().for_each(|moved| content.advance(moved, at, due_at));
         Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -318,15 +318,18 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     })
 }
 
+/// Due at once by the daemon's clock too, which may differ from the time of day: a row is never due before it is owed.
 fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std::result::Result<Retried, Fault> {
     let standing: Option<i64> = connection
         .query_row("SELECT status FROM deliveries WHERE delivery_id = ?1", [delivery_id], |row| row.get(0))
         .optional()?;
     let change = match standing {
         None => return Ok(Retried::Unknown),
-        Some(status::PENDING) => "UPDATE deliveries SET next_at = ?2 WHERE delivery_id = ?1 AND leased = 0",
+        Some(status::PENDING) => {
+            "UPDATE deliveries SET next_at = min(owed_since, ?2) WHERE delivery_id = ?1 AND leased = 0"
+        }
         Some(status::DEAD) => {
-            "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = ?2, owed_since = ?2
+            "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = min(owed_since, ?2), owed_since = ?2
              WHERE delivery_id = ?1"
         }
         Some(_) => return Ok(Retried::AlreadyDelivered),
@@ -342,7 +345,8 @@ fn replay_chunk(
     now: DateTime<Utc>,
 ) -> std::result::Result<usize, Fault> {
     Ok(connection.execute(
-        "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = ?3, owed_since = ?3
+        "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = min(owed_since, ?3),
+                               owed_since = ?3
          WHERE delivery_no IN (SELECT delivery_no FROM deliveries WHERE status = 3 AND (?1 IS NULL OR sink = ?1)
                                AND settled_at >= ?2 LIMIT ?4)",
         params![sink, Stamp(since), Stamp(now), REPLAY_CHUNK as i64],

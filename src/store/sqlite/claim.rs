@@ -23,6 +23,18 @@ pub(super) fn end_leases(connection: &Connection) -> rusqlite::Result<usize> {
     connection.execute("UPDATE deliveries SET next_at = owed_since, leased = 0 WHERE status = 0 AND leased = 1", [])
 }
 
+/// See [`crate::store::Store::take_over`]. A row that nobody put off is due since it is owed.
+pub(super) fn take_over(connection: &Connection, now: DateTime<Utc>, latest: DateTime<Utc>) -> Result<(), Fault> {
+    connection.execute(
+        "UPDATE deliveries SET next_at = ?1 WHERE status = 0 AND leased = 0 AND next_at > ?1
+         AND (attempts = 0 OR next_at <= owed_since OR next_at > ?2)",
+        params![Stamp(now), Stamp(latest)],
+    )?;
+    connection
+        .execute("UPDATE deliveries SET owed_since = ?1 WHERE status = 0 AND owed_since > ?1", params![Stamp(now)])?;
+    Ok(())
+}
+
 /// A claim as asked.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {

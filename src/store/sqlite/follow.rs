@@ -69,7 +69,7 @@ impl<'c> Statements<'c> {
     fn advance(
         &mut self,
         moved: &FollowMove,
-        at: DateTime<Utc>,
+        (at, due_at): (DateTime<Utc>, DateTime<Utc>),
         ingest: &mut ingest::Statements<'_>,
     ) -> std::result::Result<(), Fault> {
         let FollowUp { alert_id, sink, number, changed_at, .. } = &moved.read;
@@ -82,13 +82,14 @@ impl<'c> Statements<'c> {
                 self.wait.execute(params![alert_id, sink, when.not_before.map(Stamp), when.due_at.map(Stamp)])?;
             }
             Step::Tell { delivery, closed, then } => {
-                ingest.add_delivery(delivery, at)?;
+                ingest.add_delivery(delivery, at, due_at)?;
+                let told_at = Stamp(due_at);
                 let (not_before, due_at) = (then.not_before.map(Stamp), then.due_at.map(Stamp));
                 self.told.execute(params![
                     alert_id,
                     sink,
                     count.unwrap_or_default(),
-                    Stamp(at),
+                    told_at,
                     closed,
                     not_before,
                     due_at
@@ -107,12 +108,23 @@ impl FollowUps for SqliteStore {
         Box::pin(self.reader.ask(move |session| due(session, now)))
     }
 
-    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+    fn advance(&self, moves: Vec<FollowMove>, at: DateTime<Utc>, due_at: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.writer.submit(Need::Space, move |session| {
             let (follow, ingest) = (&mut session.follow, &mut session.ingest);
-            moves.iter().try_for_each(|moved| follow.advance(moved, at, ingest))
+            moves.iter().try_for_each(|moved| follow.advance(moved, (at, due_at), ingest))
         }))
     }
+}
+
+/// See [`crate::store::Store::take_over`].
+pub(super) fn take_over(connection: &Connection, now: DateTime<Utc>) -> std::result::Result<(), Fault> {
+    connection.execute(
+        "UPDATE follow_ups SET told_at = min(told_at, ?1), changed_at = min(changed_at, ?1),
+                               not_before = min(not_before, ?1), due_at = min(due_at, ?1)
+         WHERE told_at > ?1 OR changed_at > ?1",
+        [Stamp(now)],
+    )?;
+    Ok(())
 }
 
 fn due(session: &ReadSession<'_>, now: DateTime<Utc>) -> std::result::Result<Due, Fault> {

@@ -75,7 +75,7 @@ impl<'c> Statements<'c> {
             add_delivery: prepare(
                 "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded,
                                          created_at, owed_since, next_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?6, ?6)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7)
                  ON CONFLICT (delivery_id) DO NOTHING",
             )?,
             follow: follow::Statements::prepare(connection)?,
@@ -85,6 +85,7 @@ impl<'c> Statements<'c> {
     /// Writes the batch; the caller commits or undoes it.
     pub(super) fn write(&mut self, batch: &Prepared) -> Result<(), Fault> {
         let Prepared { batch, types, at } = batch;
+        let due_at = batch.due_at.unwrap_or(*at);
         let source = self.source_no(&batch.source)?;
         let mut stored = Vec::with_capacity(batch.alerts.len());
         for event in &batch.events {
@@ -105,13 +106,13 @@ impl<'c> Statements<'c> {
         }
         for fold in &batch.folds {
             self.fold(fold)?;
-            self.follow.matched(&fold.alert_id, *at)?;
+            self.follow.matched(&fold.alert_id, due_at)?;
         }
         for delivery in &batch.deliveries {
-            self.add_delivery(delivery, *at)?;
+            self.add_delivery(delivery, *at, due_at)?;
         }
         for new in &batch.follow_ups {
-            self.follow.add(new, *at)?;
+            self.follow.add(new, due_at)?;
         }
         if let Some(cursor) = &batch.cursor {
             self.set_cursor.execute(params![source, cursor.0, Stamp(*at)])?;
@@ -181,12 +182,18 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 
-    pub(super) fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>) -> Result<(), Fault> {
+    pub(super) fn add_delivery(
+        &mut self,
+        delivery: &NewDelivery,
+        at: DateTime<Utc>,
+        due_at: DateTime<Utc>,
+    ) -> Result<(), Fault> {
         let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
         if !self.find_alert.exists([alert_id])? {
             return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
         }
-        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status::PENDING, Stamp(at)])?;
+        let (status, at, due_at) = (status::PENDING, Stamp(at), Stamp(due_at));
+        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status, at, due_at])?;
         Ok(())
     }
 }

@@ -104,12 +104,12 @@ async fn updates_survive_and_are_made_once_whenever_the_process_dies() {
     };
     let step = Step::Tell { delivery: update, closed: false, then: look(None) };
     let moved = FollowMove { read, count: Some(1), step };
-    store.advance(vec![moved.clone()], at(31)).await.expect("stored");
+    store.advance(vec![moved.clone()], at(31), at(31)).await.expect("stored");
     drop(store);
     // It dies before it knows that the step was taken, and would take it again.
     let store = reopened(&dir);
     assert_eq!(store.due(at(900)).await.expect("readable"), Due::default());
-    store.advance(vec![moved], at(32)).await.expect("stored");
+    store.advance(vec![moved], at(32), at(32)).await.expect("stored");
     let listed = store.deliveries(&DeliveryFilter::default()).await.expect("readable");
     let ids: Vec<&str> = listed.iter().map(|row| row.delivery_id.as_str()).collect();
     assert_eq!(ids, [update_id("a", "chat", 1), crate::sink::delivery_id("a", "chat")]);

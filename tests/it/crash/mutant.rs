@@ -97,6 +97,10 @@ impl Store for Wrong {
         self.real.load()
     }
 
+    fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
+        self.real.take_over(now, latest)
+    }
+
     fn commit(&self, batch: IngestBatch) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             if self.order != Order::SeenFirst {
@@ -109,6 +113,7 @@ impl Store for Wrong {
                 folds: batch.folds,
                 deliveries: batch.deliveries,
                 at: batch.at,
+                due_at: batch.due_at,
                 ..IngestBatch::default()
             };
             let first = IngestBatch {

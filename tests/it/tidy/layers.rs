@@ -14,7 +14,7 @@ const PROGRAM: &[&[&str]] = &[
     &["pipeline"],
     &["source", "store", "sink"],
     &["options"],
-    &["clock", "secret", "metrics", "backoff"],
+    &["clock", "secret", "metrics", "backoff", "pace"],
 ];
 
 /// From the bottom; each may name only those before it.

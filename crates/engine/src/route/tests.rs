@@ -52,6 +52,27 @@ fn alert(severity: Severity, account: &str, event: &str) -> Alert {
 }
 
 #[test]
+fn an_alert_about_a_sink_goes_on_until_another_one_is_told() {
+    let text = "\
+- match: {severity: high}
+  to: chat
+- match: {severity: low}
+  to: soc
+- match: {severity: [high, low]}
+  to: [chat, mail]
+- to: console
+";
+    let (routes, findings) = load_text(text);
+    assert_eq!(findings, [""; 0]);
+    let beside = |severity, about| destinations_beside(&routes, &alert(severity, "acc1", "{}"), about);
+    assert_eq!(destinations(&routes, &alert(Severity::High, "acc1", "{}")), ["chat"]);
+    assert_eq!(beside(Severity::High, "chat"), ["chat", "mail"], "the next route that matches, and no further");
+    assert_eq!(beside(Severity::High, "mail"), ["chat"]);
+    assert_eq!(beside(Severity::Low, "soc"), ["soc", "chat", "mail"]);
+    assert_eq!(beside(Severity::Info, "console"), ["console"], "there is no other");
+}
+
+#[test]
 fn the_first_match_takes_the_alert_unless_it_continues() {
     let text = "\
 - match: {severity: [high, critical]}
