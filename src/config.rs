@@ -112,6 +112,8 @@ pub struct NamedSink {
     pub sink: Arc<dyn Sink>,
     /// How fast, where its options set a limit.
     pub pace: Option<Pace>,
+    /// What it wants to hear of an alert that it got.
+    pub follow: Option<sink::update::Follow>,
 }
 
 /// Sinks with the same URL reach the same destination, and a limit is the destination's: they share its bucket.
@@ -408,8 +410,8 @@ fn build_sink(
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
-    let pace = buckets.pace(&options);
-    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace })
+    let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
+    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow })
 }
 
 /// No sinks configured: stdout, in the form for people.

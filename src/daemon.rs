@@ -13,14 +13,16 @@ use tokio_util::sync::CancellationToken;
 use vigie_engine::engine::Engine;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, NamedSink};
 use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Wake};
 use crate::pipeline::drift::Drift;
+use crate::pipeline::follow::{Follower, Quiets};
 use crate::pipeline::history::History;
 use crate::pipeline::ingest::{Ingest, Outlet, Parts, SourceEnd};
 use crate::pipeline::notice::SelfNotice;
 use crate::pipeline::status::Status;
 use crate::source::Cursor;
+use crate::store::follow::FollowUps;
 use crate::store::{Alerts, Loaded, Maintain, Queue, Result, Store, StoreError};
 
 /// How often retention looks for something to remove.
@@ -35,6 +37,8 @@ pub struct Daemon {
     pub store: Arc<dyn Store>,
     /// Alerts that are stored already.
     pub alerts: Arc<dyn Alerts>,
+    /// What sinks are told of them again.
+    pub follow_ups: Arc<dyn FollowUps>,
     /// Retention.
     pub maintain: Arc<dyn Maintain>,
     /// Wall time.
@@ -87,8 +91,17 @@ impl Daemon {
         let lanes = self.lanes(&shared, &config.sinks, lane_states);
         let wake = Wake::default();
         self.status.update(|snapshot| snapshot.sinks.extend(config.sinks.iter().map(|sink| sink.name.clone())));
-        let outlets: Vec<Outlet> =
-            config.sinks.iter().map(|sink| Outlet { name: sink.name.clone(), sink: sink.sink.clone() }).collect();
+        let outlet =
+            |sink: &NamedSink| Outlet { name: sink.name.clone(), sink: sink.sink.clone(), follow: sink.follow };
+        let outlets: Vec<Outlet> = config.sinks.iter().map(outlet).collect();
+        let follower = Arc::new(Follower {
+            rows: self.follow_ups.clone(),
+            alerts: self.alerts.clone(),
+            outlets: outlets.clone(),
+            quiets: Quiets::of(engine.rules()),
+            clock: self.clock.clone(),
+            wake: wake.clone(),
+        });
         let ingest = Arc::new(Ingest::new(Parts {
             engine,
             drift,
@@ -110,6 +123,9 @@ impl Daemon {
         let lanes_stop = CancellationToken::new();
         let mut side = JoinSet::new();
         side.spawn(ending_all(&inner, pump_notices(ingest.clone(), notices_in)));
+        if !self.dry_run {
+            side.spawn(ending_all(&inner, follower.clone().run(inner.clone())));
+        }
         side.spawn(ending_all(&inner, maintain(self.clone(), config.retention, inner.clone())));
         let lanes_stopped = lanes_stop.clone();
         let run_lanes = async move { deliver::run(lanes, &wake, &lanes_stopped).await };
@@ -123,6 +139,7 @@ impl Daemon {
         let mut end = sources?;
         lanes_ended?;
         if self.once && !stop.is_cancelled() {
+            self.follow_once(&follower).await?;
             let lane_states = self.store.load().await?.lanes;
             end.left = deliver::drain(self.lanes(&shared, &config.sinks, lane_states), stop).await?;
         }
@@ -133,6 +150,20 @@ impl Daemon {
             ended.unwrap_or_else(|error| Err(StoreError::Fatal(error.into())))?;
         }
         Ok(end)
+    }
+
+    /// What came due while the sources were read is told with the rest.
+    async fn follow_once(&self, follower: &Follower) -> Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        match follower.look().await {
+            Err(StoreError::Full(cause)) => {
+                tracing::warn!(%cause, "updates of alerts wait for space");
+                Ok(())
+            }
+            looked => looked.map(drop),
+        }
     }
 
     /// What an earlier process scheduled by a clock that was set back since must not wait for that clock.
@@ -149,12 +180,7 @@ impl Daemon {
     }
 
     /// A lane for each sink; a dry run has none, so that what waits from before is not sent either.
-    fn lanes(
-        &self,
-        shared: &Lanes,
-        sinks: &[crate::config::NamedSink],
-        states: Vec<(String, crate::store::LaneState)>,
-    ) -> Vec<Lane> {
+    fn lanes(&self, shared: &Lanes, sinks: &[NamedSink], states: Vec<(String, crate::store::LaneState)>) -> Vec<Lane> {
         if self.dry_run {
             return Vec::new();
         }

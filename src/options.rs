@@ -43,6 +43,8 @@ pub enum OptionKind {
     Flag,
     /// A duration with a unit, within these bounds in milliseconds, both included.
     Duration(u64, u64),
+    /// A duration as in `Duration`, with or without the word `every` before it.
+    Every(u64, u64),
     /// A size with a unit (`10MiB`), within these bounds in bytes, both included.
     Size(u64, u64),
     /// So many in so much time (`30/m`).
@@ -247,8 +249,9 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
             "false" => Ok(Value::Flag(false)),
             _ => refuse(format!("takes true or false, not `{text}`"), spec.help),
         },
-        OptionKind::Duration(least_ms, most_ms) => {
-            let duration = parse_duration(text)
+        OptionKind::Duration(least_ms, most_ms) | OptionKind::Every(least_ms, most_ms) => {
+            let every = text.trim().strip_prefix("every ").filter(|_| matches!(spec.kind, OptionKind::Every(..)));
+            let duration = parse_duration(every.unwrap_or(text))
                 .map_err(|message| (message, Some("durations carry units: 500ms, 15s, 5m, 6h, 7d".to_owned())))?;
             let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             if !(least_ms..=most_ms).contains(&ms) {
@@ -471,6 +474,9 @@ pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
                 OptionKind::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
                 OptionKind::Flag => json!({"type": "boolean"}),
                 OptionKind::Duration(..) => json!({"type": "string", "pattern": "^([0-9]+ *(ms|s|m|h|d|w) *)+$"}),
+                OptionKind::Every(..) => {
+                    json!({"type": "string", "pattern": "^(every )? *([0-9]+ *(ms|s|m|h|d|w) *)+$"})
+                }
                 OptionKind::Size(..) => json!({"type": "string", "pattern": "^[0-9]+ *([kKMG]i?)?B$"}),
                 OptionKind::Rate => json!({"type": "string", "pattern": "^ *[0-9]+ */ *[smhd] *$"}),
                 OptionKind::Choice(words) => json!({"enum": words}),
@@ -512,6 +518,7 @@ mod tests {
         spec("integer", OptionKind::Integer(1, 10), Presence::Default("5")),
         spec("flag", OptionKind::Flag, Presence::Default("true")),
         spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
+        spec("every", OptionKind::Every(1_000, 60_000), Presence::Optional),
         spec("size", OptionKind::Size(1_024, 1 << 20), Presence::Default("64KiB")),
         spec("rate", OptionKind::Rate, Presence::Default("1/s")),
         spec("choice", OptionKind::Choice(&["text", "json"]), Presence::Default("text")),
@@ -545,7 +552,7 @@ mod tests {
     #[test]
     fn every_kind_of_value_is_read() {
         let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
-                    duration: 1m\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
+                    duration: 1m\nevery: every 2s\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
         let (options, findings) = read_yaml(yaml);
         let options = options.expect("no mistake");
         assert!(findings.is_empty(), "{findings:?}");
@@ -555,6 +562,7 @@ mod tests {
         assert_eq!((options.integer("integer"), options.integer("size")), (Some(10), Some(1 << 20)));
         assert_eq!((options.flag("flag"), options.text("choice")), (false, Some("json")));
         assert_eq!(options.duration("duration"), Some(Duration::from_secs(60)));
+        assert_eq!(options.duration("every"), Some(Duration::from_secs(2)));
         assert_eq!(options.rate("rate"), Rate::parse("30/m"));
         assert_eq!(options.texts("texts"), ["a", "NO"]);
         assert_eq!(options.secrets("secrets").iter().map(Secret::expose).collect::<Vec<_>>(), ["one"]);

@@ -9,6 +9,7 @@ pub mod http;
 pub mod slack;
 pub mod stdout;
 pub mod text;
+pub mod update;
 pub mod webhook;
 mod write;
 
@@ -215,6 +216,12 @@ pub trait Sink: Send + Sync {
     /// When the alert cannot be expressed within the destination's limits.
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError>;
 
+    /// The bytes for one update of an alert that was sent; as pure as `render`, and short and plain.
+    ///
+    /// # Errors
+    /// When the update cannot be expressed within the destination's limits.
+    fn render_update(&self, update: &update::Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError>;
+
     /// One attempt, bounded in time by the sink itself.
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport>;
 }
@@ -222,8 +229,13 @@ pub trait Sink: Send + Sync {
 /// `BLAKE3(alert_id, sink name)` as 32 hex digits.
 #[must_use]
 pub fn delivery_id(alert_id: &str, sink: &str) -> String {
+    id_of(&[alert_id, sink])
+}
+
+/// Each part behind its length, so that no two lists of parts have the same id.
+fn id_of(parts: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [alert_id, sink] {
+    for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }

@@ -5,7 +5,8 @@
 
 pub mod archive;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
+pub mod follow;
 pub mod memory;
 pub mod sqlite;
 
@@ -91,6 +92,8 @@ pub struct IngestBatch {
     pub deliveries: Vec<NewDelivery>,
     /// Ids of alerts that were muted and are no longer.
     pub unmuted: Vec<String>,
+    /// One row per alert and sink that will be told of it again.
+    pub follow_ups: Vec<follow::NewFollowUp>,
     /// Wall time of the commit.
     pub at: Option<DateTime<Utc>>,
     /// From when on the deliveries are due, by the clock that their lanes wait by; `at` when missing.
@@ -190,6 +193,7 @@ pub trait Store: crate::source::Seen {
 
     /// A process that starts takes over what waits: what was never tried, what nobody put off, and what lies beyond `latest`
     /// is due at `now`. It was scheduled by a clock that has been set back since; nothing is put off for so long.
+    /// A follow-up of a time that is not yet is looked at now.
     fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>>;
 
     /// Ingest: all of the batch or nothing.

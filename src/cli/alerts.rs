@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::{Output, counted};
 use super::{Form, Global, deliveries, load, log, run as run_verb};
 use crate::clock::{Clock, SystemClock};
+use crate::sink::text;
 use crate::store::archive::{AlertDetail, AlertFilter, AlertRow, Named};
 use vigie_engine::rule::Severity;
 
@@ -118,8 +119,14 @@ fn show(detail: &AlertDetail, output: &mut Output) -> std::io::Result<()> {
         let actual = reason.actual.as_ref().map_or_else(|| "(none)".into(), |text| text.single_line(MAX_TEXT_CHARS));
         output.line(&format!("because   {} is {actual}: {} {}", reason.field, reason.operator, reason.expected))?;
     }
+    for (index, found) in text::finding(alert).iter().enumerate() {
+        output.line(&format!("{:<9} {found}", if index == 0 { "found" } else { "" }))?;
+    }
     if !alert.rule.response.is_empty() {
         output.line(&format!("response  {}", alert.rule.response.trim()))?;
+    }
+    if let Some(exception) = alert.exception() {
+        output.line(&format!("unless    {exception}"))?;
     }
     output.line(&format!("event     {}", vigie_engine::text::single_line(alert.event.get(), 4_000)))?;
     for delivery in &detail.deliveries {

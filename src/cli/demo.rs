@@ -112,6 +112,7 @@ async fn play(args: &Args, directory: &Path, output: &mut Output) -> Outcome {
     let daemon = Daemon {
         store: store.clone(),
         alerts: store.clone(),
+        follow_ups: store.clone(),
         maintain: store.clone(),
         clock: clock.clone(),
         status: Arc::new(Status::default()),

@@ -86,6 +86,7 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
     let daemon = Daemon {
         store: store.clone(),
         alerts: store.clone(),
+        follow_ups: store.clone(),
         maintain: store.clone(),
         clock: clock.clone(),
         status: status.clone(),

@@ -78,6 +78,10 @@ fn takes(kind: OptionKind) -> String {
             let [least, most] = [least_ms, most_ms].map(|ms| format_duration(std::time::Duration::from_millis(ms)));
             format!("duration, {least} to {most}")
         }
+        OptionKind::Every(least_ms, most_ms) => {
+            let [least, most] = [least_ms, most_ms].map(|ms| format_duration(std::time::Duration::from_millis(ms)));
+            format!("`every` and a duration, {least} to {most}")
+        }
         OptionKind::Size(least, most) => format!("size, {} to {}", size(least), size(most)),
         OptionKind::Rate => "sends in a unit: 1/s, 30/m, 100/h, 500/d".into(),
         OptionKind::Choice(words) => words.join(", "),

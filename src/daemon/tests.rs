@@ -191,6 +191,14 @@ impl Sink for Hook {
         Ok(alert.rule.id.clone().into_bytes())
     }
 
+    fn render_update(
+        &self,
+        update: &crate::sink::update::Update<'_>,
+        _: &RenderContext<'_>,
+    ) -> std::result::Result<Vec<u8>, RenderError> {
+        Ok(update.headline().into_bytes())
+    }
+
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         self.sent.lock().expect("no panic").push(delivery.delivery_id.clone());
         let outcome = self.outcome.clone();
@@ -218,6 +226,7 @@ impl Rig {
         let daemon = Daemon {
             store: Arc::new(store.clone()),
             alerts: Arc::new(store.clone()),
+            follow_ups: Arc::new(store.clone()),
             maintain: Arc::new(Upkeep { fails, store: store.clone() }),
             clock: Arc::new(TokioClock::starting_at("2026-03-01T00:00:01Z".parse().expect("a stamp"))),
             status: Arc::default(),
@@ -309,6 +318,27 @@ async fn a_source_that_cannot_go_on_is_told_of() {
     let rules: Vec<String> = rig.store.alerts().into_iter().map(|row| row.alert.rule.id).collect();
     assert_eq!(rules, ["vigie-polling-failing"]);
     assert_eq!(rig.hook.sent(), 1);
+}
+
+/// A sink that wants a closing note.
+const CLOSING: &str = "sinks: {hook: {stdout: {closing: true}}}\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_alert_is_closed_once_over_restarts() {
+    let mut rig = Rig::new(Outcome::Delivered, false);
+    rig.daemon.once = false;
+    for (hours, sent) in [(0, 1), (0, 1), (2, 2), (5, 2)] {
+        let stop = CancellationToken::new();
+        let (daemon, config, ends) = (rig.daemon.clone(), rig.config_with(Scripted::One, CLOSING), stop.clone());
+        let running = tokio::spawn(async move { daemon.run(config, &ends).await });
+        tokio::time::sleep(Duration::from_secs(hours * 3600 + 60)).await;
+        stop.cancel();
+        running.await.expect("no panic").expect("stored");
+        assert_eq!(rig.hook.sent(), sent, "after {hours} h");
+    }
+    let alert_id = rig.store.alerts().remove(0).alert.alert_id;
+    let expected = [crate::sink::delivery_id(&alert_id, "hook"), crate::sink::update::update_id(&alert_id, "hook", 1)];
+    assert_eq!(*rig.hook.sent.lock().expect("no panic"), expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 mod accounts;
 mod evaluation;
 mod full;
+mod outlet;
 mod owing;
 mod unrouted;
 
@@ -21,6 +22,8 @@ use vigie_engine::engine::{Effects, Engine};
 use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::Route;
 
+pub use outlet::Outlet;
+
 use self::evaluation::Evaluation;
 use super::deliver::Wake;
 use super::drift::Drift;
@@ -29,7 +32,6 @@ use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
-use crate::sink::Sink;
 use crate::source::{Cursor, Fault, Fetched, Held, Poison, Source, SourceError};
 use crate::store::{IngestBatch, NewAlert, Result as StoreResult, Store, StoreError, StoredEvent};
 
@@ -37,15 +39,6 @@ use crate::store::{IngestBatch, NewAlert, Result as StoreResult, Store, StoreErr
 const UNROUTED: &str = "no route matched";
 /// A finite run gives up after this many failures in a row; their pauses grow, so it takes about half a minute.
 const MAX_ONCE_FAILURES: u32 = 6;
-
-/// A sink as ingest sees it: it renders.
-#[derive(Clone)]
-pub struct Outlet {
-    /// Name in the configuration: the identity.
-    pub name: String,
-    /// Renders the bytes.
-    pub sink: Arc<dyn Sink>,
-}
 
 /// What ingest needs.
 pub struct Parts {
@@ -309,9 +302,11 @@ impl Ingest {
         let changes = std::mem::take(&mut effects.changes);
         let seen = self.accounts.learned(source, &evaluation, &effects.learned);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
-        let mut deliveries = Vec::new();
+        let due_at = self.clock.steady();
+        let (mut deliveries, mut follow_ups) = (Vec::new(), Vec::new());
         for alert in &effects.alerts {
             let (muted_by, mut owed) = self.route(alert, now);
+            follow_ups.extend(super::follow::begin(alert, &owed, &self.outlets, due_at));
             deliveries.append(&mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
@@ -328,8 +323,9 @@ impl Ingest {
             folds: effects.folds.clone(),
             deliveries,
             unmuted: unmuted.clone(),
+            follow_ups,
             at: Some(now),
-            due_at: Some(self.clock.steady()),
+            due_at: Some(due_at),
         };
         self.store.commit(batch).await?;
         self.episode.end();

@@ -14,10 +14,12 @@ use url::Url;
 use vigie_engine::alert::{Alert, AlertRule, Reason};
 use vigie_engine::diagnostic::{Diagnostics, Span};
 use vigie_engine::rule::Severity;
+use vigie_engine::state::{Evidence, Finding, MAX_EVIDENCE};
 use vigie_engine::text::Untrusted;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 
 use super::http::{Limits, MAX_ANSWER_BYTES};
+use super::update::{Told, Update};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, Sink};
 use crate::clock::Clock;
 use crate::options;
@@ -254,6 +256,66 @@ pub(super) fn alert_titled(title: &str) -> Alert {
         .expect("valid"),
         events: vec!["e-1".into(), "e-2".into()],
     }
+}
+
+/// An alert of a stateful rule about a known user.
+pub(super) fn stateful_alert() -> Alert {
+    let mut alert = alert_titled("Two countries at once");
+    let event = r#"{"id": "e-1", "user_email": "bob@example.org", "source_country": "KP"}"#;
+    alert.event = RawValue::from_string(event.into()).expect("valid");
+    let some = |text: &str| Some(Untrusted::new(text));
+    let evidence = Evidence {
+        at: alert.first_at,
+        event_id: "e-1".into(),
+        event_type: None,
+        source_ip: None,
+        source_country: some("KP"),
+        note: None,
+    };
+    let first = Evidence {
+        at: alert.first_at - chrono::TimeDelta::seconds(60),
+        event_id: "e-0".into(),
+        event_type: some("USER_LOGIN"),
+        source_ip: some("192.0.2.9"),
+        source_country: some("GB"),
+        note: some("GB"),
+    };
+    alert.finding = Some(Finding {
+        detection: "distinct".into(),
+        summary: Untrusted::new("2 countries of bob@example.org within 1h"),
+        evidence: vec![first, evidence],
+    });
+    alert
+}
+
+/// The same alert with `text` wherever an event's text stands behind its finding and its exception.
+pub(super) fn make_hostile(alert: &mut Alert, text: &str) {
+    let event = serde_json::json!({"id": "e-1", "user_email": text, "source_country": text});
+    alert.event = RawValue::from_string(event.to_string()).expect("valid");
+    alert.key = vec![("actor".into(), Untrusted::new(text))];
+    let Some(finding) = &mut alert.finding else { return };
+    finding.summary = Untrusted::new(text);
+    for evidence in &mut finding.evidence {
+        let hostile = || Some(Untrusted::new(text));
+        evidence.event_id = text.into();
+        (evidence.event_type, evidence.source_ip) = (hostile(), hostile());
+        (evidence.source_country, evidence.note) = (hostile(), hostile());
+    }
+}
+
+/// As many and as long as an engine makes them.
+pub(super) fn make_long(alert: &mut Alert, character: &str) {
+    let long = character.repeat(5_000);
+    make_hostile(alert, &long);
+    let Some(finding) = &mut alert.finding else { return };
+    let one = finding.evidence.first().cloned();
+    finding.evidence = one.into_iter().cycle().take(MAX_EVIDENCE).collect();
+}
+
+/// The first update of an alert.
+pub(super) fn update_of(alert: &Alert, told: Told) -> Update<'_> {
+    let since = alert.first_at + chrono::TimeDelta::seconds(30);
+    Update { alert, number: 1, told, more: 2, since, alert_delivery_id: "d1" }
 }
 
 /// An alert rendered and wrapped as the store would hand it over.

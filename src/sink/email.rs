@@ -29,6 +29,7 @@ use self::relay::{Fate, GREYLISTED, Handover, Relay, Security};
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE};
+use super::update::{CLOSING, UPDATES, Update};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -70,6 +71,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("false"),
         help: "whether smtp:// may send in plain text beyond loopback",
     },
+    UPDATES,
+    CLOSING,
     // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
     super::rate(Presence::Default("20/m")),
     super::burst("10"),
@@ -85,6 +88,8 @@ const MAX_PARTIAL: usize = 512;
 const STAND_IN: &str = "absent@example.org";
 /// Longest value of a header of ours.
 const MAX_HEADER_CHARS: usize = 200;
+/// Longest subject of an update: a title and what it says of it.
+const MAX_SUBJECT_CHARS: usize = 240;
 
 /// What an e-mail sink is made of.
 #[derive(Debug, Clone)]
@@ -324,16 +329,20 @@ impl EmailSink {
         }
     }
 
-    fn headers(&self, alert: &Alert, context: &RenderContext<'_>) -> MessageBuilder {
+    /// Of a mail about an alert, or about an update of it.
+    fn headers(&self, alert: &Alert, about: Option<&Update<'_>>, context: &RenderContext<'_>) -> MessageBuilder {
         let domain = self.from.email.domain();
         let thread = format!("<{}@{domain}>", thread_id(alert));
         let builder = Message::builder()
             .date(context.now.into())
             .from(self.from.clone())
-            .subject(headline(alert))
-            .message_id(Some(format!("<{}@{domain}>", context.delivery_id)))
-            .in_reply_to(thread.clone())
-            .references(thread);
+            .subject(about.map_or_else(|| headline(alert), |update| single_line(&update.headline(), MAX_SUBJECT_CHARS)))
+            .message_id(Some(format!("<{}@{domain}>", context.delivery_id)));
+        // An update answers the mail of its alert.
+        let builder = match about.map(|update| format!("<{}@{domain}>", update.alert_delivery_id)) {
+            Some(alert_mail) => builder.in_reply_to(alert_mail.clone()).references(format!("{thread} {alert_mail}")),
+            None => builder.in_reply_to(thread.clone()).references(thread),
+        };
         let builder = self.to.iter().fold(builder, |builder, mailbox| builder.to(mailbox.clone()));
         let rows: [(HeaderName, &str); 7] = [
             (HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated"),
@@ -361,7 +370,7 @@ impl Sink for EmailSink {
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
         let content = Content::new(alert, context.delivery_id);
-        let headers = self.headers(alert, context);
+        let headers = self.headers(alert, None, context);
         let mail = match context.form {
             Form::Plain => headers.singlepart(SinglePart::plain(content.text())),
             Form::Full => headers.multipart(
@@ -371,6 +380,12 @@ impl Sink for EmailSink {
                     .singlepart(SinglePart::html(content.html())),
             ),
         };
+        mail.map(|mail| mail.formatted()).map_err(|error| RenderError(error.to_string()))
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let headers = self.headers(update.alert, Some(update), context);
+        let mail = headers.singlepart(SinglePart::plain(body::update(update, context.delivery_id)));
         mail.map(|mail| mail.formatted()).map_err(|error| RenderError(error.to_string()))
     }
 

@@ -14,6 +14,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json, lean_alert_json};
+use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::write::{MAX_WRITE, Writing};
 use super::{AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, Sink};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
@@ -42,6 +43,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("5"),
         help: "rotated files kept, as path.1 (newest) to path.N",
     },
+    UPDATES,
+    CLOSING,
 ];
 
 /// Holds personal data: nobody else reads it.
@@ -90,6 +93,12 @@ impl Sink for FileSink {
             Form::Full => alert_json(alert, context.delivery_id)?,
             Form::Plain => lean_alert_json(alert, context.delivery_id)?,
         };
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let mut line = update_json(update, context.delivery_id)?;
         line.push(b'\n');
         Ok(line)
     }

@@ -16,6 +16,7 @@ use vigie_engine::state::Finding;
 use vigie_engine::text::{Untrusted, is_unsafe};
 
 use super::RenderError;
+use super::text::Extent;
 
 /// Version of the shape; a consumer matches on it.
 pub const SCHEMA: &str = "vigie/alert/v1";
@@ -32,24 +33,30 @@ pub const MAX_LEAN_REASONS: usize = 20;
 /// When the raw event cannot be encoded.
 pub fn alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, RenderError> {
     let event = compact(alert.event.get())?;
-    encode(&AlertJson::new(alert, delivery_id, Some(&event)))
+    encode(&Parts::new(alert, Extent::Whole).json(alert, delivery_id, Some(&event)))
 }
 
-/// The alert in at most `max_bytes` if that can be had by leaving out the raw event, then by shortening texts. What was left
-/// out is marked by `event_omitted`; an alert is never refused for its size.
+/// The alert in at most `max_bytes` if that can be had by leaving out the ready-made exception, the events behind the
+/// finding, the raw event, or by shortening texts. That the event was left out is marked by `event_omitted`; an alert is
+/// never refused for its size.
 ///
 /// # Errors
 /// When the raw event cannot be encoded.
 pub fn alert_json_within(alert: &Alert, delivery_id: &str, max_bytes: usize) -> Result<Vec<u8>, RenderError> {
-    let full = alert_json(alert, delivery_id)?;
-    if full.len() <= max_bytes {
-        return Ok(full);
-    }
+    let event = compact(alert.event.get())?;
     let omitted = Omitted { bytes: alert.event.get().len(), limit_bytes: max_bytes };
-    let mut json = AlertJson::new(alert, delivery_id, None);
-    json.event_omitted = Some(omitted);
-    let without_event = encode(&json)?;
-    if without_event.len() <= max_bytes { Ok(without_event) } else { lean_json(alert, delivery_id, Some(omitted)) }
+    for event in [Some(&*event), None] {
+        for extent in Extent::ALL {
+            let parts = Parts::new(alert, extent);
+            let mut json = parts.json(alert, delivery_id, event);
+            json.event_omitted = event.is_none().then_some(omitted);
+            let encoded = encode(&json)?;
+            if encoded.len() <= max_bytes {
+                return Ok(encoded);
+            }
+        }
+    }
+    lean_json(alert, delivery_id, Some(omitted))
 }
 
 /// The least that still says what happened: no raw event, short texts.
@@ -87,6 +94,14 @@ struct AlertJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     event_omitted: Option<Omitted>,
     events: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exception: Option<&'a str>,
+}
+
+/// What an alert says beyond itself, as far as there is room.
+struct Parts {
+    finding: Option<Finding>,
+    exception: Option<String>,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -107,9 +122,17 @@ impl Serialize for Key<'_> {
     }
 }
 
-impl<'a> AlertJson<'a> {
-    fn new(alert: &'a Alert, delivery_id: &'a str, event: Option<&'a RawValue>) -> Self {
-        Self {
+impl Parts {
+    fn new(alert: &Alert, extent: Extent) -> Self {
+        let mut finding = alert.finding.clone();
+        if let Some(finding) = finding.as_mut().filter(|_| extent == Extent::Summary) {
+            finding.evidence.clear();
+        }
+        Self { finding, exception: extent.exception(alert) }
+    }
+
+    fn json<'a>(&'a self, alert: &'a Alert, delivery_id: &'a str, event: Option<&'a RawValue>) -> AlertJson<'a> {
+        AlertJson {
             schema: SCHEMA,
             alert_id: &alert.alert_id,
             delivery_id,
@@ -123,10 +146,11 @@ impl<'a> AlertJson<'a> {
             late: alert.late,
             key: Key(&alert.key),
             reason: &alert.reason,
-            finding: alert.finding.as_ref(),
+            finding: self.finding.as_ref(),
             event,
             event_omitted: None,
             events: &alert.events,
+            exception: self.exception.as_deref(),
         }
     }
 }
@@ -146,7 +170,11 @@ fn lean_json(alert: &Alert, delivery_id: &str, omitted: Option<Omitted>) -> Resu
             ..reason.clone()
         })
         .collect();
-    let mut json = AlertJson::new(alert, delivery_id, None);
+    let mut parts = Parts::new(alert, Extent::Summary);
+    if let Some(finding) = &mut parts.finding {
+        finding.summary = short(&finding.summary);
+    }
+    let mut json = parts.json(alert, delivery_id, None);
     json.account_id = account_id.as_ref();
     json.title = &title;
     json.key = Key(&key);
@@ -249,7 +277,7 @@ fn code_unit(escape: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::contract::{HOSTILE, alert_titled};
+    use crate::sink::contract::{HOSTILE, alert_titled, make_hostile, make_long, stateful_alert};
 
     fn text(json: Vec<u8>) -> String {
         String::from_utf8(json).expect("UTF-8")
@@ -270,6 +298,56 @@ mod tests {
             r#""event":{"id":"e-1","n":12345678901234567890123,"f":1.10,"s":"a  b\" c"},"events":["e-1","e-2"]}"#,
         );
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_finding_and_an_exception_are_fields_of_their_own() {
+        let shown = text(alert_json(&stateful_alert(), "d1").expect("encodes"));
+        let finding = concat!(
+            r#""finding":{"detection":"distinct","summary":"2 countries of bob@example.org within 1h","evidence":["#,
+            r#"{"at":"2026-03-04T04:59:00Z","event_id":"e-0","event_type":"USER_LOGIN","source_ip":"192.0.2.9","#,
+            r#""source_country":"GB","note":"GB"},"#,
+            r#"{"at":"2026-03-04T05:00:00Z","event_id":"e-1","source_country":"KP"}]},"event":{"id":"e-1","#,
+        );
+        assert!(shown.contains(finding), "{shown}");
+        let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read["exception"].as_str(), stateful_alert().exception().as_deref());
+        let mut hostile = stateful_alert();
+        make_hostile(&mut hostile, HOSTILE);
+        let shown = text(alert_json(&hostile, "d1").expect("encodes"));
+        assert!(!shown.chars().any(is_unsafe), "{shown}");
+        let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read["finding"]["evidence"][0]["note"], HOSTILE);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_exception_first_and_not_in_vain() {
+        let alert = stateful_alert();
+        let parts = |max_bytes: usize| {
+            let json = alert_json_within(&alert, "d1", max_bytes).expect("encodes");
+            let read: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+            let evidence = read["finding"]["evidence"].as_array().is_some_and(|evidence| !evidence.is_empty());
+            let has = (read["exception"].is_string(), evidence, read["event"].is_object());
+            (json.len(), has)
+        };
+        let (mut bytes, mut has) = parts(usize::MAX);
+        assert_eq!(has, (true, true, true));
+        for expected in [(false, true, true), (false, false, true), (false, false, false)] {
+            (bytes, has) = parts(bytes - 1);
+            assert_eq!(has, expected);
+        }
+        let mut alert = stateful_alert();
+        let event =
+            serde_json::json!({"user_email": "bob@example.org", "source_country": "KP", "x": "y".repeat(9_000)});
+        alert.event = RawValue::from_string(event.to_string()).expect("valid");
+        let json = text(alert_json_within(&alert, "d1", 4_096).expect("encodes"));
+        assert!(
+            json.contains("\"exception\":\"- {when") && json.contains("USER_LOGIN"),
+            "only the event was in the way"
+        );
+        make_long(&mut alert, "\u{202e}");
+        let lean = alert_json_within(&alert, "d1", 4_096).expect("encodes");
+        assert!(lean.len() < 16_384 && text(lean).contains(r#""evidence":[]"#), "bounded whatever comes");
     }
 
     #[test]

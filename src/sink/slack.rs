@@ -14,6 +14,7 @@ use vigie_engine::text::single_line;
 use super::http::answer::Answer;
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
 use super::text::{self, MAX_VALUE_CHARS, defang};
+use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -29,6 +30,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Required,
         help: "URL of the incoming webhook; it is a secret",
     },
+    UPDATES,
+    CLOSING,
     // Slack's page on rate limits: one message a second for each webhook, short bursts are let through.
     super::rate(Presence::Default("1/s")),
     super::burst("3"),
@@ -46,6 +49,8 @@ const MAX_FIELDS: usize = 10;
 const MAX_FIELD_UNITS: usize = 2000;
 /// Longest `text`: Slack asks for at most 4,000 and cuts at 40,000.
 const MAX_TEXT_UNITS: usize = 3000;
+/// Room for "and 99 more" below the lines of a section.
+const MORE_UNITS: usize = 16;
 /// Of a delivery id, enough to find it.
 const SHORT_ID_CHARS: usize = 12;
 /// Longest body that can be an error word.
@@ -122,18 +127,33 @@ impl Sink for SlackSink {
         let payload = match context.form {
             Form::Full => full(alert, context.delivery_id),
             Form::Plain => {
-                let shown = text::alert_text(alert, context.delivery_id);
+                let fits = |shown: &str| units(&defang(shown)) <= MAX_TEXT_UNITS;
+                let shown = text::alert_text_within(alert, context.delivery_id, fits);
                 json!({"text": escape(&fit(&defang(&shown), MAX_TEXT_UNITS)), "mrkdwn": false})
             }
         };
-        // Markup as `\u003c`: the same JSON, and nothing that a program on the way could take for a tag.
-        let shown = payload.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-        Ok(shown.into_bytes())
+        Ok(bytes(&payload))
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let shown = defang(&update_text(update, context.delivery_id));
+        Ok(bytes(&json!({
+            "text": escape(&fit(&shown, MAX_TEXT_UNITS)),
+            "mrkdwn": false,
+            "unfurl_links": false,
+            "unfurl_media": false,
+        })))
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
     }
+}
+
+/// Markup as `\u003c`: the same JSON, and nothing that a program on the way could take for a tag.
+fn bytes(payload: &Value) -> Vec<u8> {
+    let shown = payload.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    shown.into_bytes()
 }
 
 fn full(alert: &Alert, delivery_id: &str) -> Value {
@@ -143,6 +163,7 @@ fn full(alert: &Alert, delivery_id: &str) -> Value {
         json!({"type": "section", "fields": fields(alert)}),
     ];
     blocks.extend(section("Why it matched", text::reasons(alert).iter().map(|line| defang(line))));
+    blocks.extend(section("What was found", text::finding(alert).iter().map(|line| defang(line))));
     let facts = text::facts(&alert.event).into_iter();
     let facts = facts.map(|(field, value)| {
         defang(&format!("{} = {}", single_line(&field, MAX_VALUE_CHARS), value.single_line(MAX_VALUE_CHARS)))
@@ -150,6 +171,7 @@ fn full(alert: &Alert, delivery_id: &str) -> Value {
     blocks.extend(section("The event", facts));
     // The rule's own text: a link to a runbook stays one.
     blocks.extend(section("What to do", text::response_lines(&alert.rule.response).into_iter()));
+    blocks.extend(alert.exception().and_then(|exception| paste(&exception)));
     let short = |id: &str| single_line(&id.chars().take(SHORT_ID_CHARS).collect::<String>(), SHORT_ID_CHARS);
     let footer = format!("vigie, alert {}, delivery {}", short(&alert.alert_id), short(delivery_id));
     blocks.push(json!({"type": "context", "elements": [plain(&footer, MAX_FIELD_UNITS)]}));
@@ -178,11 +200,32 @@ fn fields(alert: &Alert) -> Vec<Value> {
     shown.map(|(name, value)| plain(&defang(&format!("{name}\n{value}")), MAX_FIELD_UNITS)).collect()
 }
 
-/// A heading and lines; nothing when there are no lines.
+/// A heading and lines; nothing when there are no lines. Lines that do not fit are counted.
 fn section(heading: &str, lines: impl Iterator<Item = String>) -> Option<Value> {
     let lines: Vec<String> = lines.map(|line| format!("• {line}")).collect();
-    let shown = format!("{heading}\n{}", lines.join("\n"));
+    let mut shown = heading.to_owned();
+    let mut used = units(heading);
+    for (index, line) in lines.iter().enumerate() {
+        used += 1 + units(line);
+        let is_last = index + 1 == lines.len();
+        if index > 0 && used + if is_last { 0 } else { MORE_UNITS } > MAX_SECTION_UNITS {
+            shown.push_str(&format!("\nand {} more", lines.len() - index));
+            break;
+        }
+        shown.push('\n');
+        shown.push_str(line);
+    }
     (!lines.is_empty()).then(|| json!({"type": "section", "text": plain(&shown, MAX_SECTION_UNITS)}))
+}
+
+/// What is to be copied stands on a line of its own, whole or not at all.
+fn paste(exception: &str) -> Option<Value> {
+    let shown = format!("To leave this out, under `unless:` of the rule\n{}", defang(exception));
+    (units(&shown) <= MAX_SECTION_UNITS).then(|| json!({"type": "section", "text": plain(&shown, MAX_SECTION_UNITS)}))
+}
+
+fn units(text: &str) -> usize {
+    text.encode_utf16().count()
 }
 
 fn plain(text: &str, max_units: usize) -> Value {
@@ -191,7 +234,7 @@ fn plain(text: &str, max_units: usize) -> Value {
 
 /// At most `max_units` UTF-16 units, the cut marked; never half a character.
 fn fit(text: &str, max_units: usize) -> String {
-    if text.encode_utf16().count() <= max_units {
+    if units(text) <= max_units {
         return text.to_owned();
     }
     let mut used = 1;
@@ -237,14 +280,19 @@ fn word(body: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::value::RawValue;
     use url::Url;
     use vigie_engine::alert::Reason;
     use vigie_engine::text::Untrusted;
 
+    use super::super::update::Told;
     use super::*;
+    use crate::clock::Clock as _;
     use crate::sink::contract::{
-        self, CANARY, HOSTILE, Loopback, Reply, alert_titled, attempt, delivery, hold, text_node,
+        self, CANARY, HOSTILE, Loopback, Reply, alert_titled, attempt, delivery, hold, make_hostile, make_long,
+        stateful_alert, text_node,
     };
 
     fn make(url: &Url, context: &BuildContext) -> Box<dyn Sink> {
@@ -259,8 +307,8 @@ mod tests {
         (text, read)
     }
 
-    fn units(value: &Value) -> usize {
-        value.as_str().expect("text").encode_utf16().count()
+    fn length(value: &Value) -> usize {
+        units(value.as_str().expect("text"))
     }
 
     #[tokio::test]
@@ -329,6 +377,9 @@ mod tests {
                 ))},
                 {"type": "section", "text": plain(&format!("The event\n• user_email = {inert}"))},
                 {"type": "section", "text": plain("What to do\n• See https://runbook.example.org/7")},
+                {"type": "section", "text": plain(&format!(
+                    "To leave this out, under `unless:` of the rule\n{}", hostile_alert().exception().expect("made")
+                ))},
                 {"type": "context", "elements": [plain(&format!(
                     "vigie, alert 0123456789ab, delivery {}",
                     crate::sink::delivery_id("0123456789abcdef0123456789abcdef", "test").split_at(12).0
@@ -351,6 +402,80 @@ mod tests {
         assert!(said.contains("&lt;!channel&gt;") && !said.contains('<') && !said.contains("://e"), "{said}");
         assert!(said.contains("hxxps[:]//evil[.]example") && said.lines().count() > 8, "{said}");
         assert!(!text.contains("<!"), "{text}");
+    }
+
+    #[test]
+    fn an_update_is_escaped_text_that_names_its_alert() {
+        let url = Url::parse("https://hooks.slack.com/services/T/B/x").expect("valid");
+        let sink = make(&url, &contract::context().0);
+        let context = RenderContext { delivery_id: "d2", now: contract::StoppedClock.now(), form: Form::Full };
+        for (title, told) in [
+            ("Number forwarded elsewhere", Told::More),
+            (HOSTILE, Told::Closing { quiet: Duration::from_secs(60) }),
+            (&"<".repeat(9_000), Told::More),
+        ] {
+            let mut alert = alert_titled(title);
+            alert.events = vec![title.into()];
+            let body = sink.render_update(&contract::update_of(&alert, told), &context).expect("renders");
+            let text = String::from_utf8(body).expect("UTF-8");
+            assert!(!text.contains(['<', '>', '\u{1b}', '\u{202e}']) && !text.contains("://"), "{text}");
+            let shown: Value = serde_json::from_str(&text).expect("JSON");
+            let said = shown["text"].as_str().expect("text");
+            let begin = if told == Told::More { "Update to HIGH: " } else { "Quiet again: HIGH: " };
+            assert!(said.starts_with(begin) && said.contains("alert    0123456789abcdef0123456789abcdef"), "{said}");
+            assert!(!said.contains("<!channel>") && length(&shown["text"]) <= 5 * MAX_TEXT_UNITS);
+        }
+    }
+
+    /// The text of the block that begins with this heading.
+    fn block(shown: &Value, heading: &str) -> Option<String> {
+        let texts = shown["blocks"].as_array()?.iter().filter_map(|block| block["text"]["text"].as_str());
+        texts.filter(|text| text.starts_with(heading)).map(str::to_owned).next()
+    }
+
+    #[test]
+    fn evidence_and_exception_are_blocks_of_their_own() {
+        let (_, shown) = rendered(&stateful_alert(), Form::Full);
+        let found = "What was found\n• 2 countries of bob@example.org within 1h\n\
+                     • 2026-03-04 04:59:00 UTC USER_LOGIN from 192.0.2.9 (GB): GB\n• 2026-03-04 05:00:00 UTC from KP";
+        assert_eq!(block(&shown, "What was found").as_deref(), Some(found));
+        let paste = block(&shown, "To leave this out").expect("there");
+        assert_eq!(paste.lines().nth(1), stateful_alert().exception().as_deref(), "to be copied as it is");
+
+        let mut hostile = stateful_alert();
+        make_hostile(&mut hostile, HOSTILE);
+        let (text, shown) = rendered(&hostile, Form::Full);
+        assert!(!text.contains(['<', '>', '\u{1b}', '\u{202e}']) && !text.contains("://"), "{text}");
+        let paste = block(&shown, "To leave this out").expect("there");
+        assert_eq!(paste.lines().nth(1), hostile.exception().as_deref(), "nothing in it needs to be changed");
+        let (text, _) = rendered(&hostile, Form::Plain);
+        assert!(!text.contains(['<', '>', '\u{1b}', '\u{202e}']) && !text.contains("://"), "{text}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_whole() {
+        let mut alert = stateful_alert();
+        make_long(&mut alert, "é");
+        let (_, shown) = rendered(&alert, Form::Full);
+        let found = block(&shown, "What was found").expect("there");
+        assert!(found.encode_utf16().count() <= MAX_SECTION_UNITS && !found.contains("…\n…"), "{found}");
+        let listed = found.matches("\n• 2026").count();
+        assert!(listed > 3 && found.ends_with(&format!("\nand {} more", 20 - listed)), "{found}");
+        assert_eq!(block(&shown, "To leave this out"), None, "its values are too long");
+        let ends_whole = |alert: &Alert| {
+            let (_, shown) = rendered(alert, Form::Plain);
+            let said = shown["text"].as_str().expect("text").to_owned();
+            assert!(said.contains("delivery ") && said.encode_utf16().count() <= MAX_TEXT_UNITS, "{said}");
+            said
+        };
+        assert!(ends_whole(&stateful_alert()).contains("unless   - {when"), "it fits");
+        assert!(!ends_whole(&alert).contains("from é"), "the evidence goes first");
+        let mut alert = stateful_alert();
+        while units(&text::alert_text(&alert, "d")) <= MAX_TEXT_UNITS {
+            alert.rule.response.push_str(&format!("\n{}", "x".repeat(150)));
+        }
+        let said = ends_whole(&alert);
+        assert!(!said.contains("unless") && said.contains("USER_LOGIN"), "the exception goes before it: {said}");
     }
 
     #[test]
@@ -379,16 +504,16 @@ mod tests {
                     .expect("valid");
             let (_, shown) = rendered(&alert, Form::Full);
             let blocks = shown["blocks"].as_array().expect("blocks");
-            assert!(blocks.len() <= 50 && units(&shown["text"]) <= 5 * MAX_TEXT_UNITS);
-            assert!(units(&blocks[0]["text"]["text"]) <= MAX_HEADER_UNITS);
+            assert!(blocks.len() <= 50 && length(&shown["text"]) <= 5 * MAX_TEXT_UNITS);
+            assert!(length(&blocks[0]["text"]["text"]) <= MAX_HEADER_UNITS);
             let fields = blocks[1]["fields"].as_array().expect("fields");
             assert_eq!(fields.len(), MAX_FIELDS);
-            assert!(fields.iter().all(|field| units(&field["text"]) <= MAX_FIELD_UNITS));
+            assert!(fields.iter().all(|field| length(&field["text"]) <= MAX_FIELD_UNITS));
             for block in &blocks[2..blocks.len() - 1] {
-                assert!(units(&block["text"]["text"]) <= MAX_SECTION_UNITS, "{character}");
+                assert!(length(&block["text"]["text"]) <= MAX_SECTION_UNITS, "{character}");
             }
             let (_, plain) = rendered(&alert, Form::Plain);
-            assert!(units(&plain["text"]) <= 5 * MAX_TEXT_UNITS);
+            assert!(length(&plain["text"]) <= 5 * MAX_TEXT_UNITS);
         }
     }
 }

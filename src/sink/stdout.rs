@@ -11,6 +11,7 @@ use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json, lean_alert_json};
 use super::text::alert_text;
+use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
 use super::write::{MAX_WRITE, Writing};
 use super::{
     AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, SharedWriter, Sink,
@@ -22,12 +23,16 @@ use crate::pipeline::BoxFuture;
 pub const KIND: &str = "stdout";
 
 /// Its options.
-pub const OPTIONS: &[OptionSpec] = &[OptionSpec {
-    name: "format",
-    kind: OptionKind::Choice(&["text", "json"]),
-    presence: Presence::Default("text"),
-    help: "text for people, or json with one Alert JSON a line",
-}];
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "format",
+        kind: OptionKind::Choice(&["text", "json"]),
+        presence: Presence::Default("text"),
+        help: "text for people, or json with one Alert JSON a line",
+    },
+    UPDATES,
+    CLOSING,
+];
 
 /// What it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +79,15 @@ impl Sink for StdoutSink {
             (Format::Text, Form::Full | Form::Plain) => alert_text(alert, context.delivery_id).into_bytes(),
             (Format::Json, Form::Full) => alert_json(alert, context.delivery_id)?,
             (Format::Json, Form::Plain) => lean_alert_json(alert, context.delivery_id)?,
+        };
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let mut line = match self.format {
+            Format::Text => update_text(update, context.delivery_id).into_bytes(),
+            Format::Json => update_json(update, context.delivery_id)?,
         };
         line.push(b'\n');
         Ok(line)

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use vigie_engine::alert::{Alert, Reason};
 use vigie_engine::rule::Severity;
+use vigie_engine::state::{Evidence, MAX_EVIDENCE};
 use vigie_engine::text::{Untrusted, single_line};
 use vigie_engine::time::format_duration;
 
@@ -25,12 +26,56 @@ pub const MAX_REASONS: usize = 12;
 pub const MAX_FACTS: usize = 10;
 /// Lines of the response step.
 pub const MAX_RESPONSE_LINES: usize = 20;
+/// Longest part of a line about one event behind a finding; each part is an address, a name or a value.
+const MAX_PART_CHARS: usize = 80;
+/// Longest summary of a finding: its numbers and one value.
+const MAX_SUMMARY_CHARS: usize = 300;
 /// Longest line of rule text.
 pub const MAX_RULE_LINE_CHARS: usize = 400;
+
+/// How much of an alert is said: what nobody needs at once goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything.
+    Whole,
+    /// Without the ready-made exception.
+    Evidence,
+    /// Of a finding the summary only.
+    Summary,
+}
+
+impl Extent {
+    /// From the most to the least.
+    pub const ALL: [Self; 3] = [Self::Whole, Self::Evidence, Self::Summary];
+
+    /// The events behind the alert's finding, as far as this says them.
+    #[must_use]
+    pub fn found(self, alert: &Alert) -> Vec<String> {
+        let most = if self == Self::Summary { 1 } else { usize::MAX };
+        finding(alert).into_iter().take(most).collect()
+    }
+
+    /// The ready-made exception, if this says it.
+    #[must_use]
+    pub fn exception(self, alert: &Alert) -> Option<String> {
+        if self == Self::Whole { alert.exception() } else { None }
+    }
+}
 
 /// The whole alert, each line ended by a line feed.
 #[must_use]
 pub fn alert_text(alert: &Alert, delivery_id: &str) -> String {
+    alert_text_of(alert, delivery_id, Extent::Whole)
+}
+
+/// The most of the alert that fits; an exception that was cut would mean something else, so it is whole or not there.
+#[must_use]
+pub fn alert_text_within(alert: &Alert, delivery_id: &str, fits: impl Fn(&str) -> bool) -> String {
+    let mut texts = Extent::ALL.iter().map(|extent| alert_text_of(alert, delivery_id, *extent));
+    texts.find(|text| fits(text)).unwrap_or_else(|| alert_text_of(alert, delivery_id, Extent::Summary))
+}
+
+fn alert_text_of(alert: &Alert, delivery_id: &str, extent: Extent) -> String {
     let mut lines = vec![format!("{:<8} {}", severity_word(alert.rule.severity), title(alert))];
     let mut add = |label: &str, values: Vec<String>| {
         for (index, value) in values.into_iter().enumerate() {
@@ -42,9 +87,11 @@ pub fn alert_text(alert: &Alert, delivery_id: &str) -> String {
     add("key", alert.key.iter().map(|(field, value)| fact(field, value)).collect());
     add("what", facts(&alert.event).iter().map(|(field, value)| fact(field, value)).collect());
     add("why", reasons(alert));
+    add("found", extent.found(alert));
     add("do", response_lines(&alert.rule.response));
     let tags = alert.rule.tags.join(", ");
     add("rule", vec![single_line(&format!("{} ({tags})", alert.rule.id), MAX_RULE_LINE_CHARS).replace(" ()", "")]);
+    add("unless", extent.exception(alert).into_iter().collect());
     add("event", vec![event_ids(alert)]);
     add("alert", vec![single_line(&alert.alert_id, MAX_VALUE_CHARS)]);
     add("delivery", vec![single_line(delivery_id, MAX_VALUE_CHARS)]);
@@ -107,6 +154,14 @@ pub fn reasons(alert: &Alert) -> Vec<String> {
     lines
 }
 
+/// What a stateful rule found: a sentence with the numbers, then the events that it rests on, one a line.
+#[must_use]
+pub fn finding(alert: &Alert) -> Vec<String> {
+    let Some(finding) = &alert.finding else { return Vec::new() };
+    let summary = finding.summary.single_line(MAX_SUMMARY_CHARS);
+    [summary].into_iter().chain(finding.evidence.iter().take(MAX_EVIDENCE).map(evidence_line)).collect()
+}
+
 /// The response step, line by line.
 #[must_use]
 pub fn response_lines(response: &str) -> Vec<String> {
@@ -165,6 +220,24 @@ fn reason_line(reason: &Reason) -> String {
     }
 }
 
+/// `2026-03-04 05:00:00 UTC APP_CREATE from 203.0.113.7 (KP): second`, without what the event does not have.
+fn evidence_line(evidence: &Evidence) -> String {
+    let part = |text: &Option<Untrusted>| text.as_ref().map(|text| text.single_line(MAX_PART_CHARS));
+    let mut line = minute(evidence.at);
+    if let Some(event_type) = part(&evidence.event_type) {
+        line.push_str(&format!(" {event_type}"));
+    }
+    match (part(&evidence.source_ip), part(&evidence.source_country)) {
+        (Some(address), Some(country)) => line.push_str(&format!(" from {address} ({country})")),
+        (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" from {one}")),
+        (None, None) => {}
+    }
+    if let Some(note) = part(&evidence.note) {
+        line.push_str(&format!(": {note}"));
+    }
+    line
+}
+
 fn event_ids(alert: &Alert) -> String {
     let first = alert.events.first().map_or_else(|| "none".to_owned(), |id| single_line(id, MAX_VALUE_CHARS));
     match alert.events.len().saturating_sub(1) {
@@ -173,14 +246,16 @@ fn event_ids(alert: &Alert) -> String {
     }
 }
 
-fn minute(time: DateTime<Utc>) -> String {
+/// To the second, in UTC.
+#[must_use]
+pub fn minute(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::contract::{HOSTILE, alert_titled};
+    use crate::sink::contract::{HOSTILE, alert_titled, make_hostile, stateful_alert};
 
     #[test]
     fn a_person_finds_what_why_and_what_to_do() {
@@ -205,6 +280,36 @@ HIGH     Number forwarded elsewhere
     }
 
     #[test]
+    fn evidence_and_exception_stand_where_they_are_looked_for() {
+        let shown = alert_text(&stateful_alert(), "d1");
+        let expected = "\
+  found    2 countries of bob@example.org within 1h
+           2026-03-04 04:59:00 UTC USER_LOGIN from 192.0.2.9 (GB): GB
+           2026-03-04 05:00:00 UTC from KP
+  do       Call the user.
+           If it was not them, revoke the key.
+  rule     change-from-unexpected-country (attack.t1078.004)
+  unless   - {when: {user_email: \"bob@example.org\", source_country: \"KP\"}, until: \"2026-04-03T05:00:00Z\", \
+owner: \"who answers for it\", reason: \"why it is harmless (alert 0123456789ab)\"}
+  event    e-1 and 1 more
+";
+        assert!(shown.contains(expected), "{shown}");
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_whole_and_in_order() {
+        let alert = stateful_alert();
+        let whole = alert_text(&alert, "d1");
+        let within = |bytes: usize| alert_text_within(&alert, "d1", |text| text.len() <= bytes);
+        assert_eq!(within(whole.len()), whole);
+        let evidence = within(whole.len() - 1);
+        assert!(!evidence.contains("unless") && evidence.contains("USER_LOGIN"), "{evidence}");
+        let summary = within(evidence.len() - 1);
+        assert!(summary.contains("2 countries") && !summary.contains("USER_LOGIN"), "{summary}");
+        assert_eq!(within(1), summary, "the caller cuts the rest");
+    }
+
+    #[test]
     fn hostile_text_adds_no_line_and_no_escape() {
         let lines = |alert: &Alert| alert_text(alert, "d1").lines().count();
         let plain = lines(&alert_titled("t"));
@@ -219,6 +324,11 @@ HIGH     Number forwarded elsewhere
         let unsafe_left: Vec<_> =
             alert_text(&alert, "d1").chars().filter(|c| *c != '\n' && vigie_engine::text::is_unsafe(*c)).collect();
         assert!(unsafe_left.is_empty(), "{unsafe_left:?}");
+        let mut alert = stateful_alert();
+        let plain = lines(&alert);
+        make_hostile(&mut alert, HOSTILE);
+        assert_eq!(lines(&alert), plain);
+        assert!(!alert_text(&alert, "d1").chars().any(|c| c != '\n' && vigie_engine::text::is_unsafe(c)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
@@ -60,6 +61,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("20KB"),
         help: "beyond this the raw event is left out; receivers of Standard Webhooks expect at most 20 KB",
     },
+    UPDATES,
+    CLOSING,
     super::rate(Presence::Optional),
     super::burst("1"),
     CA_FILE,
@@ -190,6 +193,10 @@ impl Sink for WebhookSink {
             Form::Full => alert_json_within(alert, context.delivery_id, self.max_body_bytes),
             Form::Plain => lean_alert_json(alert, context.delivery_id),
         }
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        update_json(update, context.delivery_id)
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {

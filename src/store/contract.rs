@@ -15,6 +15,7 @@ use vigie_engine::state::{StateChange, StateKey};
 use vigie_engine::text::Untrusted;
 
 use super::archive::{AlertDetail, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried};
+use super::follow::{Due, FollowMove, FollowUp, FollowUps, Look, MAX_FOLLOW_UPS, NewFollowUp, Step};
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::{
@@ -25,7 +26,7 @@ use crate::sink::{Delivery, delivery_id};
 use crate::source::{Cursor, Held};
 
 /// A store with the part of its archive that the contract covers.
-pub(super) trait Subject: Store {
+pub(super) trait Subject: Store + FollowUps {
     async fn alert_of(&self, alert_id: &str) -> Option<AlertDetail>;
     async fn listed(&self, filter: &DeliveryFilter) -> Vec<DeliveryRow>;
     async fn shown(&self, delivery_id: &str) -> Option<DeliveryDetail>;
@@ -73,7 +74,8 @@ macro_rules! suite {
             claims_prefer_the_least_tried_then_the_oldest, claims_take_at_most_64, claims_are_per_sink, settle_ends_a_delivery,
             retry_waits_for_its_time, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
-            lanes_survive, what_waits_is_taken_over, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
+            lanes_survive, what_waits_is_taken_over, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
+            follow_ups_are_all_or_nothing, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
         );
     };
     ($open:expr; $($case:ident,)*) => {
@@ -91,7 +93,7 @@ pub(super) use suite;
 pub(super) const SOURCE: &str = "main";
 
 /// A fixed day, `seconds` after its start.
-pub(super) fn at(seconds: i64) -> DateTime<Utc> {
+pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     "2026-03-01T00:00:00Z".parse::<DateTime<Utc>>().expect("a time") + TimeDelta::seconds(seconds)
 }
 
@@ -137,7 +139,7 @@ pub(super) fn delivery(alert_id: &str, sink: &str) -> NewDelivery {
 }
 
 /// One event, one alert on it, one delivery per sink.
-pub(super) fn batch(name: &str, seconds: i64, sinks: &[&str]) -> IngestBatch {
+pub(crate) fn batch(name: &str, seconds: i64, sinks: &[&str]) -> IngestBatch {
     let event = event(name, at(seconds));
     IngestBatch {
         source: SOURCE.into(),
@@ -596,6 +598,132 @@ pub(super) async fn lanes_survive(store: &impl Subject) {
     store.settle("chat", Vec::new(), Some(worse.clone())).await.expect("settled");
     store.settle("mail", Vec::new(), Some(LaneState::default())).await.expect("settled");
     assert_eq!(store.load().await.expect("readable").lanes, [("chat".to_owned(), worse)]);
+}
+
+fn follow_up(alert_id: &str, not_before: Option<i64>, due_at: Option<i64>) -> NewFollowUp {
+    let when = Look { not_before: not_before.map(at), due_at: due_at.map(at) };
+    NewFollowUp { alert_id: alert_id.into(), sink: "chat".into(), told_count: 1, when }
+}
+
+/// The alert of that name with a follow-up.
+fn followed(name: &str, seconds: i64, not_before: Option<i64>, due_at: Option<i64>) -> IngestBatch {
+    IngestBatch { follow_ups: vec![follow_up(name, not_before, due_at)], ..batch(name, seconds, &["chat"]) }
+}
+
+fn folded(name: &str, count: u64, seconds: i64) -> IngestBatch {
+    let fold = Fold { alert_id: name.into(), count, first_at: at(0), last_at: at(seconds), event_ids: Vec::new() };
+    IngestBatch { source: SOURCE.into(), folds: vec![fold], at: Some(at(seconds)), ..IngestBatch::default() }
+}
+
+async fn due(store: &impl Subject, seconds: i64) -> Due {
+    store.due(at(seconds)).await.expect("readable")
+}
+
+async fn due_names(store: &impl Subject, seconds: i64) -> Vec<String> {
+    due(store, seconds).await.rows.into_iter().map(|row| row.alert_id).collect()
+}
+
+fn tell(read: &FollowUp, count: u64, closed: bool, due_at: Option<i64>) -> FollowMove {
+    let mut delivery = delivery(&read.alert_id, &read.sink);
+    delivery.delivery_id = crate::sink::update::update_id(&read.alert_id, &read.sink, read.number + 1);
+    delivery.body = format!("update {}", read.number + 1).into_bytes();
+    let then = Look { not_before: None, due_at: due_at.map(at) };
+    FollowMove { read: read.clone(), count: Some(count), step: Step::Tell { delivery, closed, then } }
+}
+
+pub(super) async fn follow_ups_wait_for_their_time_and_for_matches(store: &impl Subject) {
+    assert_eq!(due(store, 9_999).await, Due::default());
+    for (name, not_before, due_at) in [
+        ("timed", Some(600), Some(300)),
+        ("waits", Some(600), None),
+        ("late", Some(20), None),
+        ("note", None, Some(400)),
+    ] {
+        commit(store, followed(name, 10, not_before, due_at)).await;
+    }
+    assert_eq!(due(store, 299).await, Due { rows: Vec::new(), next_at: Some(at(300)) });
+    assert_eq!(due_names(store, 300).await, ["timed"]);
+    assert_eq!(due_names(store, 9_999).await, ["timed", "note"]);
+    for name in ["timed", "waits", "late", "note"] {
+        commit(store, folded(name, 5, 100)).await;
+    }
+    assert_eq!(due_names(store, 9_999).await, ["late", "timed", "note", "waits"]);
+    assert_eq!(due(store, 99).await.next_at, Some(at(100)), "a match that may be told is told now");
+    assert_eq!(due_names(store, 599).await, ["late", "timed", "note"], "what is told at most so often waits");
+    let row = due(store, 100).await.rows.remove(0);
+    assert_eq!((row.number, row.told_count, row.told_at, row.changed_at, row.closed), (0, 1, at(10), at(100), false));
+    assert_eq!(queue(store, "chat").await.depth, 4, "nothing is told by itself");
+    for number in 0..MAX_FOLLOW_UPS {
+        commit(store, followed(&format!("n{number}"), 10, None, Some(50))).await;
+    }
+    assert_eq!(due(store, 9_999).await.rows.len(), MAX_FOLLOW_UPS);
+}
+
+pub(super) async fn what_is_told_is_one_step_from_what_was_read(store: &impl Subject) {
+    commit(store, followed("a", 10, Some(20), Some(30))).await;
+    let read = due(store, 30).await.rows.remove(0);
+    let first = tell(&read, 1, false, Some(50));
+    store.advance(vec![first.clone()], at(40), at(40)).await.expect("stored");
+    // The same step again, as after a crash that hid its answer: it was taken already.
+    store.advance(vec![first], at(41), at(41)).await.expect("stored");
+    let rows = claim_all(store, "chat", 45).await;
+    let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
+    assert_eq!(bodies, [&b"a for chat"[..], b"update 1"]);
+    assert_eq!(rows[1].created_at, at(40));
+    let read = due(store, 50).await.rows.remove(0);
+    assert_eq!((read.number, read.told_count, read.told_at, read.changed_at), (1, 1, at(40), at(10)));
+
+    // A match between the look and the step.
+    commit(store, folded("a", 3, 60)).await;
+    let wait = Look { not_before: None, due_at: Some(at(900)) };
+    for step in [tell(&read, 1, true, None).step, Step::Wait(wait), Step::End] {
+        let stale = FollowMove { read: read.clone(), count: Some(1), step };
+        store.advance(vec![stale], at(61), at(61)).await.expect("stored");
+        let known_count = FollowMove { read: read.clone(), count: Some(3), step: tell(&read, 3, true, None).step };
+        store.advance(vec![known_count], at(61), at(61)).await.expect("stored");
+        let again = due(store, 61).await.rows.remove(0);
+        assert_eq!((again.number, again.told_count, again.changed_at), (1, 1, at(60)));
+    }
+    let read = due(store, 61).await.rows.remove(0);
+    store.advance(vec![tell(&read, 3, true, None)], at(62), at(62)).await.expect("stored");
+    assert_eq!(due(store, 9_999).await, Due::default());
+    assert_eq!(queue(store, "chat").await.depth, 3);
+    commit(store, folded("a", 4, 70)).await;
+    let read = due(store, 70).await.rows.remove(0);
+    assert_eq!((read.number, read.told_count, read.told_at, read.closed), (2, 3, at(62), true));
+    let moved = |step: Step| FollowMove { read: read.clone(), count: Some(4), step };
+    store.advance(vec![moved(Step::Wait(wait))], at(71), at(71)).await.expect("stored");
+    assert_eq!(due(store, 899).await, Due { rows: Vec::new(), next_at: Some(at(900)) });
+    store.advance(vec![moved(Step::End)], at(72), at(72)).await.expect("stored");
+    commit(store, folded("a", 5, 80)).await;
+    assert_eq!(due(store, 9_999).await, Due::default(), "followed no more");
+    let shown = store.alert_of("a").await.expect("stored");
+    assert_eq!((shown.deliveries.len(), shown.row.alert.count), (3, 5));
+
+    // The clock was set back to 500 since: a row that was moved ahead of it is looked at, and one that was not keeps its time.
+    commit(store, followed("past", 400, Some(700), Some(800))).await;
+    commit(store, followed("ahead", 5_000, Some(6_000), Some(7_000))).await;
+    store.take_over(at(500), at(9_999)).await.expect("taken over");
+    let taken = due(store, 500).await;
+    assert_eq!((taken.rows.len(), taken.next_at), (1, Some(at(500))));
+    assert_eq!(
+        (taken.rows[0].alert_id.as_str(), taken.rows[0].told_at, taken.rows[0].changed_at),
+        ("ahead", at(500), at(500))
+    );
+    assert_eq!(due_names(store, 799).await, ["ahead"]);
+}
+
+pub(super) async fn follow_ups_are_all_or_nothing(store: &impl Subject) {
+    let mut bad = followed("a", 10, None, Some(20));
+    bad.deliveries.push(delivery("nobody", "chat"));
+    assert!(store.commit(bad).await.is_err());
+    assert_eq!(due(store, 9_999).await, Due::default());
+    commit(store, followed("a", 10, None, Some(20))).await;
+    // What is stored already is left as it stands.
+    let mut again = followed("a", 90, None, Some(5));
+    again.events = Vec::new();
+    commit(store, again).await;
+    assert_eq!(due(store, 19).await, Due { rows: Vec::new(), next_at: Some(at(20)) });
 }
 
 pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {

@@ -4,6 +4,7 @@
 //! and never waits, so it may be used on paused time. Nothing is ever removed from it.
 
 mod archive;
+mod follow;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,7 @@ struct Content {
     /// Per sink how many dead letters.
     dead: BTreeMap<String, u64>,
     lanes: BTreeMap<String, LaneState>,
+    follow_ups: follow::Rows,
 }
 
 #[derive(Debug, Default)]
@@ -217,10 +219,11 @@ impl Content {
             }
         }
         batch.alerts.into_iter().for_each(|alert| self.add_alert(alert, at));
-        batch.folds.iter().for_each(|fold| self.fold(fold));
         let due_at = batch.due_at.unwrap_or(at);
+        batch.folds.iter().for_each(|fold| self.fold(fold, due_at));
         batch.deliveries.into_iter().for_each(|delivery| self.add_delivery(delivery, at, due_at));
         batch.unmuted.iter().for_each(|alert_id| self.unmute(alert_id));
+        batch.follow_ups.into_iter().for_each(|new| self.follow_ups.add(new, due_at));
         Ok(())
     }
 
@@ -231,7 +234,8 @@ impl Content {
         }
     }
 
-    fn fold(&mut self, fold: &Fold) {
+    fn fold(&mut self, fold: &Fold, at: DateTime<Utc>) {
+        self.follow_ups.matched(&fold.alert_id, at);
         let found = self.alert_index.get(&fold.alert_id).and_then(|&at| self.alerts.get_mut(at));
         if let Some(AlertContent { new, .. }) = found {
             new.alert.count = fold.count;
@@ -272,6 +276,7 @@ impl Content {
 
     fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
         self.deliveries.iter_mut().for_each(|delivery| delivery.take_over(now, latest));
+        self.follow_ups.take_over(now);
     }
 
     fn claim(&mut self, sink: &str, now: DateTime<Utc>, lease_until: DateTime<Utc>, limit: usize) -> Vec<Delivery> {

@@ -7,6 +7,7 @@ mod archive;
 mod claim;
 mod directory;
 mod fault;
+mod follow;
 mod history;
 mod ingest;
 mod reader;
@@ -348,7 +349,10 @@ impl Store for SqliteStore {
     }
 
     fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {
-        let work = move |session: &mut writer::WriteSession<'_>| claim::take_over(session.connection, now, latest);
+        let work = move |session: &mut writer::WriteSession<'_>| {
+            claim::take_over(session.connection, now, latest)?;
+            follow::take_over(session.connection, now)
+        };
         Box::pin(self.writer.submit(Need::Space, work))
     }
 

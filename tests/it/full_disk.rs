@@ -228,6 +228,7 @@ fn limited_daemon(place: &Place, status: Arc<Status>) -> tokio::runtime::Runtime
     let daemon = Daemon {
         store: store.clone(),
         alerts: store.clone(),
+        follow_ups: store.clone(),
         maintain: store,
         clock,
         status,

@@ -1,5 +1,7 @@
 //! An alert: what a person should see. It folds matches that share a dedup key.
 
+mod exception;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,6 +11,8 @@ use crate::event::Event;
 use crate::rule::Severity;
 use crate::state::Finding;
 use crate::text::Untrusted;
+
+pub use exception::{EXCEPTION_DAYS, MAX_EXCEPTION_CHARS};
 
 /// How many event ids an alert lists; the count goes on beyond it.
 pub const MAX_ALERT_EVENT_IDS: usize = 100;

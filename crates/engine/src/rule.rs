@@ -22,6 +22,7 @@ use crate::event::FieldPath;
 use crate::state::Detection;
 
 pub use event_type::{KNOWN_EVENT_TYPES, OWN_PREFIX};
+pub(crate) use list::reference;
 pub use list::{Lists, MAX_LIST_BYTES, MAX_LIST_VALUES, ReadList};
 pub use load::{RuleSet, load};
 pub use own::OWN_SOURCE;

@@ -235,6 +235,14 @@ impl Sink for Scripted {
         }
     }
 
+    fn render_update(
+        &self,
+        update: &crate::sink::update::Update<'_>,
+        _: &RenderContext<'_>,
+    ) -> std::result::Result<Vec<u8>, RenderError> {
+        Ok(update.headline().into_bytes())
+    }
+
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         let mut attempts = self.attempts.lock().expect("not poisoned");
         let act = (self.script)(delivery, attempts.len());

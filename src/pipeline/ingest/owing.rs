@@ -6,9 +6,8 @@ use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 use vigie_engine::route::{destinations, destinations_beside};
 
-use super::{Ingest, Outlet, UNROUTED};
+use super::{Ingest, UNROUTED};
 use crate::pipeline::notice;
-use crate::sink::{Form, RenderContext, delivery_id};
 use crate::store::NewDelivery;
 
 /// How much of a title the log shows.
@@ -28,7 +27,7 @@ impl Ingest {
         }
         let deliveries = names.iter().filter_map(|name| {
             let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
-            Some(render(outlet, alert, now))
+            Some(outlet.render(alert, now))
         });
         (None, deliveries.collect())
     }
@@ -43,19 +42,4 @@ impl Ingest {
         }
         names
     }
-}
-
-/// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.
-fn render(outlet: &Outlet, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
-    let delivery_id = delivery_id(&alert.alert_id, &outlet.name);
-    let form = |form| outlet.sink.render(alert, &RenderContext { delivery_id: &delivery_id, now, form });
-    let body = form(Form::Full).or_else(|error| {
-        tracing::warn!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "rendered as plain text instead");
-        form(Form::Plain)
-    });
-    let body = body.unwrap_or_else(|error| {
-        tracing::error!(sink = %outlet.name, alert_id = %alert.alert_id, ?error, "reduced to its identity");
-        format!("[{}] {} (alert {})", alert.rule.severity.as_str(), alert.rule.id, alert.alert_id).into_bytes()
-    });
-    NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: outlet.name.clone(), body }
 }

@@ -7,9 +7,11 @@ use vigie_engine::alert::{Alert, Reason};
 use vigie_engine::text::{Untrusted, single_line};
 
 use crate::sink::text::{
-    MAX_REASONS, MAX_RULE_LINE_CHARS, MAX_TITLE_CHARS, MAX_VALUE_CHARS, facts, place, response_lines, severity_word,
-    title, when,
+    MAX_REASONS, MAX_RULE_LINE_CHARS, MAX_TITLE_CHARS, MAX_VALUE_CHARS, facts, finding, place, response_lines,
+    severity_word, title, when,
 };
+
+use crate::sink::update::{Update, update_text};
 
 /// The mail's content.
 pub(super) struct Content {
@@ -28,11 +30,14 @@ impl Content {
         let mut happened = vec![format!("when: {}", when(alert)), format!("where: {}", defang(&place(alert)))];
         happened.extend(alert.key.iter().map(|(field, value)| fact(field, value)));
         let event = facts(&alert.event).iter().map(|(field, value)| fact(&defang(field), value)).collect();
+        let exception = alert.exception().iter().map(|exception| defang_yaml(exception)).collect();
         let parts = vec![
             Part { heading: "What happened", lines: happened },
             Part { heading: "Why it matched", lines: reasons(&alert.reason) },
+            Part { heading: "What was found", lines: finding(alert).iter().map(|line| defang(line)).collect() },
             Part { heading: "What to do now", lines: response_lines(&alert.rule.response) },
             Part { heading: "The event", lines: event },
+            Part { heading: "To leave this out, under `unless:` of the rule", lines: exception },
             Part { heading: "To look it up", lines: references(alert, delivery_id) },
         ];
         Self { title: defang(&headline(alert)), parts }
@@ -69,6 +74,11 @@ impl Content {
     }
 }
 
+/// What a mail about an update says.
+pub(super) fn update(update: &Update<'_>, delivery_id: &str) -> String {
+    defang(&update_text(update, delivery_id))
+}
+
 /// `[HIGH] title`: the subject. Lists of mails make links of URLs, but leave addresses and names as they are.
 pub(super) fn headline(alert: &Alert) -> String {
     let shown = format!("[{}] {}", severity_word(alert.rule.severity), title(alert)).replace("://", "[:]//");
@@ -88,6 +98,25 @@ fn defang(text: &str) -> String {
         } else {
             shown.push(character);
         }
+        before = character;
+    }
+    shown
+}
+
+/// As [`defang`] for YAML that will be copied: within quotes `\x2E` is the dot, and no mail program takes it for one.
+fn defang_yaml(yaml: &str) -> String {
+    let mut shown = String::with_capacity(yaml.len() + 8);
+    let (mut is_quoted, mut is_escaped, mut before) = (false, false, ' ');
+    let mut characters = yaml.chars().peekable();
+    while let Some(character) = characters.next() {
+        let name_follows = characters.peek().is_some_and(|next| next.is_alphabetic());
+        if is_quoted && character == '.' && before.is_alphanumeric() && name_follows {
+            shown.push_str("\\x2E");
+        } else {
+            shown.push(character);
+        }
+        is_quoted ^= character == '"' && !is_escaped;
+        is_escaped = character == '\\' && !is_escaped;
         before = character;
     }
     shown
@@ -161,6 +190,17 @@ mod tests {
             ("1.5", "1.5"),
         ] {
             assert_eq!(defang(text), shown);
+        }
+    }
+
+    #[test]
+    fn yaml_without_links_means_the_same() {
+        for (yaml, shown) in [
+            (r#"{a.b: "eve@evil.example"}"#, r#"{a.b: "eve@evil\x2Eexample"}"#),
+            (r#"{a: "x\".evil.example", b.c: 1}"#, r#"{a: "x\".evil\x2Eexample", b.c: 1}"#),
+            (r#"{a: "x\\", b.c: "d\\.e 1.5"}"#, r#"{a: "x\\", b.c: "d\\.e 1.5"}"#),
+        ] {
+            assert_eq!(defang_yaml(yaml), shown);
         }
     }
 }

@@ -10,7 +10,8 @@ use vigie_engine::yaml::Node;
 
 use super::*;
 use crate::sink::contract::{
-    CANARY, HOSTILE, alert_titled, build as build_kind, context, delivery, list_node, text_node,
+    CANARY, HOSTILE, alert_titled, build as build_kind, context, delivery, list_node, make_hostile, stateful_alert,
+    text_node,
 };
 
 mod conversation;

@@ -13,6 +13,7 @@ use vigie_engine::rule::Severity;
 use vigie_engine::state::StateChange;
 
 use super::fault::Fault;
+use super::follow;
 use super::schema::status;
 use super::stamp::Stamp;
 use crate::store::{IngestBatch, NewAlert, NewDelivery, StoredEvent, add_event_ids};
@@ -37,6 +38,7 @@ pub(super) struct Statements<'c> {
     fold_alert: Statement<'c>,
     add_delivery: Statement<'c>,
     unmute_alert: Statement<'c>,
+    follow: follow::Statements<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -79,12 +81,14 @@ impl<'c> Statements<'c> {
                  ON CONFLICT (delivery_id) DO NOTHING",
             )?,
             unmute_alert: prepare("UPDATE alerts SET muted_by = NULL WHERE alert_id = ?1")?,
+            follow: follow::Statements::prepare(connection)?,
         })
     }
 
     /// Writes the batch; the caller commits or undoes it.
     pub(super) fn write(&mut self, batch: &Prepared) -> Result<(), Fault> {
         let Prepared { batch, types, at } = batch;
+        let due_at = batch.due_at.unwrap_or(*at);
         let source = self.source_no(&batch.source)?;
         let mut stored = Vec::with_capacity(batch.alerts.len());
         for event in &batch.events {
@@ -105,9 +109,13 @@ impl<'c> Statements<'c> {
         }
         for fold in &batch.folds {
             self.fold(fold)?;
+            self.follow.matched(&fold.alert_id, due_at)?;
         }
         for delivery in &batch.deliveries {
-            self.add_delivery(delivery, *at, batch.due_at.unwrap_or(*at))?;
+            self.add_delivery(delivery, *at, due_at)?;
+        }
+        for new in &batch.follow_ups {
+            self.follow.add(new, due_at)?;
         }
         for alert_id in &batch.unmuted {
             self.unmute_alert.execute([alert_id])?;
@@ -180,7 +188,12 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 
-    fn add_delivery(&mut self, delivery: &NewDelivery, at: DateTime<Utc>, due_at: DateTime<Utc>) -> Result<(), Fault> {
+    pub(super) fn add_delivery(
+        &mut self,
+        delivery: &NewDelivery,
+        at: DateTime<Utc>,
+        due_at: DateTime<Utc>,
+    ) -> Result<(), Fault> {
         let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
         if !self.find_alert.exists([alert_id])? {
             return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
@@ -245,7 +258,8 @@ pub(super) fn severity_number(severity: Severity) -> i64 {
     }
 }
 
-fn to_i64(count: u64) -> i64 {
+/// A count as a column holds it.
+pub(super) fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

@@ -134,9 +134,11 @@ fn sweep_alerts(connection: &Connection, after: (i64, i64), bounds: Bounds) -> s
     )?;
     let mut remove_deliveries = connection.prepare("DELETE FROM deliveries WHERE alert_id = ?1")?;
     let mut remove_alert = connection.prepare("DELETE FROM alerts WHERE alert_no = ?1")?;
+    let mut remove_follow_ups = connection.prepare("DELETE FROM follow_ups WHERE alert_id = ?1")?;
     let mut chunk = Chunk::default();
     for (_, alert_no, alert_id, _) in rows.iter().filter(|(.., is_kept)| !is_kept) {
         remove_attempts.execute([alert_id])?;
+        remove_follow_ups.execute([alert_id])?;
         chunk.removed.deliveries += remove_deliveries.execute([alert_id])? as u64;
         chunk.removed.alerts += remove_alert.execute([alert_no])? as u64;
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x5649_4749;
 
 /// One entry per version, in order; an entry is never edited once released.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE sources (
@@ -118,6 +118,23 @@ const VERSION_2: &str = "
 ALTER TABLE events ADD COLUMN digest BLOB;
 CREATE INDEX events_poison ON events (event_no) WHERE poison IS NOT NULL;
 CREATE INDEX alerts_muted ON alerts (alert_no) WHERE muted_by IS NOT NULL;
+";
+
+/// What sinks were told of alerts after their delivery. `due_at` is null while nothing is to be said.
+const VERSION_3: &str = "
+CREATE TABLE follow_ups (
+    alert_id   TEXT NOT NULL,
+    sink       TEXT NOT NULL,
+    number     INTEGER NOT NULL,
+    told_count INTEGER NOT NULL,
+    told_at    INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    closed     INTEGER NOT NULL,
+    not_before INTEGER,
+    due_at     INTEGER,
+    PRIMARY KEY (alert_id, sink)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX follow_ups_due ON follow_ups (due_at) WHERE due_at IS NOT NULL;
 ";
 
 /// Values of `deliveries.status`. The partial indexes name 0 and 3, so these numbers are part of the format.

@@ -7,9 +7,12 @@ use chrono::TimeDelta;
 use tempfile::TempDir;
 
 use super::*;
+use crate::sink::update::update_id;
 use crate::source::{Cursor, Held};
+use crate::store::NewDelivery;
 use crate::store::archive::{AlertFilter, DeliveryFilter, Retried};
 use crate::store::contract::{self, SOURCE, alert, at, batch, delivery, event};
+use crate::store::follow::{Due, FollowMove, FollowUps, Look, NewFollowUp, Step};
 use crate::store::{NewAlert, StoredEvent};
 use crate::store::{Resolution, StoreError};
 
@@ -80,6 +83,64 @@ async fn what_was_committed_is_there_after_reopening() {
     assert_eq!(after.1.expect("readable"), before.1.expect("readable"));
     let again = store.claim("chat", at(500), at(600), 1).await.expect("claimed");
     assert_eq!((again[0].attempts, again[0].body.as_slice()), (1, &b"a for chat"[..]));
+}
+
+#[tokio::test]
+async fn updates_survive_and_are_made_once_whenever_the_process_dies() {
+    let look = |due_at: Option<i64>| Look { not_before: Some(at(20)), due_at: due_at.map(at) };
+    let mut first = batch("a", 10, &["chat"]);
+    first.follow_ups =
+        vec![NewFollowUp { alert_id: "a".into(), sink: "chat".into(), told_count: 1, when: look(Some(30)) }];
+    let (store, dir) = opened();
+    store.commit(first).await.expect("committed");
+    drop(store);
+    // It dies between the look and the step: the look is made again.
+    let store = reopened(&dir);
+    let lost = store.due(at(30)).await.expect("readable").rows.remove(0);
+    drop(store);
+    let store = reopened(&dir);
+    let read = store.due(at(31)).await.expect("readable").rows.remove(0);
+    assert_eq!(read, lost);
+    let update = NewDelivery {
+        delivery_id: update_id("a", "chat", 1),
+        alert_id: "a".into(),
+        sink: "chat".into(),
+        body: b"one".to_vec(),
+    };
+    let step = Step::Tell { delivery: update, closed: false, then: look(None) };
+    let moved = FollowMove { read, count: Some(1), step };
+    store.advance(vec![moved.clone()], at(31), at(31)).await.expect("stored");
+    drop(store);
+    // It dies before it knows that the step was taken, and would take it again.
+    let store = reopened(&dir);
+    assert_eq!(store.due(at(900)).await.expect("readable"), Due::default());
+    store.advance(vec![moved], at(32), at(32)).await.expect("stored");
+    let listed = store.deliveries(&DeliveryFilter::default()).await.expect("readable");
+    let ids: Vec<&str> = listed.iter().map(|row| row.delivery_id.as_str()).collect();
+    assert_eq!(ids, [update_id("a", "chat", 1), crate::sink::delivery_id("a", "chat")]);
+    // With its alert it goes.
+    assert_eq!(claim_and_settle(&store, Resolution::Delivered { unconfirmed: false }, at(40)).await, 2);
+    let removed = store.maintain(at(40 + 90 * 86_400), Duration::from_secs(30 * 86_400)).await.expect("removed");
+    assert_eq!((removed.alerts, removed.deliveries), (1, 2));
+    let left: i64 = Connection::open(dir.path().join(directory::DATABASE))
+        .and_then(|connection| connection.query_row("SELECT count(*) FROM follow_ups", [], |row| row.get(0)))
+        .expect("readable");
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_format_is_brought_up_to_date() {
+    let (store, dir) = opened();
+    store.commit(batch("a", 10, &["chat"])).await.expect("committed");
+    drop(store);
+    Connection::open(dir.path().join(directory::DATABASE))
+        .and_then(|old| old.execute_batch("DROP TABLE follow_ups; PRAGMA user_version = 1"))
+        .expect("edited");
+    let refused = SqliteStore::open(dir.path(), &SqliteOptions::tool()).expect_err("a command does not migrate");
+    assert!(chain(&refused).contains("format 1"), "{refused:?}");
+    let store = reopened(&dir);
+    assert_eq!(store.due(at(900)).await.expect("readable"), Due::default());
+    assert_eq!(claim_and_settle(&store, Resolution::RetryAt(at(500)), at(11)).await, 1, "what was owed is owed");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::directory::{Ballast, Directory};
 use super::fault::{Class, Fault};
-use super::{claim, ingest, settle};
+use super::{claim, follow, ingest, settle};
 use crate::store::Result;
 
 /// Requests that may wait. A caller that finds the queue full waits, so ingest slows down instead of growing.
@@ -31,6 +31,7 @@ pub(super) struct WriteSession<'c> {
     pub(super) ingest: ingest::Statements<'c>,
     pub(super) claim: claim::Statements<'c>,
     pub(super) settle: settle::Statements<'c>,
+    pub(super) follow: follow::Statements<'c>,
 }
 
 /// What a request may use on a full disk.
@@ -199,6 +200,7 @@ impl<'c> WriteSession<'c> {
             ingest: ingest::Statements::prepare(connection)?,
             claim: claim::Statements::prepare(connection)?,
             settle: settle::Statements::prepare(connection)?,
+            follow: follow::Statements::prepare(connection)?,
         })
     }
 }

@@ -66,6 +66,7 @@ async fn daemon_with_a_wrong_order() {
     let daemon = Daemon {
         store: Arc::new(Wrong { real: real.clone(), order }),
         alerts: real.clone(),
+        follow_ups: real.clone(),
         maintain: real,
         clock,
         status: Arc::default(),

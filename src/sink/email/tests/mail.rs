@@ -1,6 +1,11 @@
 //! What a mail looks like, and what hostile text becomes in it.
 
+use std::time::Duration;
+
 use super::*;
+use crate::clock::Clock as _;
+use crate::sink::contract::{StoppedClock, update_of};
+use crate::sink::update::Told;
 
 /// Header lines without folding.
 fn headers(mail: &str) -> Vec<String> {
@@ -72,6 +77,29 @@ fn a_mail_is_as_the_golden_one() {
 }
 
 #[test]
+fn a_mail_about_several_events_is_as_the_golden_one() {
+    let mail = rendered(&stateful_alert(), Form::Full);
+    assert_eq!(mail.replace("\r\n", "\n"), include_str!("stateful.eml"));
+}
+
+#[test]
+fn an_exception_out_of_a_mail_means_what_it_says() {
+    for text in ["bob@sub.example.org", HOSTILE, "a  b.c\\d.e\"f.g"] {
+        let mut alert = stateful_alert();
+        make_hostile(&mut alert, text);
+        let (plain, html) = parts(&rendered(&alert, Form::Full));
+        let copied = plain.lines().find(|line| line.contains("- {when")).expect("there").trim();
+        assert!(!copied.contains("example.org") && !copied.contains("evil.example"), "a live link: {copied}");
+        let shown = html.lines().find(|line| line.contains("- {when")).expect("there");
+        let shown = shown.trim_end().trim_start_matches("<li>").trim_end_matches("</li>");
+        let shown = shown.replace("&quot;", "\"").replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">");
+        assert_eq!(shown.replace("&amp;", "&"), copied);
+        let dotted = |yaml: &str| yaml.replace("\\x2E", ".");
+        assert_eq!(dotted(copied), dotted(&alert.exception().expect("made")));
+    }
+}
+
+#[test]
 fn rendering_is_pure_and_the_plain_form_is_text_only() {
     let alert = alert_titled("x");
     assert_eq!(rendered(&alert, Form::Full), rendered(&alert, Form::Full));
@@ -102,6 +130,11 @@ fn hostile_text_is_inert_wherever_it_stands() {
         alert.events = vec![text.clone()];
         let event = serde_json::json!({"note": text, (text.as_str()): "field name"});
         alert.event = serde_json::value::RawValue::from_string(event.to_string()).expect("JSON");
+        alert.finding = stateful_alert().finding;
+        if let Some(finding) = &mut alert.finding {
+            finding.summary = Untrusted::new(text.clone());
+            finding.evidence[0].note = Some(Untrusted::new(text.clone()));
+        }
         let mail = rendered(&alert, Form::Full);
         assert!(mail.is_ascii() && mail.lines().all(|line| line.len() <= 998), "{text:?}");
 
@@ -166,6 +199,37 @@ fn mails_of_one_key_share_a_thread_and_others_do_not() {
     fourth.key.clear();
     fourth.alert_id = "f".repeat(32);
     assert_ne!(thread(&third), thread(&fourth), "no key: each alert for itself");
+}
+
+#[test]
+fn an_update_answers_the_mail_of_its_alert() {
+    let sink = EmailSink::new(options(nowhere())).expect("valid");
+    for title in ["Number forwarded elsewhere", HOSTILE] {
+        let alert = alert_titled(title);
+        let alert_mail = rendered(&alert, Form::Full);
+        let mut update = update_of(&alert, Told::Closing { quiet: Duration::from_secs(3600) });
+        let alert_delivery_id = crate::sink::delivery_id(&alert.alert_id, "test");
+        update.alert_delivery_id = &alert_delivery_id;
+        let context = RenderContext { delivery_id: "d2", now: StoppedClock.now(), form: Form::Full };
+        let mail = sink.render_update(&update, &context).expect("renders");
+        let mail = String::from_utf8(mail).expect("ASCII");
+        assert!(mail.is_ascii() && mail.lines().all(|line| line.len() <= 998), "{mail}");
+        let message_id = header(&alert_mail, "Message-ID");
+        assert_eq!(header(&mail, "In-Reply-To"), message_id);
+        assert_eq!(header(&mail, "References"), format!("{} {message_id}", header(&alert_mail, "References")));
+        assert_eq!(header(&mail, "Message-ID"), "<d2@example.org>");
+        assert!(header(&mail, "Subject").starts_with("Quiet again: HIGH: "), "{mail}");
+        let body = unquote(mail.split_once("\r\n\r\n").expect("a body").1);
+        assert!(body.contains("no more matches for 1h") && !body.contains("://"), "{body}");
+        let names =
+            |mail: &str| headers(mail).iter().map(|line| line.split(':').next().map(str::to_owned)).collect::<Vec<_>>();
+        assert!(
+            names(&mail)
+                .iter()
+                .all(|name| names(&alert_mail).contains(name) || name.as_deref() == Some("Content-Transfer-Encoding")),
+            "{mail}"
+        );
+    }
 }
 
 #[test]
