@@ -17,6 +17,7 @@ mod crash;
 mod delivery;
 mod full_disk;
 mod hostile;
+mod pack;
 mod poller_sim;
 mod program;
 mod readme;

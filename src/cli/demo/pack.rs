@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 
+/// The source's name in the demo's configuration.
+pub(super) const SOURCE: &str = "demo";
+
 /// Every file of the pack: path below the root of the repository, and text.
 pub(super) const FILES: &[(&str, &str)] = &[
     ("rules/lists/allowed_countries.txt", include_str!("../../../rules/lists/allowed_countries.txt")),
@@ -121,13 +124,13 @@ fn configuration(directory: &Path, base_url: &str, account: &str, secret: &str) 
     format!(
         r#"# The demo's configuration: a simulated account, the shipped rules, alerts on the terminal.
 sources:
-  demo:
+  {SOURCE}:
     vonage_audit:
       api_key: "{account}"
       api_secret: "{secret}"
       base_url: "{base_url}"
       poll_interval: 500ms
-      start: now
+      start: 30d                          # rules that compare with the past need one
 rules: [rules/vonage]
 sinks:
   terminal: {{stdout: {{format: text}}}}
