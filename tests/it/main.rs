@@ -27,5 +27,6 @@ mod program;
 mod readme;
 mod receiver;
 mod relay;
+mod shipped;
 mod ssrf;
 mod tidy;

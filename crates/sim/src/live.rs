@@ -26,15 +26,19 @@ pub struct ReleasePlan {
     pub between_attacks: Duration,
     /// Between the events of one attack.
     pub between_events: Duration,
+    /// How long before the start the time is over of what does not come ([`PlantedAttack::shows_after`]).
+    pub omissions_end_before: Duration,
 }
 
 impl Default for ReleasePlan {
-    /// The first after half a second, all eight attacks of a world within 7 seconds.
+    /// The first after half a second, all attacks of a world within 10 seconds. Omissions end an hour before, because a
+    /// poller takes nothing for missing before it is too late for late events.
     fn default() -> Self {
         Self {
             first_after: Duration::from_millis(500),
             between_attacks: Duration::from_millis(300),
-            between_events: Duration::from_millis(100),
+            between_events: Duration::from_millis(60),
+            omissions_end_before: Duration::from_secs(3_600),
         }
     }
 }
@@ -44,6 +48,8 @@ impl Default for ReleasePlan {
 pub struct LiveWorld {
     account_id: String,
     routine: Vec<SimEvent>,
+    /// What attacks of the past consist of.
+    omissions: Vec<SimEvent>,
     /// Ordered by time; what was handed out is gone.
     releases: VecDeque<Release>,
     attacks: Vec<PlantedAttack>,
@@ -66,11 +72,19 @@ impl LiveWorld {
             event.created_at += shift;
         }
         let mut attacks = world.attacks().to_vec();
-        attacks.sort_by_key(|attack| attack.name != "account_takeover");
+        attacks.sort_by_key(|attack| (attack.shows_after.is_some(), attack.name != "account_takeover"));
         let by_id: HashMap<&str, &SimEvent> = world.events().iter().map(|event| (event.id.as_str(), event)).collect();
-        let mut releases = VecDeque::new();
+        let (mut releases, mut omissions) = (VecDeque::new(), Vec::new());
         let mut at = start + span(plan.first_after);
         for attack in &mut attacks {
+            if let Some(shows_after) = attack.shows_after {
+                let started_at = start - span(plan.omissions_end_before) - shows_after;
+                let moved = |event: &&SimEvent| moved(event, started_at - attack.started_at);
+                let acts = attack.event_ids.iter().filter_map(|id| by_id.get(id.as_str()));
+                omissions.extend(acts.map(moved));
+                attack.started_at = started_at;
+                continue;
+            }
             attack.started_at = at;
             attack.needs_state |= attack.hour_is_the_clue && may_be_working_hours(at);
             let acts = attack.event_ids.iter().filter_map(|id| by_id.get(id.as_str()));
@@ -80,14 +94,34 @@ impl LiveWorld {
             }
             at += span(plan.between_attacks.saturating_sub(plan.between_events));
         }
-        Self { account_id: world.account_id().to_owned(), routine, releases, attacks }
+        Self { account_id: world.account_id().to_owned(), routine, omissions, releases, attacks }
     }
 
-    /// A server that shows the routine, with what is yet to come of it; user is the account, password
+    /// Forgets all attacks but one; whether there is one of this name.
+    pub fn keep_only(&mut self, name: &str) -> bool {
+        let Some(kept) = self.attacks.iter().find(|attack| attack.name == name).cloned() else { return false };
+        self.omissions.retain(|event| kept.event_ids.contains(&event.id));
+        self.releases.retain(|release| kept.event_ids.contains(&release.event.id));
+        self.attacks = vec![kept];
+        true
+    }
+
+    /// Releases everything later by this much.
+    pub fn postpone(&mut self, by: Duration) {
+        for release in &mut self.releases {
+            release.at += span(by);
+        }
+        for attack in self.attacks.iter_mut().filter(|attack| attack.shows_after.is_none()) {
+            attack.started_at += span(by);
+        }
+    }
+
+    /// A server that shows the routine, with what is yet to come of it, and what attacks of the past left; user is the account, password
     /// [`DEFAULT_SECRET`].
     #[must_use]
     pub fn sim(&self, quirks: Quirks, faults: FaultPlan) -> Sim {
-        Sim::new(&self.account_id, DEFAULT_SECRET, self.routine.clone(), quirks, faults)
+        let past = self.routine.iter().chain(&self.omissions).cloned().collect();
+        Sim::new(&self.account_id, DEFAULT_SECRET, past, quirks, faults)
     }
 
     /// The routine, moved to the present.
@@ -96,7 +130,8 @@ impl LiveWorld {
         &self.routine
     }
 
-    /// The attacks in order of release, with the time of release. An attack that only its hour gives away needs state
+    /// The attacks in order of release, with the time of release; then those of the past, which end in something that
+    /// does not come. An attack that only its hour gives away needs state
     /// when it is released inside working hours, or near them, where rules in other zones may differ.
     #[must_use]
     pub fn attacks(&self) -> &[PlantedAttack] {
@@ -136,6 +171,12 @@ pub fn faster_clock(clock: SharedClock, from: DateTime<Utc>, speed: f64) -> Shar
         let passed = TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
         from.checked_add_signed(passed).unwrap_or(DateTime::<Utc>::MAX_UTC)
     })
+}
+
+fn moved(event: &SimEvent, by: TimeDelta) -> SimEvent {
+    let mut event = event.clone();
+    event.set_created_at(event.created_at + by);
+    event
 }
 
 /// Whether somebody may take this for working hours: a rule may count them in the time of London, Paris or Madrid.
@@ -184,7 +225,8 @@ mod tests {
         let start = at("2026-11-24T14:30:00Z");
         let mut live = live(start);
         let mut sim = live.sim(Quirks::default(), FaultPlan::none());
-        let wanted: Vec<String> = live.attacks().iter().flat_map(|attack| attack.event_ids.clone()).collect();
+        let now = live.attacks().iter().filter(|attack| attack.shows_after.is_none());
+        let wanted: Vec<String> = now.flat_map(|attack| attack.event_ids.clone()).collect();
         assert_eq!(live.attacks()[0].name, "account_takeover");
         assert!(live.due(start).is_empty());
         let mut released = Vec::new();
@@ -199,11 +241,39 @@ mod tests {
                 sim.push(event);
                 assert_eq!(sim.visible_ids(next).len(), before + 1);
             }
-            assert!(next < start + TimeDelta::seconds(7), "{next}");
+            assert!(next < start + TimeDelta::seconds(10), "{next}");
             steps += 1;
         }
-        assert!(steps >= 30, "{steps}");
+        assert!(steps >= 70, "{steps}");
         assert_eq!(released, wanted);
+    }
+
+    #[test]
+    fn what_does_not_come_is_over_an_hour_before() {
+        let start = at("2026-11-24T14:30:00Z");
+        let live = live(start);
+        let sim = live.sim(Quirks::default(), FaultPlan::none());
+        let visible = sim.visible_ids(start);
+        let past: Vec<_> = live.attacks().iter().filter(|attack| attack.shows_after.is_some()).collect();
+        assert_eq!(past.iter().map(|attack| attack.name).collect::<Vec<_>>(), ["rotation_left_open", "feed_cut"]);
+        for attack in past {
+            assert_eq!(attack.started_at + attack.shows_after.unwrap(), start - TimeDelta::hours(1));
+            assert!(attack.event_ids.iter().all(|id| visible.contains(id)), "{attack:?}");
+        }
+    }
+
+    #[test]
+    fn one_attack_alone_and_everything_later() {
+        let start = at("2026-11-24T14:30:00Z");
+        let mut live = live(start);
+        let routine = live.routine().len();
+        live.postpone(Duration::from_secs(5));
+        assert_eq!(live.next_at(), Some(start + TimeDelta::milliseconds(5_500)));
+        assert_eq!(live.attacks()[0].started_at, start + TimeDelta::milliseconds(5_500));
+        assert!(live.keep_only("feed_cut") && live.next_at().is_none());
+        let feed = live.attacks()[0].event_ids.len();
+        assert_eq!(live.sim(Quirks::default(), FaultPlan::none()).all_ids().len(), routine + feed);
+        assert!(!live.keep_only("bulk_purchase"), "it is gone");
     }
 
     #[test]

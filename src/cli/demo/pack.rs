@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 
+/// The source's name in the demo's configuration.
+pub(super) const SOURCE: &str = "demo";
+
 /// Every file of the pack: path below the root of the repository, and text.
 pub(super) const FILES: &[(&str, &str)] = &[
     ("rules/lists/allowed_countries.txt", include_str!("../../../rules/lists/allowed_countries.txt")),
@@ -14,9 +17,19 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("rules/lists/trusted_api_networks.txt", include_str!("../../../rules/lists/trusted_api_networks.txt")),
     ("rules/vonage/account-callback-outside.yaml", include_str!("../../../rules/vonage/account-callback-outside.yaml")),
     ("rules/vonage/account-flagged.yaml", include_str!("../../../rules/vonage/account-flagged.yaml")),
+    ("rules/vonage/account-gone-quiet.yaml", include_str!("../../../rules/vonage/account-gone-quiet.yaml")),
     ("rules/vonage/account-settings-changed.yaml", include_str!("../../../rules/vonage/account-settings-changed.yaml")),
     ("rules/vonage/allow-list-entry-deleted.yaml", include_str!("../../../rules/vonage/allow-list-entry-deleted.yaml")),
+    (
+        "rules/vonage/allow-list-opened-then-used.yaml",
+        include_str!("../../../rules/vonage/allow-list-opened-then-used.yaml"),
+    ),
+    ("rules/vonage/allow-list-stripped.yaml", include_str!("../../../rules/vonage/allow-list-stripped.yaml")),
     ("rules/vonage/allow-list-widened.yaml", include_str!("../../../rules/vonage/allow-list-widened.yaml")),
+    (
+        "rules/vonage/api-change-from-new-network.yaml",
+        include_str!("../../../rules/vonage/api-change-from-new-network.yaml"),
+    ),
     (
         "rules/vonage/api-change-from-unexpected-country.yaml",
         include_str!("../../../rules/vonage/api-change-from-unexpected-country.yaml"),
@@ -29,6 +42,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
         "rules/vonage/app-with-foreign-callback.yaml",
         include_str!("../../../rules/vonage/app-with-foreign-callback.yaml"),
     ),
+    ("rules/vonage/apps-stopped-in-bulk.yaml", include_str!("../../../rules/vonage/apps-stopped-in-bulk.yaml")),
     (
         "rules/vonage/autoreload-or-billing-changed.yaml",
         include_str!("../../../rules/vonage/autoreload-or-billing-changed.yaml"),
@@ -42,11 +56,13 @@ pub(super) const FILES: &[(&str, &str)] = &[
         "rules/vonage/dashboard-change-outside-office.yaml",
         include_str!("../../../rules/vonage/dashboard-change-outside-office.yaml"),
     ),
+    ("rules/vonage/impossible-travel.yaml", include_str!("../../../rules/vonage/impossible-travel.yaml")),
     ("rules/vonage/lists.yaml", include_str!("../../../rules/vonage/lists.yaml")),
     (
         "rules/vonage/login-from-unexpected-country.yaml",
         include_str!("../../../rules/vonage/login-from-unexpected-country.yaml"),
     ),
+    ("rules/vonage/new-country-for-user.yaml", include_str!("../../../rules/vonage/new-country-for-user.yaml")),
     (
         "rules/vonage/number-forwarded-elsewhere.yaml",
         include_str!("../../../rules/vonage/number-forwarded-elsewhere.yaml"),
@@ -55,8 +71,18 @@ pub(super) const FILES: &[(&str, &str)] = &[
         "rules/vonage/number-linked-to-another-account.yaml",
         include_str!("../../../rules/vonage/number-linked-to-another-account.yaml"),
     ),
+    (
+        "rules/vonage/number-linked-to-new-application.yaml",
+        include_str!("../../../rules/vonage/number-linked-to-new-application.yaml"),
+    ),
     ("rules/vonage/number-released.yaml", include_str!("../../../rules/vonage/number-released.yaml")),
     ("rules/vonage/number-rented-abroad.yaml", include_str!("../../../rules/vonage/number-rented-abroad.yaml")),
+    ("rules/vonage/numbers-rented-in-bulk.yaml", include_str!("../../../rules/vonage/numbers-rented-in-bulk.yaml")),
+    (
+        "rules/vonage/profile-changed-then-login.yaml",
+        include_str!("../../../rules/vonage/profile-changed-then-login.yaml"),
+    ),
+    ("rules/vonage/search-burst.yaml", include_str!("../../../rules/vonage/search-burst.yaml")),
     (
         "rules/vonage/secret-created-out-of-hours.yaml",
         include_str!("../../../rules/vonage/secret-created-out-of-hours.yaml"),
@@ -66,9 +92,15 @@ pub(super) const FILES: &[(&str, &str)] = &[
         include_str!("../../../rules/vonage/secret-deleted-out-of-hours.yaml"),
     ),
     (
+        "rules/vonage/secret-rotation-left-open.yaml",
+        include_str!("../../../rules/vonage/secret-rotation-left-open.yaml"),
+    ),
+    ("rules/vonage/secret-swapped.yaml", include_str!("../../../rules/vonage/secret-swapped.yaml")),
+    (
         "rules/vonage/subaccount-access-widened.yaml",
         include_str!("../../../rules/vonage/subaccount-access-widened.yaml"),
     ),
+    ("rules/vonage/toll-fraud-prelude.yaml", include_str!("../../../rules/vonage/toll-fraud-prelude.yaml")),
     (
         "rules/vonage/user-outside-staff-domains.yaml",
         include_str!("../../../rules/vonage/user-outside-staff-domains.yaml"),
@@ -92,13 +124,13 @@ fn configuration(directory: &Path, base_url: &str, account: &str, secret: &str) 
     format!(
         r#"# The demo's configuration: a simulated account, the shipped rules, alerts on the terminal.
 sources:
-  demo:
+  {SOURCE}:
     vonage_audit:
       api_key: "{account}"
       api_secret: "{secret}"
       base_url: "{base_url}"
       poll_interval: 500ms
-      start: now
+      start: 30d                          # rules that compare with the past need one
 rules: [rules/vonage]
 sinks:
   terminal: {{stdout: {{format: text}}}}

@@ -9,9 +9,9 @@ use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde_json::json;
 
 use super::Stage;
-use super::people::{Person, Role, in_working_hours};
+use super::people::{CALLBACK_DOMAINS, FORWARD_NUMBERS, Person, Role, in_working_hours};
 use super::routines::{app_context, by_key, by_person, forward_context, link_context};
-use crate::event::SimEvent;
+use crate::event::{SimEvent, Stamp};
 use crate::rng::Rng;
 
 /// One planted attack.
@@ -29,6 +29,8 @@ pub struct PlantedAttack {
     pub needs_state: bool,
     /// The hour is the only thing that gives it away to a rule without memory.
     pub hour_is_the_clue: bool,
+    /// What gives it away is that something does not come: it shows this long after `started_at`, and not by an event.
+    pub shows_after: Option<TimeDelta>,
 }
 
 /// When an attack is staged.
@@ -43,6 +45,8 @@ struct Script {
     description: &'static str,
     hour: Hour,
     needs_state: bool,
+    /// Hours from its first event until what does not come has not come for long enough; 0: it shows at once.
+    shows_after_hours: i64,
     acts: fn(&Stage<'_>, &mut Rng, DateTime<Utc>) -> Vec<SimEvent>,
 }
 
@@ -52,6 +56,7 @@ const SCRIPTS: &[Script] = &[
         description: "a login from a foreign country, then an API secret and an application with a foreign callback",
         hour: Hour::Working,
         needs_state: false,
+        shows_after_hours: 0,
         acts: account_takeover,
     },
     Script {
@@ -59,6 +64,7 @@ const SCRIPTS: &[Script] = &[
         description: "the API key is used from a network that the company's servers never use",
         hour: Hour::Working,
         needs_state: false,
+        shows_after_hours: 0,
         acts: leaked_key,
     },
     Script {
@@ -66,13 +72,15 @@ const SCRIPTS: &[Script] = &[
         description: "numbers are forwarded to a foreign telephone and a foreign SIP host, one is linked elsewhere",
         hour: Hour::Working,
         needs_state: false,
+        shows_after_hours: 0,
         acts: number_hijack,
     },
     Script {
         name: "toll_fraud_prelude",
-        description: "auto-reload is raised tenfold and numbers are bought in a row",
+        description: "a secret and an application are made, auto-reload is raised tenfold, numbers are bought in a row",
         hour: Hour::Night,
         needs_state: false,
+        shows_after_hours: 0,
         acts: toll_fraud_prelude,
     },
     Script {
@@ -80,6 +88,7 @@ const SCRIPTS: &[Script] = &[
         description: "both entries of the IP allow-list are deleted, then the key is used from elsewhere",
         hour: Hour::Working,
         needs_state: false,
+        shows_after_hours: 0,
         acts: allowlist_stripped,
     },
     Script {
@@ -87,6 +96,7 @@ const SCRIPTS: &[Script] = &[
         description: "at night a secret is created and the old one deleted within a quarter of an hour",
         hour: Hour::Night,
         needs_state: false,
+        shows_after_hours: 0,
         acts: secret_swap,
     },
     Script {
@@ -94,6 +104,7 @@ const SCRIPTS: &[Script] = &[
         description: "one user logs in at home in one country and 20 minutes later in another",
         hour: Hour::Working,
         needs_state: true,
+        shows_after_hours: 0,
         acts: impossible_travel,
     },
     Script {
@@ -101,9 +112,61 @@ const SCRIPTS: &[Script] = &[
         description: "one user disables ten applications within five minutes",
         hour: Hour::Working,
         needs_state: true,
+        shows_after_hours: 0,
         acts: mass_disable,
     },
+    Script {
+        name: "search_burst",
+        description: "one user searches 24 times within eight minutes",
+        hour: Hour::Working,
+        needs_state: true,
+        shows_after_hours: 0,
+        acts: search_burst,
+    },
+    Script {
+        name: "bulk_purchase",
+        description: "one user rents eight numbers at home within four minutes",
+        hour: Hour::Working,
+        needs_state: true,
+        shows_after_hours: 0,
+        acts: bulk_purchase,
+    },
+    Script {
+        name: "profile_change",
+        description: "a user's profile is changed at the office, ten minutes later the user signs in from a rented server",
+        hour: Hour::Working,
+        needs_state: true,
+        shows_after_hours: 0,
+        acts: profile_change,
+    },
+    Script {
+        name: "number_relinked",
+        description: "a number is taken from its application and linked to one that never had a number",
+        hour: Hour::Working,
+        needs_state: true,
+        shows_after_hours: 0,
+        acts: number_relinked,
+    },
+    Script {
+        name: "rotation_left_open",
+        description: "a secret is created in a sub-account, and none is deleted for a week",
+        hour: Hour::Working,
+        needs_state: true,
+        shows_after_hours: 7 * 24,
+        acts: rotation_left_open,
+    },
+    Script {
+        name: "feed_cut",
+        description: "the programs of a sub-account show an event every four hours, then nothing for three days",
+        hour: Hour::Working,
+        needs_state: true,
+        shows_after_hours: FEED_HOURS + 3 * 24,
+        acts: feed_cut,
+    },
 ];
+
+/// From the first to the last event of the feed that is cut.
+const FEED_HOURS: i64 = 44;
 
 /// Plays every script once; attacks come in order of time.
 pub(crate) fn plant(stage: &Stage<'_>, rng: &mut Rng) -> Vec<(PlantedAttack, Vec<SimEvent>)> {
@@ -114,7 +177,7 @@ pub(crate) fn plant(stage: &Stage<'_>, rng: &mut Rng) -> Vec<(PlantedAttack, Vec
 }
 
 fn play(stage: &Stage<'_>, script: &Script, place: usize, rng: &mut Rng) -> (PlantedAttack, Vec<SimEvent>) {
-    let started = place_in_time(stage, script.hour, place, rng);
+    let started = place_in_time(stage, script, place, rng);
     let mut events = (script.acts)(stage, rng, started);
     events.sort_by_key(|event| event.created_at);
     let attack = PlantedAttack {
@@ -124,19 +187,22 @@ fn play(stage: &Stage<'_>, script: &Script, place: usize, rng: &mut Rng) -> (Pla
         started_at: events.first().map_or(started, |event| event.created_at),
         needs_state: script.needs_state,
         hour_is_the_clue: script.name == "secret_swap",
+        shows_after: (script.shows_after_hours > 0).then(|| TimeDelta::hours(script.shows_after_hours)),
     };
     (attack, events)
 }
 
-/// A day in the later half, another for each attack as far as there are enough, at an hour of the wanted kind.
-fn place_in_time(stage: &Stage<'_>, hour: Hour, place: usize, rng: &mut Rng) -> DateTime<Utc> {
+/// A day in the later half, another for each attack as far as there are enough, at an hour of the wanted kind; earlier
+/// where the world would end before the attack shows.
+fn place_in_time(stage: &Stage<'_>, script: &Script, place: usize, rng: &mut Rng) -> DateTime<Utc> {
     let days = (stage.end - stage.start).num_days();
     let scripts = i64::try_from(SCRIPTS.len()).unwrap_or(1);
     // The last two days stay free, so that a search for a working day ends inside the world.
     let offset = days / 2 + (days / 2 - 3).max(0) * i64::try_from(place).unwrap_or(0) / scripts;
+    let offset = offset.min(days - 4 - script.shows_after_hours.div_euclid(24));
     let day = (stage.start + TimeDelta::days(offset)).date_naive().and_time(NaiveTime::MIN).and_utc();
     let minute = TimeDelta::seconds(i64::try_from(rng.below(50 * 60)).unwrap_or(0));
-    match hour {
+    match script.hour {
         Hour::Night => day + TimeDelta::hours(2) + minute,
         Hour::Working => {
             let noon = day + TimeDelta::hours(12);
@@ -244,7 +310,13 @@ fn toll_fraud_prelude(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) ->
     let mut reload = by_person(stage, person, "AUTORELOAD_UPDATE", start, rng);
     reload.context = json!({"threshold": 400, "amount": 1_000, "currency": "EUR"});
     let billing = by_person(stage, person, "USER_BILLING_UPDATE", after(start, 60), rng);
-    let mut events = vec![reload, billing];
+    let mut secret = by_person(stage, person, "ACCOUNT_SECRET_CREATE", after(start, -200), rng);
+    secret.context = json!({"secretId": rng.uuid()});
+    let mut app = by_person(stage, person, "APP_CREATE", after(start, -90), rng);
+    let app_id = rng.uuid();
+    let url = format!("https://hooks.{}/answer", CALLBACK_DOMAINS.first().copied().unwrap_or_default());
+    app.context = app_context(stage.account_id, &app_id, "Dialler", &url, &url);
+    let mut events = vec![secret, app, reload, billing];
     for (place, country) in ["LV", "CU", "SO", "LV", "GN", "CU"].into_iter().enumerate() {
         let seconds = 120 + 20 * i64::try_from(place).unwrap_or(0);
         let mut bought = by_person(stage, person, "NUMBER_ASSIGN", after(start, seconds), rng);
@@ -267,6 +339,8 @@ fn allowlist_stripped(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) ->
     let (elsewhere, country) = foreign(rng);
     let mut used = by_key(stage, elsewhere, country, "NUMBER_UPDATED", after(start, 200), rng);
     used.context = forward_context(stage.account_id, &msisdn(rng), "tel", "447700900001");
+    // With parts of a second, so that it stays behind the deletions when the acts follow each other faster.
+    used.stamp = Stamp::ZuluMillis;
     events.push(used);
     events
 }
@@ -298,4 +372,72 @@ fn mass_disable(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<S
         events.push(disabled);
     }
     events
+}
+
+fn search_burst(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<SimEvent> {
+    let person = victim(stage, Role::Operator);
+    let mut events = Vec::new();
+    for place in 0..24 {
+        let mut search = by_person(stage, person, "USER_PRODUCT_SEARCH", after(start, place * 20), rng);
+        let query = rng.pick(&["secrets", "customers", "numbers in Latvia", "call records", "recordings"]).copied();
+        search.context = json!({"query": query.unwrap_or("secrets")});
+        events.push(search);
+    }
+    events
+}
+
+fn bulk_purchase(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<SimEvent> {
+    let person = victim(stage, Role::Operator);
+    let mut events = Vec::new();
+    for place in 0..8 {
+        let mut bought = by_person(stage, person, "NUMBER_ASSIGN", after(start, place * 30), rng);
+        bought.context = json!({"country": "GB", "msisdn": msisdn(rng), "accountId": stage.account_id});
+        events.push(bought);
+    }
+    events
+}
+
+fn profile_change(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<SimEvent> {
+    let person = victim(stage, Role::Developer);
+    let changed = by_person(stage, person, "USER_UPDATE", start, rng);
+    let login = by_person(stage, person, "USER_LOGIN", after(start, 600), rng);
+    let ip = rented(rng);
+    vec![changed, from_address(login, &ip, "GB")]
+}
+
+fn number_relinked(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<SimEvent> {
+    let person = victim(stage, Role::Operator);
+    let number = msisdn(rng);
+    let mut events = Vec::new();
+    for (kind, seconds) in [("NUMBER_UNLINKED", 0), ("NUMBER_LINKED", 40)] {
+        let mut moved = by_person(stage, person, kind, after(start, seconds), rng);
+        let app_id = rng.uuid();
+        moved.context = link_context(stage.account_id, &number, &app_id);
+        events.push(moved);
+    }
+    events
+}
+
+/// An update that the company's programs make in a sub-account.
+fn by_program(stage: &Stage<'_>, account_id: &'static str, at: DateTime<Utc>, rng: &mut Rng) -> SimEvent {
+    let mut event = by_key(stage, format!("198.51.100.{}", rng.between(20, 27)), "GB", "NUMBER_UPDATED", at, rng);
+    let target = FORWARD_NUMBERS.first().copied().unwrap_or_default();
+    event.context = forward_context(account_id, &msisdn(rng), "tel", target);
+    event.account_id = Cow::Borrowed(account_id);
+    event
+}
+
+fn rotation_left_open(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<SimEvent> {
+    const SUB_ACCOUNT: &str = "efgh5678";
+    let mut created = by_person(stage, victim(stage, Role::Developer), "ACCOUNT_SECRET_CREATE", start, rng);
+    created.context = json!({"secretId": rng.uuid()});
+    created.account_id = Cow::Borrowed(SUB_ACCOUNT);
+    let mut events = vec![created];
+    // The programs go on with the old one, so the account is not quiet.
+    events.extend((0..7).map(|day| by_program(stage, SUB_ACCOUNT, after(start, day * 86_400 + 7_200), rng)));
+    events
+}
+
+fn feed_cut(stage: &Stage<'_>, rng: &mut Rng, start: DateTime<Utc>) -> Vec<SimEvent> {
+    (0..=FEED_HOURS / 4).map(|turn| by_program(stage, "ijkl9012", after(start, turn * 4 * 3_600), rng)).collect()
 }

@@ -150,10 +150,16 @@ fn every_attack_is_planted_once_and_its_events_exist() {
         let expected = [
             "account_takeover",
             "allowlist_stripped",
+            "bulk_purchase",
+            "feed_cut",
             "impossible_travel",
             "leaked_key",
             "mass_disable",
             "number_hijack",
+            "number_relinked",
+            "profile_change",
+            "rotation_left_open",
+            "search_burst",
             "secret_swap",
             "toll_fraud_prelude",
         ];
@@ -164,6 +170,8 @@ fn every_attack_is_planted_once_and_its_events_exist() {
             assert_eq!(acts[0].created_at, attack.started_at);
             let breaks = acts.iter().any(|event| breaks_policy(event));
             assert_eq!(breaks, !attack.needs_state, "{attack:?}");
+            let shown_at = attack.started_at + attack.shows_after.unwrap_or_default();
+            assert!(shown_at + chrono::TimeDelta::hours(1) < world.end(), "{attack:?}");
         }
     }
 }
@@ -192,6 +200,21 @@ fn the_secret_swap_is_at_night_and_quick() {
     );
     assert!((acts[1].created_at - acts[0].created_at).num_minutes() < 15);
     assert!(acts.iter().all(|event| !in_working_hours(event.created_at)));
+}
+
+#[test]
+fn what_is_left_out_stays_out() {
+    for seed in 0..20 {
+        let world = world(seed);
+        let attack = |name: &str| world.attacks().iter().find(|attack| attack.name == name).unwrap();
+        let in_account = |id: &'static str| world.events().iter().filter(move |event| event.account_id == id);
+        let open = attack("rotation_left_open");
+        assert!(in_account("efgh5678").all(|event| event.event_type != "ACCOUNT_SECRET_DELETE"));
+        assert!(in_account("efgh5678").all(|event| open.event_ids.contains(&event.id)));
+        let cut = attack("feed_cut");
+        let last = in_account("ijkl9012").map(|event| event.created_at).max().unwrap();
+        assert_eq!(cut.started_at + cut.shows_after.unwrap() - last, chrono::TimeDelta::days(3));
+    }
 }
 
 #[test]
