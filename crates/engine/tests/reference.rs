@@ -3,7 +3,11 @@
 //! Rules, keys, order, repetitions, batches, lateness and crashes are random. The reference shares no code with the
 //! engine but the table of distances. Each case prints nothing; a wrong one names its seed, which `VIGIE_SEED` repeats.
 #![expect(clippy::disallowed_methods, reason = "a seed comes from outside so that a failure can be repeated")]
-#![expect(clippy::panic, clippy::print_stdout, reason = "helpers of tests fail by panicking and print what a person reads")]
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking and print what a person reads"
+)]
 
 #[path = "reference/engine.rs"]
 mod engine;

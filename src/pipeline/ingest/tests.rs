@@ -20,7 +20,10 @@ fn poison(id: &str) -> Poison {
 async fn ingest_that_has(ids: &[&str]) -> Ingest {
     let store = Arc::new(MemoryStore::new());
     let events = ids.iter().map(|id| stored(&event(id))).collect();
-    store.commit(IngestBatch { source: SOURCE.into(), events, ..IngestBatch::default() }).await.expect("memory");
+    store
+        .commit(IngestBatch { source: SOURCE.into(), events, at: Some(DateTime::UNIX_EPOCH), ..IngestBatch::default() })
+        .await
+        .expect("memory");
     Ingest::new(Parts {
         drift: Drift::default(),
         history: History::default(),

@@ -133,9 +133,7 @@ async fn a_store_of_the_first_format_is_brought_up_to_date() {
     let (store, dir) = opened();
     store.commit(batch("a", 10, &["chat"])).await.expect("committed");
     drop(store);
-    Connection::open(dir.path().join(directory::DATABASE))
-        .and_then(|old| old.execute_batch("DROP TABLE follow_ups; PRAGMA user_version = 1"))
-        .expect("edited");
+    aged(&dir);
     let refused = SqliteStore::open(dir.path(), &SqliteOptions::tool()).expect_err("a command does not migrate");
     assert!(chain(&refused).contains("format 1"), "{refused:?}");
     let store = reopened(&dir);
@@ -214,7 +212,7 @@ fn formats_of_other_programs_and_later_releases_are_refused() {
 /// Makes the file one of version 1.
 fn aged(dir: &TempDir) {
     let file = Connection::open(dir.path().join(directory::DATABASE)).expect("a store");
-    file.execute_batch("DROP INDEX alerts_muted; DROP INDEX events_poison; ALTER TABLE events DROP COLUMN digest; PRAGMA user_version = 1")
+    file.execute_batch("DROP TABLE follow_ups; DROP INDEX alerts_muted; DROP INDEX events_poison; ALTER TABLE events DROP COLUMN digest; PRAGMA user_version = 1")
         .expect("edited");
 }
 
