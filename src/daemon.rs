@@ -91,17 +91,8 @@ impl Daemon {
         let lanes = self.lanes(&shared, &config.sinks, lane_states);
         let wake = Wake::default();
         self.status.update(|snapshot| snapshot.sinks.extend(config.sinks.iter().map(|sink| sink.name.clone())));
-        let outlet =
-            |sink: &NamedSink| Outlet { name: sink.name.clone(), sink: sink.sink.clone(), follow: sink.follow };
-        let outlets: Vec<Outlet> = config.sinks.iter().map(outlet).collect();
-        let follower = Arc::new(Follower {
-            rows: self.follow_ups.clone(),
-            alerts: self.alerts.clone(),
-            outlets: outlets.clone(),
-            quiets: Quiets::of(engine.rules()),
-            clock: self.clock.clone(),
-            wake: wake.clone(),
-        });
+        let outlets = outlets(&config.sinks);
+        let follower = Arc::new(self.follower(&outlets, &engine, &wake));
         let ingest = Arc::new(Ingest::new(Parts {
             engine,
             drift,
@@ -192,6 +183,17 @@ impl Daemon {
         sinks.iter().map(lane).collect()
     }
 
+    fn follower(&self, outlets: &[Outlet], engine: &Engine, wake: &Wake) -> Follower {
+        Follower {
+            rows: self.follow_ups.clone(),
+            alerts: self.alerts.clone(),
+            outlets: outlets.to_vec(),
+            quiets: Quiets::of(engine.rules()),
+            clock: self.clock.clone(),
+            wake: wake.clone(),
+        }
+    }
+
     async fn run_sources(
         &self,
         ingest: &Arc<Ingest>,
@@ -249,6 +251,12 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+/// The sinks as ingest and updates see them.
+fn outlets(sinks: &[NamedSink]) -> Vec<Outlet> {
+    let outlet = |sink: &NamedSink| Outlet { name: sink.name.clone(), sink: sink.sink.clone(), follow: sink.follow };
+    sinks.iter().map(outlet).collect()
 }
 
 /// A part without which the others must not go on: when it ends, by an error or a panic too, all are told to stop.

@@ -4,6 +4,8 @@
 //! mistakes in it too; who takes it must ask whether it is whole. It opens nothing: variables are expanded through a function
 //! that the configuration passes in.
 
+mod size;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,6 +16,9 @@ use vigie_engine::yaml::Node;
 
 use crate::pace::{MAX_SENDS, Rate};
 use crate::secret::Secret;
+
+use size::format_size;
+pub use size::parse_size;
 
 /// One option of a driver.
 #[derive(Debug, Clone, Copy)]
@@ -296,33 +301,6 @@ fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refu
         return Err(("has no host".into(), hint));
     }
     Ok(Value::Url(url))
-}
-
-/// Reads `512B`, `64KiB`, `10MB`; `None` when it is no size with a unit.
-#[must_use]
-pub fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let factor: u64 = match unit.trim() {
-        "B" => 1,
-        "KB" | "kB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// The shortest form that says exactly this many bytes.
-fn format_size(bytes: u64) -> String {
-    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{}{name}", bytes / unit),
-        None => format!("{bytes}B"),
-    }
 }
 
 fn example(specs: &[OptionSpec]) -> String {

@@ -135,12 +135,11 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
     run_verb::block_on(backtest(&args, task, origin, output))?
 }
 
+/// Rules, and where their events are when a configuration says so.
+type Loaded = (Vec<Rule>, Option<Origin>);
+
 /// The rules that are asked about; `None` when they do not load, and that was said.
-fn load_rules(
-    args: &Args,
-    global: &Global,
-    output: &mut Output,
-) -> Result<Option<(Vec<Rule>, Option<Origin>)>, Failure> {
+fn load_rules(args: &Args, global: &Global, output: &mut Output) -> Result<Option<Loaded>, Failure> {
     let asks_config = args.rules.is_empty() || !global.config.is_empty() || (!args.api && args.file.is_none());
     let mut config: Option<Config> = None;
     if asks_config {

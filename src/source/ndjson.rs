@@ -166,7 +166,7 @@ impl NdjsonSource {
             (Some(path), file) => {
                 let rest = Reader::open_rotated(path, file, position.offset).await;
                 if let Some(rest) = rest.map_err(|error| self.unreadable(&error))? {
-                    return Ok(if self.options.follow { rest } else { rest.is_left() });
+                    return Ok(if self.options.follow { rest } else { rest.left() });
                 }
                 false
             }

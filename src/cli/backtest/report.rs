@@ -279,9 +279,12 @@ fn days(tally: &Tally) -> Vec<DayPart<'_>> {
     days
 }
 
+/// A rule's place, a source and the values of a key.
+type Loud<'t> = (usize, &'t str, &'t [(String, Untrusted)]);
+
 /// By alerts, then by matches, then by name.
 fn loudest(tally: &Tally) -> Vec<KeyPart<'_>> {
-    let mut keys: HashMap<(usize, &str, &[(String, Untrusted)]), Counts> = HashMap::new();
+    let mut keys: HashMap<Loud<'_>, Counts> = HashMap::new();
     for raised in &tally.alerts {
         let counts = keys.entry((raised.rule, &raised.source, &raised.key)).or_default();
         *counts = *counts + Counts { alerts: 1, matches: raised.count };

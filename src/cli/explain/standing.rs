@@ -2,7 +2,7 @@
 //!
 //! The store is only read. A history counts up to the event's own time: what came later did not make it fire.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chrono::TimeDelta;
 use indicatif::ProgressBar;
@@ -90,8 +90,8 @@ pub(super) fn ask(
 }
 
 /// Runs over what came before the event, or at its time; the event itself is left out.
-async fn before(replay: &mut Replay, source: &str, path: &PathBuf, event: &Event) -> Result<(), Failure> {
-    let path = (path.as_os_str() != "-").then_some(path.as_path());
+async fn before(replay: &mut Replay, source: &str, path: &Path, event: &Event) -> Result<(), Failure> {
+    let path = (path.as_os_str() != "-").then_some(path);
     let to = event.created_at().checked_add_signed(TimeDelta::microseconds(1));
     let window = HistoryWindow { from: None, to };
     let mut history = History::of_file(source, path, Fields::default(), window, &ProgressBar::hidden()).await?;
@@ -99,7 +99,7 @@ async fn before(replay: &mut Replay, source: &str, path: &PathBuf, event: &Event
         loop {
             let mut events = part.next(&mut history.skipped).await?;
             if events.is_empty() {
-                return Ok(());
+                break;
             }
             events.retain(|earlier| earlier.id() != event.id());
             replay.take(&events, &mut |_, _| {});

@@ -1,3 +1,7 @@
+//! What ingest takes and what it leaves: an id counts once for its source.
+//!
+//! The store is the one in memory; nothing here waits or is sent.
+
 use chrono::DateTime;
 use vigie_engine::event::Event;
 

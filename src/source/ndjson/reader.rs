@@ -63,7 +63,7 @@ impl Reader {
     }
 
     /// Takes the file for one that nobody writes to any more, as a source without `follow` does with its own.
-    pub(super) fn is_left(mut self) -> Self {
+    pub(super) fn left(mut self) -> Self {
         self.rotated = true;
         self
     }

@@ -50,24 +50,6 @@ fn kinds(outcome: &Outcome) -> Vec<NoticeKind> {
     kinds
 }
 
-#[test]
-fn a_server_that_refuses_where_there_is_nothing_is_read_like_any_other() {
-    let friendly = Quirks::default;
-    let hour = Some(Duration::from_secs(3_600));
-    for (name, quirks) in [
-        ("404 beyond", Quirks { beyond: Nothing::NotFound, ..friendly() }),
-        ("400 beyond", Quirks { beyond: Nothing::BadRequest, ..friendly() }),
-        ("404 for nothing", Quirks { nothing: Nothing::NotFound, ..friendly() }),
-        ("400 for the far", Quirks { horizon: hour, future_row: Some(Duration::from_secs(1_800)), ..friendly() }),
-    ] {
-        let future = quirks.future_row.map(|_| NoticeKind::FutureEvent);
-        let outcome = run(quirks, |_| {});
-        assert_clean(name, &outcome);
-        assert!(outcome.errors.is_empty(), "{name}: {:?}", outcome.errors.first());
-        assert_eq!(kinds(&outcome), future.into_iter().collect::<Vec<_>>(), "{name}");
-    }
-}
-
 /// A list that is not there at all answers 404 as well.
 #[test]
 fn a_list_that_is_gone_is_not_taken_for_one_without_rows() {
@@ -86,36 +68,6 @@ fn a_list_that_is_gone_is_not_taken_for_one_without_rows() {
     });
     assert_clean("moved away", &outcome);
     assert_eq!(kinds(&outcome), [NoticeKind::PollingFailing]);
-}
-
-#[test]
-fn a_second_that_always_fails_keeps_nothing_else_waiting() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
-        let mut scenario = Scenario::calm(Quirks::default());
-        scenario.stress.bursts_per_day = 200.0;
-        scenario.stress.burst_max = 150;
-        // Within a burst, so that it does not fit on the page of a root.
-        let mut daemon = Daemon::new(scenario);
-        let broken_at = daemon.server.crowded_second(daemon.scenario.stress.start + TimeDelta::minutes(60));
-        daemon.server.set_quirks(Quirks { broken_at, ..Quirks::default() });
-        tokio::time::sleep(daemon.scenario.head_start).await;
-        let end = daemon.scenario.ends_at();
-        daemon.run_until(end - FRESH).await;
-        let visible = daemon.server.visible_ids();
-        daemon.run_until(end).await;
-        let late = daemon.late(&visible).await;
-        // Every request reaches one second further on both sides.
-        let (created_s, broken_s) = (daemon.server.created_s(), broken_at.expect("set").timestamp());
-        let far: Vec<i64> = late.iter().map(|id| created_s[id] - broken_s).filter(|off_s| off_s.abs() > 2).collect();
-        assert!(far.is_empty(), "{far:?}");
-        daemon.server.set_quirks(Quirks::default());
-        daemon.finish().await
-    });
-    assert_clean("one second", &outcome);
-    assert!(outcome.errors.iter().all(|error| error.contains("500")), "{:?}", outcome.errors);
-    assert_eq!(kinds(&outcome), [NoticeKind::WindowStuck]);
 }
 
 /// `run --once` against a second that never answers says so instead of going on for ever.
@@ -229,22 +181,6 @@ fn a_first_date_that_is_wrong_does_not_decide_the_start() {
         daemon.finish().await
     });
     assert_clean("a wrong first Date", &outcome);
-}
-
-#[test]
-fn two_rows_with_one_id_do_not_keep_a_window_open() {
-    for size in [100, 7] {
-        let [alone, twins] = [false, true].map(|twin| {
-            let outcome = run(Quirks { twin, page_cap: Some(size), ..Quirks::default() }, |scenario| {
-                (scenario.stress.bursts_per_day, scenario.stress.burst_max) = (48.0, 150);
-            });
-            assert_clean("a twin", &outcome);
-            assert_eq!(kinds(&outcome), []);
-            outcome.requests
-        });
-        println!("pages of {size}: {alone} requests without a twin, {twins} with one");
-        assert!(twins < 2 * alone + 1_000, "pages of {size}: {twins} instead of {alone} requests");
-    }
 }
 
 #[test]
