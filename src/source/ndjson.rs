@@ -202,7 +202,6 @@ impl NdjsonSource {
             events,
             before_start: Vec::new(),
             poison,
-            repeated: 0,
             cursor: held.after.clone(),
             notices,
             settled_at: None,

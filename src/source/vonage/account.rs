@@ -50,8 +50,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "start",
         kind: OptionKind::Text,
         presence: Presence::Default("now"),
-        help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z); it counts at \
-               the first run only, a later change has no effect and is warned of",
+        help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z)",
     },
     OptionSpec {
         name: "backfill",

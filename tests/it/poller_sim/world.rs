@@ -5,15 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use vigie::source::vonage::transport::MAX_BODY_BYTES;
 use vigie::source::vonage::{Start, Tier};
 use vigie_sim::event::Stamp;
-use vigie_sim::faults::WRONG_DATE_S;
-use vigie_sim::quirks::{Bound, Malformed, Nothing, Quirks, Resolution, SortOrder, Totals};
+use vigie_sim::quirks::{Bound, Malformed, Quirks, Resolution, SortOrder, Totals};
 use vigie_sim::{Fault, FaultChance, Lateness, StressConfig};
-
-/// Longest body in a drawn world: some rows more than an event may be long.
-const SMALL_BODY_BYTES: usize = 400_000;
 
 /// Everything that a seed decides.
 pub(super) struct Scenario {
@@ -27,10 +22,6 @@ pub(super) struct Scenario {
     pub(super) head_start: Duration,
     pub(super) crash: f64,
     pub(super) commit_failure: f64,
-    /// How far the clock of the machine that polls is ahead.
-    pub(super) our_clock_ahead: TimeDelta,
-    /// Largest body that the transport reads.
-    pub(super) body_bytes: usize,
 }
 
 fn seconds(number: u64) -> Duration {
@@ -74,42 +65,7 @@ impl Scenario {
         };
         let crash = if random.random_bool(0.5) { random.random_range(0.0..0.02) } else { 0.0 };
         let commit_failure = if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 };
-        let mut scenario = Self {
-            seed,
-            stress,
-            quirks,
-            faults,
-            tiers,
-            start,
-            head_start,
-            crash,
-            commit_failure,
-            our_clock_ahead: TimeDelta::zero(),
-            body_bytes: SMALL_BODY_BYTES,
-        };
-        scenario.draw_more(&mut SmallRng::seed_from_u64(seed ^ 0x0dd));
-        scenario
-    }
-
-    /// Knobs that came later have draws of their own, so that a seed keeps the world that it always had.
-    fn draw_more(&mut self, random: &mut SmallRng) {
-        let nothing = [Nothing::EmptyPage, Nothing::BadRequest, Nothing::NotFound];
-        let quirks = &mut self.quirks;
-        quirks.beyond = pick(random, &nothing);
-        quirks.nothing = pick(random, &[Nothing::EmptyPage, Nothing::EmptyPage, Nothing::NotFound]);
-        quirks.twin = random.random_bool(0.2);
-        quirks.stray = random.random_bool(0.15);
-        quirks.horizon = random.random_bool(0.3).then(|| seconds(random.random_range(60..86_400)));
-        quirks.padding_bytes = if random.random_bool(0.2) { random.random_range(1_000..20_000) } else { 0 };
-        quirks.giant_bytes = random.random_bool(0.1).then_some(SMALL_BODY_BYTES + 1_000);
-        if random.random_bool(0.5) {
-            let ahead_s = random.random_range(-WRONG_DATE_S..WRONG_DATE_S);
-            let probability = random.random_range(0.0..0.05);
-            self.faults.push(FaultChance { fault: Fault::WrongDate { ahead_s }, probability });
-        }
-        if random.random_bool(0.3) {
-            self.our_clock_ahead = TimeDelta::seconds(random.random_range(-86_400..86_400));
-        }
+        Self { seed, stress, quirks, faults, tiers, start, head_start, crash, commit_failure }
     }
 
     /// An account with some traffic and a server without any oddity: what goes wrong in it is the test's doing.
@@ -123,7 +79,6 @@ impl Scenario {
         calm.start = Start::Now;
         calm.head_start = seconds(600);
         (calm.crash, calm.commit_failure) = (0.0, 0.0);
-        (calm.our_clock_ahead, calm.body_bytes) = (TimeDelta::zero(), MAX_BODY_BYTES);
         calm
     }
 
