@@ -88,7 +88,7 @@ fn in_order_of_time(events: &mut [Event]) {
     events.sort_by_key(Event::created_at);
 }
 
-fn stored(event: &Event) -> StoredEvent {
+pub(super) fn stored(event: &Event) -> StoredEvent {
     StoredEvent {
         id: event.id().to_owned(),
         created_at: event.created_at(),
