@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a seed comes from outside so that a failure can be repeated")]
 #![expect(
     clippy::panic,
-    clippy::print_stdout,
+    clippy::disallowed_macros,
     reason = "helpers of tests fail by panicking and print what a person reads"
 )]
 
