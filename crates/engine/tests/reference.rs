@@ -6,6 +6,7 @@
 #![expect(
     clippy::panic,
     clippy::disallowed_macros,
+    clippy::print_stdout,
     reason = "helpers of tests fail by panicking and print what a person reads"
 )]
 
