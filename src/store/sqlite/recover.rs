@@ -112,6 +112,11 @@ fn open_damaged(path: &Path) -> rusqlite::Result<Connection> {
 
 /// From the front up to the first damage, then from the back. Errors are those of the new file only.
 fn copy_table(old: &Connection, new: &Connection, table: &str) -> rusqlite::Result<(u64, bool)> {
+    // An earlier format does not have every table; a schema that cannot be read is damage and shows below.
+    let exists = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    if matches!(old.query_row(exists, [table], |row| row.get::<_, i64>(0)), Ok(0)) {
+        return Ok((0, true));
+    }
     let columns = shared_columns(old, new, table)?;
     let list = columns.join(", ");
     let key = key_of(table);
