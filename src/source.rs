@@ -63,6 +63,12 @@ pub enum NoticeKind {
     FilterIgnored,
     /// An id came again with other content.
     IdReused,
+    /// Answers have ignored what was asked for minutes.
+    FilterIgnoredLong,
+    /// What happened in some time has not been readable for minutes, while other requests succeed.
+    WindowStuck,
+    /// The API's clock cannot be believed.
+    ClockDoubted,
 }
 
 impl NoticeKind {
@@ -79,6 +85,9 @@ impl NoticeKind {
             Self::FutureEvent => "VIGIE_FUTURE_EVENT",
             Self::FilterIgnored => "VIGIE_FILTER_IGNORED",
             Self::IdReused => "VIGIE_ID_REUSED",
+            Self::FilterIgnoredLong => "VIGIE_FILTER_IGNORED_LONG",
+            Self::WindowStuck => "VIGIE_WINDOW_STUCK",
+            Self::ClockDoubted => "VIGIE_CLOCK_DOUBTED",
         }
     }
 }
@@ -93,6 +102,8 @@ pub struct Fetched {
     pub before_start: Vec<Event>,
     /// Rows that are no events.
     pub poison: Vec<Poison>,
+    /// Rows that came again and are not in the above.
+    pub repeated: u64,
     /// The cursor once all of the above is stored.
     pub cursor: Cursor,
     /// What the operator must know.

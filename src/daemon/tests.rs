@@ -148,6 +148,7 @@ impl Source for Scripted {
                 events: vec![Event::new(id, at, Arc::from(raw)).expect("an event")],
                 before_start: Vec::new(),
                 poison: Vec::new(),
+                repeated: 0,
                 cursor: Cursor("1".into()),
                 notices: Vec::new(),
                 settled_at: None,

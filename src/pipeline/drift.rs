@@ -92,8 +92,12 @@ impl Drift {
 
     /// What events and the time up to which the source is settled change.
     pub(super) fn observe(&self, source: &str, events: &[Event], settled_at: Option<DateTime<Utc>>) -> Option<Change> {
-        let before = self.accounts.get(source).cloned().unwrap_or_default();
-        let mut account = before.clone();
+        let before = self.accounts.get(source);
+        let is_silence = |account: &Account| settled_at.is_some_and(|at| account.is_silence(at.timestamp()));
+        if events.is_empty() && !before.is_some_and(is_silence) {
+            return None;
+        }
+        let mut account = before.cloned().unwrap_or_default();
         let mut told = Vec::new();
         for event in events {
             account.take(event, &mut told);
@@ -103,7 +107,7 @@ impl Drift {
         }
         let notice = |(event_type, text)| SelfNotice { event_type, about: source.to_owned(), text };
         let notices = told.into_iter().map(notice).collect();
-        (account != before).then(|| Change { source: source.to_owned(), account, notices })
+        (before != Some(&account)).then(|| Change { source: source.to_owned(), account, notices })
     }
 
     /// Makes a committed change its own.
@@ -164,12 +168,18 @@ impl Account {
         self.types.entry(name.clone()).or_default().take(&name, event, told);
     }
 
-    /// Nothing has come up to `settled_s`.
-    fn listen(&mut self, settled_s: i64, told: &mut Told) {
+    /// Whether it is to be told that nothing has come up to `settled_s`.
+    fn is_silence(&self, settled_s: i64) -> bool {
         let silence_s = settled_s - self.last_s;
         let is_long = silence_s >= MIN_SILENCE_S && silence_s >= self.longest_gap_s.saturating_mul(SILENCE_RATIO);
-        if self.is_known() && is_long && !self.quiet_told {
+        self.is_known() && is_long && !self.quiet_told
+    }
+
+    /// Nothing has come up to `settled_s`.
+    fn listen(&mut self, settled_s: i64, told: &mut Told) {
+        if self.is_silence(settled_s) {
             self.quiet_told = true;
+            let silence_s = settled_s - self.last_s;
             let hours = |seconds: i64| seconds / 3_600;
             let text = format!(
                 "no event for {} h; in {} days the longest silence was {} h",

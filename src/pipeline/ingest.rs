@@ -225,6 +225,7 @@ impl Ingest {
         }
 
         counter!(names::EVENTS, "source" => name.to_owned()).increment(event_count);
+        counter!(names::EVENTS_DUPLICATE, "source" => name.to_owned()).increment(fetched.repeated);
         counter!(names::EVENTS_POISON, "source" => name.to_owned()).increment(poison_count);
         if let Some(newest) = newest {
             #[expect(clippy::cast_precision_loss, reason = "a lag in milliseconds stays far below 2^53")]

@@ -202,6 +202,7 @@ impl NdjsonSource {
             events,
             before_start: Vec::new(),
             poison,
+            repeated: 0,
             cursor: held.after.clone(),
             notices,
             settled_at: None,

@@ -10,6 +10,7 @@ pub mod calibration;
 pub mod client;
 pub mod event;
 pub mod fault;
+pub mod partial;
 pub mod poller;
 pub mod state;
 pub mod transport;
@@ -19,26 +20,30 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::pipeline::BoxFuture;
 use crate::source::vonage::altered::Altered;
-use crate::source::vonage::client::{Answer, Client, ClientError};
-use crate::source::vonage::event::{Row, read_row};
+use crate::source::vonage::client::{Answer, Client, ClientError, ListQuery, PageInfo, describe, http_date};
+use crate::source::vonage::event::{Row, read_cut_row, read_row};
 use crate::source::vonage::fault::Faults;
+use crate::source::vonage::partial::{FirstRow, first_row};
 use crate::source::vonage::poller::absorb::Step;
-use crate::source::vonage::poller::judge::{Finding, Judgement, MAX_PROBES, Verdict};
+use crate::source::vonage::poller::judge::{Finding, Judgement, MAX_PROBES, Verdict, is_stray};
 use crate::source::vonage::poller::{AnchorLookup, Ask, FAR_S, Observation, Poller, Probe, Request, look_backs_s};
-use crate::source::vonage::state::State;
-use crate::source::vonage::transport::Transport;
-use crate::source::{Cursor, Fault, Fetched, Held, Seen, Source, SourceError};
+use crate::source::vonage::state::{ClockMark, State};
+use crate::source::vonage::transport::{Transport, TransportError};
+use crate::source::{Cursor, Fault, Fetched, Held, Notice, NoticeKind, Seen, Source, SourceError};
 
 pub use crate::source::vonage::poller::{DEFAULT_TIERS, Start, Tier};
 
 /// How far a bound moves outward in search of a second without stored rows, so that counting can be exact.
 const MAX_EDGE_STEPS: i64 = 8;
+
+/// Shorter and shorter pages that are tried at once: from the longest to one row.
+const MAX_HALVINGS: u32 = 7;
 
 /// What a source is told besides where the API is.
 #[derive(Debug, Clone)]
@@ -77,6 +82,7 @@ impl VonageOptions {
 pub struct VonageSource {
     options: VonageOptions,
     client: Client,
+    clock: Arc<dyn Clock>,
     faults: Faults,
     current: Option<(Option<Cursor>, Poller)>,
     offered: Option<(Cursor, Poller)>,
@@ -88,8 +94,8 @@ impl VonageSource {
     #[must_use]
     pub fn new(options: VonageOptions, transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
         let faults = Faults::new(options.jitter_seed);
-        let client = Client::new(transport, clock);
-        Self { options, client, faults, current: None, offered: None, altered: Altered::default() }
+        let client = Client::new(transport, Arc::clone(&clock));
+        Self { options, client, clock, faults, current: None, offered: None, altered: Altered::default() }
     }
 
     /// The poller as of `cursor`, with what it remembers in memory if that belongs to this cursor.
@@ -108,6 +114,10 @@ impl VonageSource {
         let look_backs_s = look_backs_s(&self.options.tiers);
         let state =
             cursor.map(|cursor| State::read(cursor, &look_backs_s)).transpose().map_err(|error| stop(&error))?;
+        if let Some(was) = state.as_ref().and_then(|state| state.other_start(self.options.start)) {
+            let (source, now) = (&self.options.name, self.options.start.text());
+            tracing::warn!(source, %was, %now, "`start` has changed; it counts at the first run only and the old one stays");
+        }
         let poller = Poller::new(&self.options.tiers, self.options.start, state, Instant::now())
             .reading_back(self.options.backfill);
         self.current = Some((cursor.cloned(), poller.clone()));
@@ -116,21 +126,39 @@ impl VonageSource {
 
     async fn fetch_once(&mut self, cursor: Option<&Cursor>, seen: &dyn Seen) -> Result<Fetched, SourceError> {
         let mut poller = self.poller_at(cursor)?;
-        let mut request = poller.plan(Instant::now());
-        self.clear_edges(&mut request, seen).await?;
-        let answer = self.client.list(&request.query()).await.map_err(|error| self.failed(&error))?;
-        let mut observation = self.observe(&poller, &request, answer, seen).await?;
+        let mut halvings = 0;
+        let (request, answer) = loop {
+            let mut request = poller.plan(Instant::now());
+            self.clear_edges(&mut request, seen).await?;
+            match self.ask(&request).await {
+                Ok(answer) => break (request, answer),
+                Err(error) if is_too_much(&error) && request.size > 1 && halvings < MAX_HALVINGS => {
+                    halvings += 1;
+                    poller.halve(&request, Instant::now());
+                }
+                Err(error) => return Err(self.failed(cursor, poller, &request, &error)),
+            }
+        };
+        let mut observation = match self.observe(&mut poller, &request, answer, seen).await {
+            Ok(observation) => observation,
+            Err(Failure::Api(error)) => return Err(self.failed(cursor, poller, &request, &error)),
+            Err(Failure::Store(error)) => return Err(error),
+        };
         let judgement = if request.is_window() && !poller.must_hold(&observation.rows) {
-            Some(self.judge(&poller, &request, &mut observation).await?)
+            match self.judge(&poller, &request, &mut observation).await {
+                Ok(judgement) => Some(judgement),
+                Err(error) => return Err(self.failed(cursor, poller, &request, &error)),
+            }
         } else {
             None
         };
         self.faults.clear();
+        let repeated = observation.repeated();
         let step = poller.absorb(&request, observation, judgement, Instant::now());
-        self.offer(poller, step)
+        self.offer(poller, step, repeated)
     }
 
-    fn offer(&mut self, poller: Poller, step: Step) -> Result<Fetched, SourceError> {
+    fn offer(&mut self, poller: Poller, step: Step, repeated: u64) -> Result<Fetched, SourceError> {
         let next_in = match step.stumbles {
             0 => poller.idle_for(Instant::now()),
             stumbles => self.faults.pause(stumbles),
@@ -142,6 +170,7 @@ impl VonageSource {
             events: step.events,
             before_start: step.before_start,
             poison: step.poison,
+            repeated,
             cursor: cursor.clone(),
             notices,
             settled_at: poller.settled_s(self.options.lateness).map(moment),
@@ -157,8 +186,81 @@ impl VonageSource {
         Ok(fetched)
     }
 
-    fn failed(&mut self, error: &ClientError) -> SourceError {
-        self.faults.classify(error, Instant::now())
+    /// A request failed. The poller keeps what that teaches; the cursor stays.
+    fn failed(
+        &mut self,
+        cursor: Option<&Cursor>,
+        mut poller: Poller,
+        request: &Request,
+        error: &ClientError,
+    ) -> SourceError {
+        let now = Instant::now();
+        if is_too_much(error) {
+            poller.halve(request, now);
+        }
+        let lasts = poller.failed(request, self.faults.others_work(now), now);
+        let is_window = matches!(request.ask, Ask::Drain(_) | Ask::Walk(_));
+        let mut failure = if is_window && matches!(error, ClientError::Refused { .. }) {
+            // Perhaps what is old is refused, perhaps the key: the next root shows it.
+            poller.ask_root(now);
+            SourceError { fault: Fault::RetryAfter(self.faults.pause(1)), message: describe(error), notice: None }
+        } else {
+            self.faults.classify(error, now)
+        };
+        if let (true, Fault::RetryAfter(pause)) = (is_window && !error.asks_for_pause(), failure.fault) {
+            failure.fault = Fault::RetryAfter(pause.min(poller.root_due_in(now)));
+        }
+        if let (None, Some(lasts)) = (&failure.notice, lasts) {
+            let what = request.describe();
+            let message = format!("{what} cannot be read: for {} s, {}", lasts.as_secs(), failure.message);
+            failure.notice = Some(Notice { kind: NoticeKind::WindowStuck, message });
+        }
+        self.current = Some((cursor.cloned(), poller));
+        failure
+    }
+
+    /// One page. What a server may mean by a refusal is told apart here, and a row that is too long is passed.
+    async fn ask(&self, request: &Request) -> Result<Answer, ClientError> {
+        let asked_at = Instant::now();
+        let error = match self.client.list(&request.query()).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let elapsed = asked_at.elapsed();
+        match &error {
+            // Before the start nothing but the server's clock is wanted; whether the list is there at all shows then.
+            ClientError::Rejected { status: 404, date, .. } if request.from_s.is_none() || self.lists().await => {
+                let page = PageInfo { total_elements: Some(0), ..PageInfo::default() };
+                Ok(Answer { date: *date, elapsed, page, ..Answer::default() })
+            }
+            ClientError::Transport(TransportError::TooLarge(partial) | TransportError::Slow(partial))
+                if request.size == 1 =>
+            {
+                let Some(first) = first_row(partial) else { return Err(error) };
+                let date = http_date(partial.date.as_deref());
+                let page = if request.is_window() { self.page_after(request).await } else { PageInfo::default() };
+                let answer = Answer { date, elapsed, page, ..Answer::default() };
+                Ok(match first {
+                    FirstRow::Nothing => answer,
+                    FirstRow::Whole(row) => Answer { rows: vec![row], ..answer },
+                    FirstRow::Cut(row) => Answer { cut: Some(row), ..answer },
+                })
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Whether the list answers where it is not bounded: then 404 to a window means that there is nothing in it, and
+    /// else that there is no such list.
+    async fn lists(&self) -> bool {
+        let query = ListQuery { page: 1, size: 1, ..ListQuery::default() };
+        self.client.list(&query).await.is_ok()
+    }
+
+    /// What the next page says about all pages, where this one cannot be read to its end.
+    async fn page_after(&self, request: &Request) -> PageInfo {
+        let next = request.at_page(request.page.saturating_add(1), request.size);
+        self.client.list(&next.query()).await.map_or_else(|_| PageInfo::default(), |answer| answer.page)
     }
 
     /// Moves the bounds of a wide window to seconds without stored rows: rows in the seconds at the edges cannot be
@@ -198,28 +300,34 @@ impl VonageSource {
 
     async fn observe(
         &mut self,
-        poller: &Poller,
+        poller: &mut Poller,
         request: &Request,
         answer: Answer,
         seen: &dyn Seen,
-    ) -> Result<Observation, SourceError> {
-        let Some(answered) = answer.date else {
-            return Err(self.failed(&ClientError::Body(client::BodyFault::NoDate)));
+    ) -> Result<Observation, Failure> {
+        let Some(date) = answer.date else {
+            return Err(Failure::Api(ClientError::Body(client::BodyFault::NoDate)));
         };
-        let elapsed = TimeDelta::from_std(answer.elapsed).unwrap_or_default();
-        let (rows, repeated) = distinct(&answer.rows, poller, answered);
+        let wall_s = self.clock.now().timestamp();
+        let clock = poller.read_date(date.timestamp(), wall_s, Instant::now());
+        // Rounded up: a frontier may lie before the request, never after.
+        let elapsed_s = i64::try_from(answer.elapsed.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
+        let shown = answer.rows.len() as u64 + u64::from(answer.cut.is_some());
+        let (rows, copies) = distinct(&answer, poller, moment(clock.at_s));
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let held = seen.held(&self.options.name, &ids).await.map_err(|error| store_failed(&error))?;
         let new = (0..rows.len()).map(|index| held.get(index).is_none_or(|held| *held == Held::Nothing)).collect();
-        self.altered.look_at(&rows, &held, &repeated);
+        self.altered.look_at(&rows, &held, &copies);
         let (from_s, to_s) = request.countable();
         let stored = if request.is_window() && from_s < to_s { self.count(from_s, to_s, seen).await? } else { 0 };
         Ok(Observation {
             rows,
             new,
+            shown,
             page: answer.page,
-            asked_s: (answered - elapsed).timestamp(),
-            answered_s: answered.timestamp(),
+            asked_s: clock.frontier_s.saturating_sub(elapsed_s),
+            answered_s: clock.at_s,
+            believed: clock.is_believed.then_some(ClockMark { date_s: clock.at_s, wall_s }),
             stored,
             probes: Vec::new(),
             anchor: None,
@@ -228,11 +336,11 @@ impl VonageSource {
 
     /// Judges, with as many look-ups as that takes.
     async fn judge(
-        &mut self,
+        &self,
         poller: &Poller,
         request: &Request,
         observation: &mut Observation,
-    ) -> Result<Judgement, SourceError> {
+    ) -> Result<Judgement, ClientError> {
         loop {
             match poller.judge(request, observation) {
                 Finding::Decided(judgement) => {
@@ -242,23 +350,32 @@ impl VonageSource {
                     return Ok(judgement);
                 }
                 Finding::Probe(probe) => {
-                    let result = self.probe(&probe, observation.probes.len() >= MAX_PROBES).await?;
+                    let result = self.probe(poller, &probe, observation).await?;
                     observation.probes.push(result);
                 }
             }
         }
     }
 
-    async fn probe(&mut self, probe: &Request, too_many: bool) -> Result<Probe, SourceError> {
-        if too_many {
+    async fn probe(&self, poller: &Poller, probe: &Request, observation: &Observation) -> Result<Probe, ClientError> {
+        if observation.probes.len() >= MAX_PROBES {
             return Ok(Probe::Unknown);
         }
-        match self.client.list(&probe.query()).await {
-            Ok(answer) if answer.rows.is_empty() => Ok(Probe::Empty),
-            Ok(_) => Ok(Probe::Rows),
-            // Some servers refuse pages beyond the last one.
+        match self.ask(probe).await {
+            Ok(answer) => {
+                // A stray row that comes with every page is not what lies beyond.
+                let zone = poller.state.calibration.zone.offset();
+                let is_shown_stray = |raw: &Arc<str>| {
+                    let row = read_row(raw, zone, moment(observation.answered_s));
+                    is_stray(probe, &row) && observation.rows.iter().any(|shown| shown.id == row.id)
+                };
+                let is_empty = answer.cut.is_none() && answer.rows.iter().all(is_shown_stray);
+                Ok(if is_empty { Probe::Empty } else { Probe::Rows })
+            }
             Err(ClientError::Rejected { .. }) => Ok(Probe::Unknown),
-            Err(error) => Err(self.failed(&error)),
+            // Nothing is not as long as this.
+            Err(ClientError::Transport(TransportError::TooLarge(_))) => Ok(Probe::Rows),
+            Err(error) => Err(error),
         }
     }
 
@@ -282,11 +399,30 @@ impl Source for VonageSource {
     }
 }
 
+/// Why an answer could not be taken.
+enum Failure {
+    Api(ClientError),
+    Store(SourceError),
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A shorter page would do.
+fn is_too_much(error: &ClientError) -> bool {
+    matches!(error, ClientError::Transport(TransportError::TooLarge(_) | TransportError::Slow(_)))
+}
+
 /// The rows of an answer, each id once, and those whose id stood there before.
-fn distinct(raw: &[Arc<str>], poller: &Poller, answered: DateTime<Utc>) -> (Vec<Row>, Vec<Row>) {
+fn distinct(answer: &Answer, poller: &Poller, answered: DateTime<Utc>) -> (Vec<Row>, Vec<Row>) {
     let zone = poller.state.calibration.zone.offset();
     let mut ids = HashSet::new();
-    raw.iter().map(|row| read_row(row, zone, answered)).partition(|row| ids.insert(row.id.clone()))
+    let whole = answer.rows.iter().map(|row| read_row(row, zone, answered));
+    let cut = answer.cut.iter().map(|row| read_cut_row(row, zone, answered));
+    whole.chain(cut).partition(|row| ids.insert(row.id.clone()))
 }
 
 fn moment(second_s: i64) -> DateTime<Utc> {

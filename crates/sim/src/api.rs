@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::event::SimEvent;
 use crate::faults::{Fault, FaultPlan};
-use crate::quirks::Quirks;
+use crate::quirks::{Nothing, Quirks};
 use crate::world::World;
 
 mod damage;
@@ -196,6 +196,12 @@ impl Sim {
         self.rows.malformed_id()
     }
 
+    /// The id of the row that the quirk `giant_bytes` makes long.
+    #[must_use]
+    pub fn giant_id(&self) -> Option<&str> {
+        self.rows.giant_id()
+    }
+
     /// The id of the row that the quirk `future_row` dates ahead.
     #[must_use]
     pub fn future_id(&self) -> Option<&str> {
@@ -212,7 +218,7 @@ impl Sim {
         }
         let response = self.answer(request, now, index, fault.as_ref());
         match fault {
-            Some(fault) => damage::spoil(response, &fault),
+            Some(fault) => damage::spoil(response, &fault, now),
             None => response,
         }
     }
@@ -253,12 +259,35 @@ impl Sim {
         if fault == Some(&Fault::EmptyPage) {
             return json_response(200, list::render(&[], &filter, 0), now);
         }
+        if let Some(refusal) = self.refuse_range(&filter, now) {
+            return refusal;
+        }
         if let Some(cap) = self.quirks.page_cap {
             filter.size = filter.size.min(cap.max(1));
         }
         let found = self.rows.select(&filter, &self.quirks, now, index);
+        let nothing = match (found.total, found.page.is_empty() && filter.page > 1) {
+            (0, _) => self.quirks.nothing,
+            (_, true) => self.quirks.beyond,
+            (_, false) => Nothing::EmptyPage,
+        };
+        match nothing {
+            Nothing::EmptyPage => {}
+            Nothing::BadRequest => return error(400, "There is nothing.", now),
+            Nothing::NotFound => return error(404, "There is nothing.", now),
+        }
         let total = self.quirks.totals.claim(found.total, index);
         json_response(200, list::render(&found.page, &filter, total), now)
+    }
+
+    fn refuse_range(&self, filter: &query::Filter, now: DateTime<Utc>) -> Option<SimResponse> {
+        let to = filter.to?;
+        let horizon = self.quirks.horizon.and_then(|ahead| now.checked_add_signed(TimeDelta::from_std(ahead).ok()?));
+        if horizon.is_some_and(|horizon| to > horizon) {
+            return Some(error(400, "date_to lies too far ahead.", now));
+        }
+        let is_broken = self.quirks.broken_at.is_some_and(|at| filter.from.is_some_and(|from| from <= at && at <= to));
+        is_broken.then(|| error(500, "Something went wrong.", now))
     }
 }
 

@@ -49,6 +49,11 @@ pub enum Fault {
     FilterIgnored,
     /// Whatever page is asked for, the first one comes.
     PageIgnored,
+    /// The `Date` header is off.
+    WrongDate {
+        /// By how many seconds it is ahead.
+        ahead_s: i64,
+    },
     /// A valid page with a body of this many bytes.
     HugePage {
         /// How long the body is at least.
@@ -65,6 +70,9 @@ pub enum Fault {
 
 /// Size of a huge page where the command line names none.
 pub const HUGE_PAGE_BYTES: usize = 20 * 1024 * 1024;
+
+/// How far ahead a wrong `Date` is where the command line says nothing: 30 days.
+pub const WRONG_DATE_S: i64 = 30 * 86_400;
 
 /// Length of a stall where the command line names none: longer than any sane time-out.
 pub const STALL: Duration = Duration::from_secs(120);
@@ -87,6 +95,7 @@ pub const FAULT_NAMES: &[&str] = &[
     "empty-page",
     "filter-ignored",
     "page-ignored",
+    "wrong-date",
     "huge",
     "slow",
 ];
@@ -113,6 +122,7 @@ impl Fault {
             "empty-page" => Self::EmptyPage,
             "filter-ignored" => Self::FilterIgnored,
             "page-ignored" => Self::PageIgnored,
+            "wrong-date" => Self::WrongDate { ahead_s: WRONG_DATE_S },
             "huge" => Self::HugePage { body_bytes: HUGE_PAGE_BYTES },
             "slow" => Self::SlowBody { piece_bytes: 256, pause: Duration::from_millis(50) },
             _ => return None,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use chrono::{FixedOffset, TimeDelta};
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 
 use crate::event::Stamp;
 use crate::rng::{fraction_of, mix};
@@ -42,6 +42,22 @@ pub struct Quirks {
     pub repeated_rows: f64,
     /// One row is always broken in this way.
     pub malformed: Option<Malformed>,
+    /// One row is listed twice, and both count.
+    pub twin: bool,
+    /// The first row of all is shown, and counts, in every answer to a range that it does not lie in.
+    pub stray: bool,
+    /// Every row is longer by this many bytes.
+    pub padding_bytes: usize,
+    /// One row is longer by this many bytes.
+    pub giant_bytes: Option<usize>,
+    /// What is answered to a page after the last one.
+    pub beyond: Nothing,
+    /// What is answered where no row lies in the range.
+    pub nothing: Nothing,
+    /// A `date_to` that lies further ahead than this is refused (400).
+    pub horizon: Option<Duration>,
+    /// Every range with both bounds that this lies in fails (500).
+    pub broken_at: Option<DateTime<Utc>>,
     /// What `OPTIONS /events` answers.
     pub options: OptionsAnswer,
 }
@@ -64,6 +80,14 @@ impl Default for Quirks {
             future_row: None,
             repeated_rows: 0.0,
             malformed: None,
+            twin: false,
+            stray: false,
+            padding_bytes: 0,
+            giant_bytes: None,
+            beyond: Nothing::EmptyPage,
+            nothing: Nothing::EmptyPage,
+            horizon: None,
+            broken_at: None,
             options: OptionsAnswer::Types,
         }
     }
@@ -140,6 +164,17 @@ pub enum Malformed {
     NumericId,
     /// The row is a string, not an object.
     Text,
+}
+
+/// How a list says that it has nothing to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Nothing {
+    /// 200 and a page without rows.
+    EmptyPage,
+    /// 400.
+    BadRequest,
+    /// 404.
+    NotFound,
 }
 
 /// What `OPTIONS /events` answers.

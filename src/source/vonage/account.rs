@@ -50,7 +50,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "start",
         kind: OptionKind::Text,
         presence: Presence::Default("now"),
-        help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z)",
+        help: "from here on events are evaluated: now, how long ago (30d), or a stamp (2026-01-01T00:00:00Z); it counts at \
+               the first run only, a later change has no effect and is warned of",
     },
     OptionSpec {
         name: "backfill",

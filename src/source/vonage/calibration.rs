@@ -102,7 +102,9 @@ impl Zone {
     /// Takes the naive stamps of one answer to the closed window `from..to` (padded, in UTC). Only for a zone that is
     /// not proven: what contradicts itself begins anew.
     pub fn learn(&mut self, stamps: &[NaiveDateTime], from: DateTime<Utc>, to: DateTime<Utc>) {
-        let seconds = || stamps.iter().map(|stamp| stamp.and_utc().timestamp());
+        // A row that no zone puts into the window says nothing about zones.
+        let possible = (from.timestamp() + WESTMOST_S - SLACK_S)..=(to.timestamp() + EASTMOST_S + SLACK_S);
+        let seconds = || stamps.iter().map(|stamp| stamp.and_utc().timestamp()).filter(|at_s| possible.contains(at_s));
         let (Some(first_s), Some(last_s)) = (seconds().min(), seconds().max()) else { return };
         self.low_s = self.low_s.max(last_s - to.timestamp() - SLACK_S);
         self.high_s = self.high_s.min(first_s - from.timestamp() + SLACK_S);
@@ -127,18 +129,26 @@ impl Zone {
         }
     }
 
-    /// A window (in UTC) whose answer halves what is possible, given a row with this naive stamp.
+    /// A window (in UTC) whose answer tells whether a row with this naive stamp lies in part `index` (from the east) of
+    /// `parts` of what is possible.
     #[must_use]
-    pub fn probe(&self, stamp: NaiveDateTime) -> (i64, i64) {
+    pub fn probe(&self, stamp: NaiveDateTime, index: i64, parts: i64) -> (i64, i64) {
         let wall_s = stamp.and_utc().timestamp();
-        // A single zone is left: confirm it. Else the eastern half of what is possible.
-        let middle_s = if self.only().is_some() { self.low_s } else { (self.low_s + self.high_s).div_euclid(2) };
-        (wall_s - self.high_s - 1, wall_s - middle_s + 1)
+        // A single zone is left: confirm it.
+        let (index, parts) = if self.only().is_some() { (0, 1) } else { (index, parts.max(1)) };
+        let east_of = |cut: i64| self.high_s - (self.high_s - self.low_s) * cut / parts;
+        (wall_s - east_of(index) - 1, wall_s - east_of(index + 1) + 1)
     }
 
-    /// The row with this stamp, looked for by `probe`, is not in that window, and the answer was complete.
-    pub fn exclude(&mut self, stamp: NaiveDateTime, to_s: i64) {
-        self.high_s = self.high_s.min(stamp.and_utc().timestamp() - to_s + SLACK_S);
+    /// The row with this stamp, looked for by `probe`, is not in the window that was asked for, and the answer was
+    /// complete.
+    pub fn exclude(&mut self, stamp: NaiveDateTime, from_s: i64, to_s: i64) {
+        let wall_s = stamp.and_utc().timestamp();
+        if wall_s - from_s >= self.high_s {
+            self.high_s = self.high_s.min(wall_s - to_s + SLACK_S);
+        } else if wall_s - to_s <= self.low_s {
+            self.low_s = self.low_s.max(wall_s - from_s - SLACK_S);
+        }
         if count_between(self.low_s, self.high_s) == 0 {
             *self = Self::default();
         }
@@ -219,19 +229,47 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_fits_in_no_zone_does_not_disturb() {
+        let mut zone = Zone::default();
+        let stamps = [stamp("2025-11-02T08:39:00"), stamp("2026-01-02T08:39:00")];
+        for _ in 0..2 {
+            zone.learn(&stamps, at("2026-01-02T03:00:00Z"), at("2026-01-02T03:10:00Z"));
+        }
+        assert_eq!(zone.proven(), FixedOffset::east_opt(5 * 3600 + 1800));
+    }
+
+    #[test]
+    fn parts_cover_what_is_possible_and_a_middle_one_excludes_nothing() {
+        let row = stamp("2026-01-02T08:39:00");
+        let zone = Zone::default();
+        for parts in [2, 4, 8] {
+            let windows: Vec<(i64, i64)> = (0..parts).map(|index| zone.probe(row, index, parts)).collect();
+            assert!(windows.windows(2).all(|pair| matches!(pair, [left, right] if left.1 >= right.0)), "{windows:?}");
+            let wall_s = row.and_utc().timestamp();
+            assert!(windows.first().is_some_and(|first| first.0 < wall_s - EASTMOST_S));
+            assert!(windows.last().is_some_and(|last| last.1 > wall_s - WESTMOST_S));
+            for (index, (from_s, to_s)) in (0..parts).zip(windows) {
+                let mut narrowed = zone.clone();
+                narrowed.exclude(row, from_s, to_s);
+                assert_eq!(narrowed != zone, index == 0 || index == parts - 1, "{index} of {parts}");
+            }
+        }
+    }
+
+    #[test]
     fn halving_finds_any_zone() {
         let row = stamp("2026-01-02T08:39:00");
-        for quarter in -48i64..=56 {
+        for (quarter, western) in (-48i64..=56).flat_map(|quarter| [(quarter, false), (quarter, true)]) {
             let real_s = row.and_utc().timestamp() - quarter * 900;
             let mut zone = Zone::default();
             let mut asked = 0;
             while zone.proven().is_none() && asked < 20 {
-                let (from_s, to_s) = zone.probe(row);
+                let (from_s, to_s) = zone.probe(row, i64::from(western), 2);
                 if (from_s..=to_s).contains(&real_s) {
                     let moment = |second| DateTime::from_timestamp(second, 0).expect("valid");
                     zone.learn(&[row], moment(from_s), moment(to_s));
                 } else {
-                    zone.exclude(row, to_s);
+                    zone.exclude(row, from_s, to_s);
                 }
                 asked += 1;
             }

@@ -106,10 +106,12 @@ fn json_escaped(text: &str) -> String {
 }
 
 /// One page.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Answer {
     /// The rows as they came, whatever they are.
     pub rows: Vec<Arc<str>>,
+    /// The beginning of a row that is too long to be read to its end.
+    pub cut: Option<Arc<str>>,
     /// What the API says about its pages.
     pub page: PageInfo,
     /// The server's clock.
@@ -193,6 +195,8 @@ pub enum ClientError {
         status: u16,
         /// The API's words.
         message: String,
+        /// The server's clock.
+        date: Option<DateTime<Utc>>,
     },
     /// Nothing usable came back.
     #[error("no answer from the API: {0}")]
@@ -200,6 +204,14 @@ pub enum ClientError {
     /// Status 200 with a body that is no answer.
     #[error("the API's answer is {}", .0.describe())]
     Body(BodyFault),
+}
+
+impl ClientError {
+    /// The API said how long to wait.
+    #[must_use]
+    pub fn asks_for_pause(&self) -> bool {
+        matches!(self, Self::RateLimited { retry_after: Some(_) } | Self::Server { retry_after: Some(_), .. })
+    }
 }
 
 impl BodyFault {
@@ -239,16 +251,24 @@ impl Client {
         Self { transport, clock }
     }
 
-    /// One page of events.
+    /// One page of events. Some servers refuse the page after the last one (400, 404): that is a page without rows.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn list(&self, query: &ListQuery) -> Result<Answer, ClientError> {
         let asked_at = Instant::now();
-        let answer = self.send(Method::Get, &query.path_and_query()).await?;
+        let sent = self.send(Method::Get, &query.path_and_query()).await;
         let elapsed = asked_at.elapsed();
-        let page = parse_page(&answer)?;
-        Ok(Answer { date: http_date(answer.date.as_deref()), elapsed, ..page })
+        match sent {
+            Ok(answer) => {
+                let page = parse_page(&answer)?;
+                Ok(Answer { date: http_date(answer.date.as_deref()), elapsed, ..page })
+            }
+            Err(ClientError::Rejected { status: 400 | 404, date, .. }) if query.page > 1 => {
+                Ok(Answer { date, elapsed, ..Answer::default() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// One event as it came; `None` when the API does not know it.
@@ -305,7 +325,11 @@ impl Client {
             401 | 403 => Err(ClientError::Refused { status, message: api_message(&answer) }),
             429 => Err(ClientError::RateLimited { retry_after: self.retry_after(&answer) }),
             408 | 500..=599 => Err(ClientError::Server { status, retry_after: self.retry_after(&answer) }),
-            _ => Err(ClientError::Rejected { status, message: api_message(&answer) }),
+            _ => Err(ClientError::Rejected {
+                status,
+                message: api_message(&answer),
+                date: http_date(answer.date.as_deref()),
+            }),
         }
     }
 
@@ -321,7 +345,8 @@ impl Client {
     }
 }
 
-fn http_date(text: Option<&str>) -> Option<DateTime<Utc>> {
+/// An HTTP date, if it is one.
+pub(super) fn http_date(text: Option<&str>) -> Option<DateTime<Utc>> {
     httpdate::parse_http_date(text?.trim()).ok().map(DateTime::<Utc>::from)
 }
 
@@ -394,7 +419,7 @@ fn parse_page(answer: &HttpAnswer) -> Result<Answer, ClientError> {
         return Err(ClientError::Body(BodyFault::Shape));
     }
     let rows = rows.into_iter().map(|row| Arc::from(row.get())).collect();
-    Ok(Answer { rows, page, date: None, elapsed: Duration::ZERO })
+    Ok(Answer { rows, page, ..Answer::default() })
 }
 
 fn parse_page_info(raw: &RawValue) -> PageInfo {
@@ -520,12 +545,24 @@ mod tests {
         let told = r#"{"status":400,"error":"BadRequest","message":"date_from\nis odd"}"#;
         assert_eq!(
             list(answer(400, told)).await.err(),
-            Some(ClientError::Rejected { status: 400, message: "BadRequest: date_from is odd".into() })
+            Some(ClientError::Rejected { status: 400, message: "BadRequest: date_from is odd".into(), date: None })
         );
         assert!(matches!(list(answer(401, "")).await, Err(ClientError::Refused { status: 401, .. })));
         assert!(matches!(list(answer(403, told)).await, Err(ClientError::Refused { status: 403, .. })));
         assert!(matches!(list(answer(503, told)).await, Err(ClientError::Server { status: 503, .. })));
         assert!(matches!(list(answer(302, told)).await, Err(ClientError::Rejected { status: 302, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_page_beyond_the_last_may_be_refused() {
+        for status in [400, 404] {
+            let refused =
+                || Ok(HttpAnswer { date: Some("Fri, 02 Jan 2026 03:06:05 GMT".into()), ..answer(status, "") });
+            let client = client(vec![refused(), refused()]);
+            let beyond = client.list(&ListQuery { page: 2, ..ListQuery::default() }).await.expect("a page");
+            assert!(beyond.rows.is_empty() && beyond.page == PageInfo::default() && beyond.date.is_some(), "{status}");
+            assert!(client.list(&ListQuery { page: 1, ..ListQuery::default() }).await.is_err(), "{status}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, FixedOffset, NaiveDateTime, Utc};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 use vigie_engine::event::{Event, EventError, MAX_EVENT_BYTES};
 
@@ -61,7 +62,7 @@ pub fn read_row(raw: &Arc<str>, zone: FixedOffset, answered_at: DateTime<Utc>) -
         Some(Stamp::Naive(naive)) => Some(naive),
         Some(Stamp::Zoned(_)) | None => None,
     };
-    let id = head.id.and_then(text_of).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
+    let id = head.id.and_then(text_of).filter(|id| is_id(id));
     let (id, at) = match (id, at) {
         (Some(id), Some(at)) => (id, at),
         (None, at) => return poison(raw, at, answered_at, "it has no id"),
@@ -76,7 +77,66 @@ pub fn read_row(raw: &Arc<str>, zone: FixedOffset, answered_at: DateTime<Utc>) -
     Row { id, at, naive, counted: true, content }
 }
 
-fn poison(raw: &Arc<str>, at: Option<DateTime<Utc>>, answered_at: DateTime<Utc>, error: &str) -> Row {
+/// What a row gives of which only the beginning could be read. Its id and time are its own if they stand there.
+#[must_use]
+pub fn read_cut_row(raw: &str, zone: FixedOffset, answered_at: DateTime<Utc>) -> Row {
+    let error = "it is too long to be read to its end";
+    let head = cut_head(raw);
+    let stamp = head.created_at.as_ref().and_then(text_of_value).as_deref().and_then(Stamp::parse);
+    let naive = match stamp {
+        Some(Stamp::Naive(naive)) => Some(naive),
+        Some(Stamp::Zoned(_)) | None => None,
+    };
+    let id = head.id.as_ref().and_then(text_of_value).filter(|id| is_id(id));
+    match (id, stamp.and_then(|stamp| stamp.at(zone))) {
+        (Some(id), Some(at)) => {
+            let kept = Poison { id: id.clone(), created_at: Some(at), raw: cut(raw), error: error.into() };
+            Row { id, at, naive, counted: true, content: Content::Poison(kept) }
+        }
+        // By what is kept: how much more was read differs from answer to answer.
+        (_, at) => poison(&cut(raw), at, answered_at, error),
+    }
+}
+
+#[derive(Default)]
+struct CutHead {
+    id: Option<serde_json::Value>,
+    created_at: Option<serde_json::Value>,
+}
+
+/// The members that come before the end of an object whose end is missing.
+fn cut_head(raw: &str) -> CutHead {
+    struct Members<'a>(&'a mut CutHead);
+    impl<'de> Visitor<'de> for Members<'_> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(name) = map.next_key::<String>()? {
+                match name.as_str() {
+                    "id" => self.0.id = Some(map.next_value()?),
+                    "created_at" => self.0.created_at = Some(map.next_value()?),
+                    _ => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut head = CutHead::default();
+    let read = serde_json::Deserializer::from_str(raw).deserialize_map(Members(&mut head));
+    // The end is missing, so this is an error; what was read before it is in `head`.
+    drop(read);
+    head
+}
+
+fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MAX_ID_BYTES
+}
+
+fn poison(raw: &str, at: Option<DateTime<Utc>>, answered_at: DateTime<Utc>, error: &str) -> Row {
     let digest = blake3::hash(raw.as_bytes()).to_hex();
     let id = format!("poison-{}", digest.chars().take(32).collect::<String>());
     let at = at.unwrap_or(answered_at);
@@ -94,9 +154,13 @@ fn describe(error: &EventError) -> String {
 
 /// Text, or a number as text (an id may change its type; it stays the same id).
 fn text_of(raw: &RawValue) -> Option<String> {
-    match serde_json::from_str(raw.get()) {
-        Ok(serde_json::Value::String(text)) => Some(text),
-        Ok(serde_json::Value::Number(number)) => Some(number.to_string()),
+    text_of_value(&serde_json::from_str(raw.get()).ok()?)
+}
+
+fn text_of_value(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
 }
@@ -149,6 +213,19 @@ mod tests {
             assert!(row.id.starts_with("poison-") && !row.counted, "{text}");
             assert_eq!(row.id, read(text).id, "{text}");
         }
+    }
+
+    #[test]
+    fn a_row_without_its_end_keeps_what_stands_before_it() {
+        let zone = FixedOffset::east_opt(0).expect("valid");
+        let at = "2026-01-02T03:04:05Z".parse().expect("valid");
+        let known = read_cut_row(r#"{"x":[1],"id":"a","created_at":"2018-08-13T10:15:31Z","y":"zzz"#, zone, at);
+        assert!(known.counted && known.id == "a" && known.at.timestamp() == 1_534_155_331);
+        assert!(error_of(&known).contains("too long"), "{}", error_of(&known));
+        let long = format!(r#"{{"y":"{}"#, "z".repeat(MAX_EVENT_BYTES));
+        let (short, longer) = (read_cut_row(&long, zone, at), read_cut_row(&format!("{long}zz"), zone, at));
+        assert!(!short.counted && short.at == at && short.id.starts_with("poison-"));
+        assert_eq!(short.id, longer.id, "it must not depend on how far it was read");
     }
 
     #[test]

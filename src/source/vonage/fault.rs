@@ -23,6 +23,9 @@ const REFUSED_PROBE: Duration = Duration::from_secs(5 * 60);
 /// Failures for longer than this are worth an alert by themselves.
 const FAILING_AFTER: Duration = Duration::from_secs(5 * 60);
 
+/// Failures for less than this do not mean that everything fails: four polls.
+const ALONE_WITHIN: Duration = Duration::from_secs(60);
+
 /// The run of failures so far.
 #[derive(Debug)]
 pub struct Faults {
@@ -52,6 +55,12 @@ impl Faults {
         self.failing_since = None;
         self.told_failing = false;
         self.told_refused = false;
+    }
+
+    /// Something succeeded a while ago at most: what fails now fails by itself.
+    #[must_use]
+    pub fn others_work(&self, now: Instant) -> bool {
+        self.failing_since.is_none_or(|since| now.saturating_duration_since(since) < ALONE_WITHIN)
     }
 
     /// A pause after so many failures in a row: up to 0.5 s, 1 s, 2 s .. 60 s.

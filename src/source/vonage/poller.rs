@@ -6,8 +6,14 @@
 //! requests.
 
 pub mod absorb;
+mod ingest;
 pub mod judge;
+pub mod page_size;
+pub mod server_clock;
+pub mod strays;
+pub mod troubles;
 pub mod walk;
+mod zone;
 
 use std::time::Duration;
 
@@ -16,8 +22,12 @@ use tokio::time::Instant;
 
 use crate::source::vonage::client::{BoundForm, ListQuery, MAX_PAGE_SIZE, PageInfo};
 use crate::source::vonage::event::Row;
+use crate::source::vonage::poller::page_size::PageSize;
+use crate::source::vonage::poller::server_clock::{Reading, ServerClock};
+use crate::source::vonage::poller::strays::Strays;
+use crate::source::vonage::poller::troubles::Troubles;
 use crate::source::vonage::poller::walk::Walks;
-use crate::source::vonage::state::State;
+use crate::source::vonage::state::{ClockMark, State};
 use crate::source::vonage::window::Window;
 
 /// Drains between two roots, so that neither starves the other.
@@ -26,7 +36,9 @@ const DRAINS_PER_ROOT: u32 = 8;
 const CLOSED_BEYOND_S: i64 = 5;
 /// Every window is asked for with this much before its first second; see `calibration`.
 const PAD_S: i64 = 1;
-/// End of time for counting: no stamp lies beyond the year 3000.
+/// Stamps in whole seconds and a padded bound may miss each other by this much.
+const OUTSIDE_SLACK_S: i64 = 2;
+/// End of time for counting: no stamp lies beyond the year 3000. It is never sent: a window up to it has no upper bound.
 pub const FAR_S: i64 = 32_503_680_000;
 
 /// One rhythm of looking back.
@@ -54,6 +66,18 @@ pub enum Start {
     Ago(Duration),
     /// Here.
     At(DateTime<Utc>),
+}
+
+impl Start {
+    /// As the cursor keeps it, to find out that the option has changed.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::Now => "now".into(),
+            Self::Ago(span) => format!("{} s ago", span.as_secs()),
+            Self::At(at) => at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
+    }
 }
 
 /// What a request is for.
@@ -112,10 +136,10 @@ impl Request {
     }
 
     /// The request for what comes after the first `rows` of the window: whole pages, none larger than one that was
-    /// shown.
+    /// shown, or asked for.
     #[must_use]
     pub fn after(&self, rows: u64, shown: u64) -> Option<Self> {
-        let most = shown.min(u64::from(MAX_PAGE_SIZE));
+        let most = shown.min(u64::from(self.size));
         let size = (1..=most).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1);
         let page = u32::try_from(rows / size + 1).ok()?;
         Some(self.at_page(page, u32::try_from(size).ok()?))
@@ -125,6 +149,34 @@ impl Request {
     #[must_use]
     pub fn countable(&self) -> (i64, i64) {
         (self.from_s.map_or(i64::MIN, |from_s| from_s + PAD_S), self.to_s.unwrap_or(FAR_S))
+    }
+
+    /// Whether a row has no place in an answer to it. `slack_s` is how much further than whole seconds a stamp may miss
+    /// the bounds.
+    #[must_use]
+    pub fn is_outside(&self, row: &Row, slack_s: i64) -> bool {
+        let (at_s, slack_s) = (row.at.timestamp(), slack_s + OUTSIDE_SLACK_S);
+        row.counted
+            && (self.from_s.is_some_and(|from_s| at_s < from_s - slack_s)
+                || self.to_s.is_some_and(|to_s| at_s > to_s + slack_s))
+    }
+
+    /// An owed window.
+    fn drain(window: Window, size: u32) -> Self {
+        let to_s = (window.to_s < FAR_S).then_some(window.to_s);
+        Self { size, ..Self::new(Ask::Drain(window), Some(window.from_s - PAD_S), to_s) }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let stamp = |second_s| {
+            let moment: DateTime<Utc> = DateTime::from_timestamp(second_s, 0).unwrap_or_default();
+            moment.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+        };
+        let from = self.from_s.map(|from_s| format!(" from {}", stamp(from_s))).unwrap_or_default();
+        let to = self.to_s.map(|to_s| format!(" to {}", stamp(to_s))).unwrap_or_default();
+        format!("what happened{from}{to}")
     }
 
     /// Whether its answer is judged as a whole window.
@@ -141,18 +193,30 @@ pub struct Observation {
     pub rows: Vec<Row>,
     /// For each row, whether the store lacks it.
     pub new: Vec<bool>,
+    /// Rows of the answer, repetitions included.
+    pub shown: u64,
     /// What the API said about its pages.
     pub page: PageInfo,
-    /// Server time when the request was made (`Date` less the time it took).
+    /// Server time when the request was made (`Date` less the time it took), as far as it may move a frontier.
     pub asked_s: i64,
     /// Server time of the answer.
     pub answered_s: i64,
+    /// The `Date` with our own clock, if it is believed.
+    pub believed: Option<ClockMark>,
     /// Rows stored in the countable seconds before this answer.
     pub stored: u64,
     /// What `judge` wanted to know besides, in the order asked.
     pub probes: Vec<Probe>,
     /// Whether the newest event is still known, where an answer lacked rows.
     pub anchor: Option<AnchorLookup>,
+}
+
+impl Observation {
+    /// Rows that the store had, or that the answer itself repeats.
+    #[must_use]
+    pub fn repeated(&self) -> u64 {
+        self.shown.saturating_sub(self.new.iter().filter(|is_new| **is_new).count() as u64)
+    }
 }
 
 /// What lies beyond what an answer showed.
@@ -199,9 +263,19 @@ struct Volatile {
     walks: Walks,
     zone_row: Option<(NaiveDateTime, String)>,
     zone_tries: u32,
-    /// Answers at fault in a row, by what was asked for: a good answer to something else is no excuse.
-    stumbles: Vec<(Ask, u32)>,
-    deferred: Option<Window>,
+    /// Zone probes that failed or said nothing: each makes the next another one.
+    zone_failures: usize,
+    /// Rows with naive stamps in the last answer.
+    zone_rows: usize,
+    /// By what was asked for: a good answer to something else is no excuse.
+    troubles: Troubles,
+    strays: Strays,
+    /// Of roots, and of all else: what is long lies in the look-back of every root for a while.
+    root_size: PageSize,
+    size: PageSize,
+    clock: ServerClock,
+    /// Surveys in a row that could not begin.
+    surveys: u32,
 }
 
 impl Poller {
@@ -217,8 +291,14 @@ impl Poller {
             walks: Walks::default(),
             zone_row: None,
             zone_tries: 0,
-            stumbles: Vec::new(),
-            deferred: None,
+            zone_failures: 0,
+            zone_rows: 0,
+            troubles: Troubles::default(),
+            strays: Strays::default(),
+            root_size: PageSize::default(),
+            size: PageSize::default(),
+            clock: ServerClock::new(state.last_date_s(), now),
+            surveys: 0,
         };
         Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile }
     }
@@ -226,18 +306,18 @@ impl Poller {
     /// What to ask for now.
     #[must_use]
     pub fn plan(&self, now: Instant) -> Request {
+        let size = self.volatile.size.now(now);
         if self.state.start_s.is_none() {
-            return Request::new(Ask::Survey, None, None);
+            return Request { size, ..Request::new(Ask::Survey, None, None) };
         }
         if let Some((stamp, _)) = &self.volatile.zone_row {
-            let (from_s, to_s) = self.state.calibration.zone.probe(*stamp);
-            return Request::new(Ask::Zone, Some(from_s), Some(to_s));
+            return Request { size, ..self.zone_request(*stamp, now) };
         }
         let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
         match (next, self.drain(now)) {
             (Some((_, due)), Some(drain)) if *due > now || self.volatile.drains_since_root < DRAINS_PER_ROOT => drain,
-            (Some((tier, _)), _) => self.root(tier),
-            (None, drain) => drain.unwrap_or_else(|| self.root(0)),
+            (Some((tier, _)), _) => self.root(tier, now),
+            (None, drain) => drain.unwrap_or_else(|| self.root(0, now)),
         }
     }
 
@@ -247,16 +327,87 @@ impl Poller {
         if self.state.start_s.is_none() || self.volatile.zone_row.is_some() || self.drain(now).is_some() {
             return Duration::ZERO;
         }
+        let rested = self.volatile.troubles.next().map(|at| at.saturating_duration_since(now));
+        let walks = self.volatile.walks.rest(now);
+        [rested, walks].into_iter().flatten().fold(self.root_due_in(now), Duration::min)
+    }
+
+    /// How long until the next root is due.
+    #[must_use]
+    pub fn root_due_in(&self, now: Instant) -> Duration {
         let due = self.volatile.due.iter().min().copied();
-        let due = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now));
-        self.volatile.walks.rest(now).map_or(due, |rest| rest.min(due))
+        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
     }
 
     /// What is wrong with the answers at present.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
-        let in_doubt = !self.volatile.stumbles.is_empty() || self.volatile.walks.waiting() > 0;
-        in_doubt.then_some("answers lack events that were seen before, or ignore what was asked")
+        if self.volatile.troubles.has_stumbles() || self.volatile.walks.are_fruitless() {
+            return Some("answers lack events that were seen before, or ignore what was asked");
+        }
+        if self.volatile.clock.is_doubted() {
+            return Some("the Date of the answers fits neither our clock nor the answers before");
+        }
+        self.volatile.troubles.has_failures().then_some("what happened in some time cannot be asked for")
+    }
+
+    /// Takes the `Date` of an answer that came `now`, when our own clock showed `wall_s`.
+    pub fn read_date(&mut self, date_s: i64, wall_s: i64, now: Instant) -> Reading {
+        self.volatile.clock.read(date_s, wall_s, self.state.clock, now)
+    }
+
+    /// A page of this request is too long to be read: the next ones are shorter.
+    pub fn halve(&mut self, request: &Request, now: Instant) {
+        if matches!(request.ask, Ask::Root(_)) {
+            self.volatile.root_size.halve(request.size, now);
+            return;
+        }
+        self.volatile.size.halve(request.size, now);
+        self.volatile.walks.shorten(self.volatile.size.now(now));
+    }
+
+    /// A request failed. Nothing moves, and something else comes first. Says for how long that has been so, where it is
+    /// to be told; `others_work` where it is not for all requests to be told at once.
+    pub fn failed(&mut self, request: &Request, others_work: bool, now: Instant) -> Option<Duration> {
+        let rest = self.volatile.troubles.failed(request.ask, now);
+        match request.ask {
+            Ask::Root(tier) => {
+                if let Some(due) = self.volatile.due.get_mut(tier) {
+                    *due = now + rest;
+                }
+            }
+            Ask::Drain(window) | Ask::Walk(window) => {
+                if self.volatile.troubles.is_lasting(request.ask) {
+                    self.volatile.walks.interrupt(window);
+                }
+                self.volatile.drains_since_root = DRAINS_PER_ROOT;
+                if others_work && self.volatile.troubles.fails_again(request.ask) {
+                    self.narrow(window);
+                }
+            }
+            Ask::Zone => self.ask_zone_otherwise(now),
+            Ask::Survey => {}
+        }
+        if others_work { self.volatile.troubles.tell(request.ask, now) } else { None }
+    }
+
+    /// Halves a window that fails, so that no more stays unread than what cannot be read.
+    fn narrow(&mut self, window: Window) {
+        let is_closed = window.to_s < FAR_S;
+        if is_closed && window.width_s() > 1 && !self.is_crowded() {
+            self.state.owed.settle(window);
+            window.split(2).into_iter().for_each(|half| self.state.owed.add(half));
+            self.volatile.troubles.forget_settled(&self.state.owed);
+            self.volatile.walks.forget_settled(&self.state.owed);
+        }
+    }
+
+    /// The next request is a root: it shows whether what was refused is refused to the account.
+    pub fn ask_root(&mut self, now: Instant) {
+        self.volatile.drains_since_root = DRAINS_PER_ROOT;
+        if let Some(due) = self.volatile.due.first_mut() {
+            *due = now;
+        }
     }
 
     /// Every tier had its root since the start and nothing is owed.
@@ -292,24 +443,23 @@ impl Poller {
         (self.state.start_s.is_some() && reached_s > 0).then(|| complete_s.saturating_sub(lateness_s))
     }
 
-    fn root(&self, tier: usize) -> Request {
+    fn root(&self, tier: usize, now: Instant) -> Request {
         let start_s = self.state.start_s.unwrap_or(0);
         let from_s = self.state.tiers.get(tier).map_or(start_s, |tier| tier.frontier_s - tier.look_back_s);
-        Request::new(Ask::Root(tier), Some(from_s.max(start_s) - PAD_S), None)
+        let request = Request::new(Ask::Root(tier), Some(from_s.max(start_s) - PAD_S), None);
+        Request { size: self.volatile.root_size.now(now), ..request }
     }
 
     /// The next request for what is owed, unless all of it rests.
     fn drain(&self, now: Instant) -> Option<Request> {
         let (owed, walks) = (&self.state.owed, &self.volatile.walks);
-        if let Some(page) = walks.request(owed) {
-            return Some(page);
+        let rests = |window: Window| self.volatile.troubles.is_resting(window, now);
+        if let Some(page) = walks.request(owed, now).filter(|(window, _)| !rests(*window)) {
+            return Some(page.1);
         }
-        let is_deferred = |window: Window| Some(window) == self.volatile.deferred;
-        let due = walks.due(now);
-        let window = due.filter(|window| !is_deferred(*window));
-        let window = window.or_else(|| owed.narrowest(|window| is_deferred(window) || walks.holds_back(window)));
-        let window = window.or(due).or_else(|| owed.narrowest(|window| walks.holds_back(window)))?;
-        Some(Request::new(Ask::Drain(window), Some(window.from_s - PAD_S), Some(window.to_s)))
+        let due = walks.due(now).filter(|window| !rests(*window));
+        let window = due.or_else(|| owed.narrowest(|window| rests(window) || walks.holds_back(window)))?;
+        Some(Request::drain(window, self.volatile.size.now(now)))
     }
 }
 

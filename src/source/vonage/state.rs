@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::source::Cursor;
 use crate::source::vonage::calibration::Calibration;
+use crate::source::vonage::poller::Start;
+use crate::source::vonage::poller::server_clock::SLACK_S;
 use crate::source::vonage::window::Owed;
 
 /// Version that this code writes and reads.
@@ -34,6 +37,21 @@ pub struct State {
     pub anchor: Option<Anchor>,
     /// Rows stored under a time or an id that is not the API's: microseconds to how many.
     pub uncounted: BTreeMap<i64, u64>,
+    /// The last `Date` that was believed.
+    #[serde(default)]
+    pub clock: Option<ClockMark>,
+    /// The option `start` as it was when `start_s` was set.
+    #[serde(default)]
+    pub start: Option<String>,
+}
+
+/// A `Date`, and our own clock when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockMark {
+    /// By the server's clock.
+    pub date_s: i64,
+    /// By ours.
+    pub wall_s: i64,
 }
 
 /// A tier's durable part.
@@ -81,6 +99,8 @@ impl State {
             calibration: Calibration::default(),
             anchor: None,
             uncounted: BTreeMap::new(),
+            clock: None,
+            start: None,
         }
     }
 
@@ -115,6 +135,48 @@ impl State {
     /// Never in practice: every part is plain data.
     pub fn write(&self) -> Result<Cursor, StateError> {
         serde_json::to_string(self).map(Cursor).map_err(StateError::Json)
+    }
+
+    /// The option `start` of the first run, where `now` is another. A cursor of an older release knows a stamp only.
+    #[must_use]
+    pub fn other_start(&self, now: Start) -> Option<String> {
+        let start_s = self.start_s?;
+        let was = match (&self.start, now) {
+            (Some(was), _) => was.clone(),
+            (None, Start::At(_)) => Start::At(DateTime::from_timestamp(start_s, 0)?).text(),
+            (None, Start::Now | Start::Ago(_)) => return None,
+        };
+        (was != now.text()).then_some(was)
+    }
+
+    /// The last `Date` before a restart: as a cursor of an older release has none, where its frontiers stand.
+    #[must_use]
+    pub fn last_date_s(&self) -> Option<i64> {
+        self.start_s?;
+        let frontier_s = self.tiers.iter().map(|tier| tier.frontier_s).max();
+        self.clock.map(|mark| mark.date_s).or(frontier_s)
+    }
+
+    /// Takes back what a wrong `Date` did to the cursor, now that `date_s` is known to be right; whether anything was.
+    /// Frontiers go back to the newest event that was seen by then: all before it is proven or owed.
+    pub fn heal(&mut self, date_s: i64, start_is_fixed: bool) -> bool {
+        let is_ahead = |at_s: i64| at_s > date_s.saturating_add(SLACK_S);
+        let Some(start_s) = self.start_s else { return false };
+        let start_s = if is_ahead(start_s) && !start_is_fixed { date_s } else { start_s };
+        let is_ahead_of_start = |tier: &TierState| is_ahead(tier.frontier_s) && tier.frontier_s > start_s;
+        if self.start_s == Some(start_s) && !self.tiers.iter().any(is_ahead_of_start) {
+            return false;
+        }
+        self.start_s = Some(start_s);
+        self.anchor = self.anchor.take().filter(|anchor| !is_ahead(anchor.at_us.div_euclid(1_000_000)));
+        let seen_s = self.anchor.as_ref().map_or(start_s, |anchor| anchor.at_us.div_euclid(1_000_000));
+        for tier in self.tiers.iter_mut().filter(|tier| is_ahead(tier.frontier_s)) {
+            tier.frontier_s = seen_s.max(start_s);
+            tier.proven = false;
+        }
+        self.calibration.counts_from_s = self.calibration.counts_from_s.min(date_s);
+        self.owed.doubt_after(date_s);
+        true
     }
 
     /// Notes a stored row that must not be counted.
@@ -155,6 +217,43 @@ mod tests {
         assert_eq!(grown.tiers.len(), 3);
         assert_eq!(grown.tiers.first().map(|tier| tier.look_back_s), Some(600));
         assert_eq!(grown.tiers.get(2).map(|tier| tier.frontier_s), Some(70));
+    }
+
+    #[test]
+    fn a_start_that_was_changed_after_the_first_run_is_noticed() {
+        let ago = |days: u64| Start::Ago(std::time::Duration::from_secs(days * 86_400));
+        let mut state = State::new(&[600]);
+        assert_eq!(state.other_start(ago(30)), None, "before the first run it counts");
+        state.start_s = Some(1_700_000_000);
+        assert_eq!(state.other_start(ago(30)), None, "an older cursor does not say");
+        let at = |second_s| Start::At(DateTime::from_timestamp(second_s, 0).expect("valid"));
+        assert_eq!(state.other_start(at(1_700_000_000)), None);
+        assert_eq!(state.other_start(at(1_700_000_001)), Some("2023-11-14T22:13:20Z".into()));
+        state.start = Some(Start::Now.text());
+        assert_eq!(state.other_start(Start::Now), None);
+        assert_eq!(state.other_start(ago(30)), Some("now".into()));
+    }
+
+    #[test]
+    fn a_cursor_that_a_wrong_date_moved_goes_back_to_what_was_seen() {
+        let (now_s, month_s) = (1_700_000_000, 30 * 86_400);
+        let mut state = State::new(&[600, 21_600]);
+        state.start_s = Some(now_s - 9_000);
+        state.anchor = Some(Anchor { id: "a".into(), at_us: (now_s - 5_000) * 1_000_000 });
+        state.tiers.iter_mut().zip([now_s + month_s, now_s - 100]).for_each(|(tier, at_s)| tier.frontier_s = at_s);
+        state.calibration.counts_from_s = now_s + month_s;
+        let cursor = state.write().expect("plain data");
+        let mut state = State::read(&cursor, &[600, 21_600]).expect("ours");
+        assert!(state.heal(now_s, false) && !state.heal(now_s, false));
+        assert_eq!(state.tiers.iter().map(|tier| now_s - tier.frontier_s).collect::<Vec<_>>(), [5_000, 100]);
+        assert_eq!((state.start_s, state.calibration.counts_from_s), (Some(now_s - 9_000), now_s));
+
+        state.start_s = Some(now_s + month_s);
+        state.tiers.iter_mut().for_each(|tier| tier.frontier_s = now_s + month_s);
+        assert!(!state.clone().heal(now_s, true), "a start that lies ahead was asked for");
+        assert!(state.heal(now_s, false));
+        assert_eq!(state.start_s, Some(now_s));
+        assert!(state.tiers.iter().all(|tier| tier.frontier_s == now_s), "{state:?}");
     }
 
     #[test]

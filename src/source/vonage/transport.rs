@@ -14,6 +14,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
+use vigie_engine::event::MAX_EVENT_BYTES;
 
 use crate::pipeline::BoxFuture;
 use crate::secret::Secret;
@@ -24,6 +25,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest body that is read: 100 rows of 128 KiB and some, and little enough for a sidecar.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// What is kept of a body that was given up: its first row, were it as long as two events may be.
+pub const MAX_PARTIAL_BYTES: usize = 2 * MAX_EVENT_BYTES;
 
 /// Request methods of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,21 +52,44 @@ pub struct HttpAnswer {
     pub body: Bytes,
 }
 
+/// The beginning of an answer that was given up while its body was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Partial {
+    /// HTTP status.
+    pub status: u16,
+    /// `Date`, as it came.
+    pub date: Option<String>,
+    /// The body as far as it was read, at most [`MAX_PARTIAL_BYTES`].
+    pub body: Bytes,
+}
+
+impl Partial {
+    /// Without a `Date`. The body is copied, so that the rest of it is not held.
+    #[must_use]
+    pub fn of(status: u16, body: &[u8]) -> Self {
+        let body = body.get(..body.len().min(MAX_PARTIAL_BYTES)).unwrap_or_default();
+        Self { status, date: None, body: Bytes::copy_from_slice(body) }
+    }
+}
+
 /// Why nothing usable came back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
     /// No connection: name, route, TLS.
     #[error("connection failed ({0})")]
     Connect(&'static str),
-    /// Too slow.
+    /// No answer began within the time.
     #[error("timed out")]
     Timeout,
+    /// The answer began and did not end within the time.
+    #[error("timed out within the answer")]
+    Slow(Partial),
     /// The connection broke within the answer.
     #[error("the connection broke within the answer")]
     Cut,
     /// More than [`MAX_BODY_BYTES`].
     #[error("the answer is larger than {MAX_BODY_BYTES} bytes")]
-    TooLarge,
+    TooLarge(Partial),
 }
 
 /// Carries one request. `path_and_query` is relative to the base (`/events?page=1`).
@@ -206,24 +232,35 @@ impl Transport for HttpTransport {
             let request = self.client.request(method, format!("{}{path_and_query}", self.base));
             let mut response = request.send().await.map_err(|error| classify(&error))?;
             let mut body = BytesMut::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-                if body.len() + chunk.len() > MAX_BODY_BYTES {
-                    return Err(TransportError::TooLarge);
+            loop {
+                match response.chunk().await {
+                    Ok(None) => break,
+                    Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_BYTES => {
+                        body.extend_from_slice(&chunk);
+                        return Err(TransportError::TooLarge(partial(&response, &body)));
+                    }
+                    Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                    Err(error) if error.is_timeout() => return Err(TransportError::Slow(partial(&response, &body))),
+                    Err(error) => return Err(classify(&error)),
                 }
-                body.extend_from_slice(&chunk);
             }
-            let text = |name: HeaderName| {
-                response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-            };
             Ok(HttpAnswer {
                 status: response.status().as_u16(),
-                date: text(DATE),
-                retry_after: text(RETRY_AFTER),
-                content_type: text(CONTENT_TYPE),
+                date: header(&response, DATE),
+                retry_after: header(&response, RETRY_AFTER),
+                content_type: header(&response, CONTENT_TYPE),
                 body: body.freeze(),
             })
         })
     }
+}
+
+fn header(response: &reqwest::Response, name: HeaderName) -> Option<String> {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn partial(response: &reqwest::Response, body: &[u8]) -> Partial {
+    Partial { date: header(response, DATE), ..Partial::of(response.status().as_u16(), body) }
 }
 
 /// Only the kind of failure: the library's own words may hold the URL.

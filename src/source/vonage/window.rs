@@ -99,6 +99,11 @@ impl Owed {
         self.0.retain(|old| (old.from_s, old.to_s) != (window.from_s, window.to_s));
     }
 
+    /// Forgets what was proven by a clock that was ahead.
+    pub fn doubt_after(&mut self, now_s: i64) {
+        self.0.iter_mut().filter(|window| window.proven_s > now_s).for_each(|window| window.proven_s = 0);
+    }
+
     /// Moves every window by a change of the server's zone.
     pub fn shift(&mut self, by_s: i64) {
         for window in &mut self.0 {

@@ -14,8 +14,11 @@ pub fn text_digest(text: &str) -> Digest {
     cut(&blake3::hash(text.trim().as_bytes()))
 }
 
+/// Most events need no more, so that their digest costs one allocation.
+const USUAL_BYTES: usize = 2_048;
+
 pub(super) fn of(view: View<'_>) -> Digest {
-    let mut plain = Vec::new();
+    let mut plain = Vec::with_capacity(USUAL_BYTES);
     write(view, &mut plain);
     cut(&blake3::hash(&plain))
 }

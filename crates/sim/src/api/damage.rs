@@ -28,7 +28,7 @@ pub(super) fn refuse(fault: &Fault, now: DateTime<Utc>) -> Option<SimResponse> {
 }
 
 /// Spoils a finished response.
-pub(super) fn spoil(mut response: SimResponse, fault: &Fault) -> SimResponse {
+pub(super) fn spoil(mut response: SimResponse, fault: &Fault, now: DateTime<Utc>) -> SimResponse {
     match fault {
         Fault::Cut => response.transport = Transport::CutAfter(response.body.len() / 2),
         Fault::Reset => response.transport = Transport::NoAnswer,
@@ -57,6 +57,11 @@ pub(super) fn spoil(mut response: SimResponse, fault: &Fault) -> SimResponse {
             response.status = 200;
         }
         Fault::HugePage { body_bytes } => response.body = padded(&response.body, *body_bytes),
+        Fault::WrongDate { ahead_s } => {
+            let date = now + TimeDelta::try_seconds(*ahead_s).unwrap_or_default();
+            response.headers.retain(|(name, _)| name != "Date");
+            response.headers.push(("Date".to_owned(), http_date(date)));
+        }
         Fault::Unauthorized
         | Fault::Forbidden
         | Fault::RateLimited { .. }

@@ -29,6 +29,7 @@ pub(super) struct Rows {
     revealed_us: i64,
     future: Option<usize>,
     malformed: Option<usize>,
+    giant: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -54,21 +55,26 @@ impl Rows {
     pub(super) fn new(events: Vec<SimEvent>, quirks: &Quirks) -> Self {
         let rows: Vec<Row> = events.into_iter().map(Row::new).collect();
         let by_id = rows.iter().enumerate().map(|(place, row)| (row.given.id.clone(), place)).collect();
-        let mut made = Self { rows, index: Vec::new(), by_id, revealed_us: i64::MIN, future: None, malformed: None };
+        let mut made =
+            Self { rows, index: Vec::new(), by_id, revealed_us: i64::MIN, future: None, malformed: None, giant: None };
         made.rebuild(quirks);
         made
     }
 
     /// Applies other quirks to all rows.
     pub(super) fn rebuild(&mut self, quirks: &Quirks) {
-        // Which rows are odd depends only on the rows: the ones a third and two thirds on in order of arrival.
+        // Which rows are odd depends only on the rows: the ones a third and two thirds on in order of arrival, and some
+        // in between.
         let count = self.rows.len();
         self.future = quirks.future_row.filter(|_| count > 0).map(|_| count / 3);
         self.malformed = quirks.malformed.filter(|_| count > 0).map(|_| (count * 2 / 3).min(count.saturating_sub(1)));
+        self.giant = quirks.giant_bytes.filter(|_| count > 0).map(|_| count * 4 / 9);
         for place in 0..count {
             self.dress(place, quirks);
         }
         self.index = self.rows.iter().enumerate().map(|(place, row)| row.key(place)).collect();
+        let twin = self.rows.get(count * 5 / 9).filter(|_| quirks.twin);
+        self.index.extend(twin.map(|row| row.key(count * 5 / 9)));
         self.index.sort_unstable_by_key(|key| (key.created_us, key.row));
     }
 
@@ -96,6 +102,10 @@ impl Rows {
         self.id_at(self.future)
     }
 
+    pub(super) fn giant_id(&self) -> Option<&str> {
+        self.id_at(self.giant)
+    }
+
     pub(super) fn malformed_id(&self) -> Option<&str> {
         self.id_at(self.malformed)
     }
@@ -103,7 +113,11 @@ impl Rows {
     pub(super) fn visible_ids(&self, now: DateTime<Utc>) -> Vec<String> {
         let now_us = now.timestamp_micros();
         let visible = self.index.iter().filter(|key| self.is_visible(key, now_us));
-        visible.filter_map(|key| self.rows.get(key.row)).map(|row| row.given.id.clone()).collect()
+        let mut ids: Vec<String> =
+            visible.filter_map(|key| self.rows.get(key.row)).map(|row| row.given.id.clone()).collect();
+        // A twin stands beside its row.
+        ids.dedup();
+        ids
     }
 
     /// The JSON of one row, if it is visible.
@@ -140,7 +154,20 @@ impl Rows {
             let again = usize::try_from(mix(draw, 1) % page.len() as u64).unwrap_or(0);
             page.insert(again, page.get(again).copied().unwrap_or_default());
         }
-        Found { page, total }
+        let Some(stray) = self.stray(filter, quirks, now_us) else { return Found { page, total } };
+        if filter.page == 1 {
+            page.push(stray);
+        }
+        Found { page, total: total + 1 }
+    }
+
+    /// The first row of all, where it is shown although it lies outside of the range.
+    fn stray(&self, filter: &Filter, quirks: &Quirks, now_us: i64) -> Option<&str> {
+        let (low, high) = range_us(filter, quirks);
+        let row = self.rows.first().filter(|_| quirks.stray)?;
+        let key = row.key(0);
+        let is_inside = (low..high).contains(&key.created_us);
+        (self.is_visible(&key, now_us) && !is_inside).then_some(row.json.as_str())
     }
 
     fn matching(&self, filter: &Filter, quirks: &Quirks, now_us: i64) -> Vec<Key> {
@@ -215,6 +242,8 @@ impl Rows {
     /// Gives a row the time, stamp, lateness and JSON that follow from the quirks.
     fn dress(&mut self, place: usize, quirks: &Quirks) {
         let (is_future, is_malformed) = (self.future == Some(place), self.malformed == Some(place));
+        let padding_bytes =
+            quirks.padding_bytes + quirks.giant_bytes.filter(|_| self.giant == Some(place)).unwrap_or(0);
         let Some(row) = self.rows.get_mut(place) else { return };
         let mut event = row.given.clone();
         if let Some(stamp) = quirks.stamp {
@@ -230,6 +259,11 @@ impl Rows {
             event.lateness = visible_at - event.created_at;
         }
         row.json = event.to_json(quirks.zone);
+        if padding_bytes > 0 && row.json.pop().is_some() {
+            row.json.push_str(",\"padding\":\"");
+            row.json.extend(std::iter::repeat_n('x', padding_bytes));
+            row.json.push_str("\"}");
+        }
         if let (true, Some(kind)) = (is_malformed, quirks.malformed) {
             row.json = broken(&row.json, kind);
         }

@@ -5,28 +5,18 @@
 
 use vigie_engine::event::Event;
 
-use crate::source::vonage::event::{Content, Row};
 use crate::source::vonage::poller::judge::{Judgement, Verdict};
+use crate::source::vonage::poller::strays::MAX_STRAYS;
 use crate::source::vonage::poller::walk::WalkEnd;
 use crate::source::vonage::poller::{
     AnchorLookup, Ask, CLOSED_BEYOND_S, DRAINS_PER_ROOT, FAR_S, Instant, Observation, Poller, Request, Start,
-    look_backs_s,
 };
-use crate::source::vonage::state::Anchor;
 use crate::source::vonage::window::{MAX_OWED, Window};
 use crate::source::{Notice, NoticeKind, Poison};
 
 /// Answers at fault in a row after which what was stored before no longer counts as evidence: the API may have
 /// dropped rows.
 const MAX_STUMBLES: u32 = 10;
-/// Zone probes after which naive stamps are read as UTC, the stated default, and the operator is told.
-const MAX_ZONE_TRIES: u32 = 200;
-/// A row dated further ahead than this is reported.
-const FUTURE_SLACK_S: i64 = 60;
-/// The last tier never looks back further: the usual retention of the store.
-const MAX_LOOK_BACK_S: i64 = 30 * 86_400;
-/// Notices of one kind from one answer; the rows themselves are all kept.
-const MAX_ROW_NOTICES: usize = 5;
 
 /// What one answer gives to the pipeline.
 #[derive(Debug, Default)]
@@ -39,7 +29,7 @@ pub struct Step {
     pub poison: Vec<Poison>,
     /// For the operator.
     pub notices: Vec<Notice>,
-    /// Answers at fault in a row, this one included; the next request waits accordingly.
+    /// Answers in a row, this one included, with which polling cannot begin; the next request waits accordingly.
     pub stumbles: u32,
 }
 
@@ -48,8 +38,21 @@ impl Poller {
     pub fn absorb(&mut self, request: &Request, seen: Observation, judgement: Option<Judgement>, now: Instant) -> Step {
         self.state.step += 1;
         let mut step = Step::default();
+        if self.weigh_date(&seen, now, &mut step) {
+            // What was asked for followed from what has just been taken back.
+            if !self.must_hold(&seen.rows) {
+                self.ingest(&seen, 0, &mut step);
+            }
+            return step;
+        }
+        if self.state.start_s.is_none() && seen.believed.is_none() {
+            self.volatile.surveys += 1;
+            step.stumbles = self.volatile.surveys;
+            return step;
+        }
         if let Some(judgement) = judgement {
             self.learn_totals(request, &judgement, seen.page.total_elements, &mut step);
+            self.watch_strays(request, &seen, now, &mut step);
         }
         if self.hold_for_zone(request, &seen, judgement, &mut step) {
             return step;
@@ -59,95 +62,64 @@ impl Poller {
                 self.begin(&seen);
                 self.ingest(&seen, 0, &mut step);
             }
-            Ask::Zone => self.probed_zone(request, &seen),
+            Ask::Zone => self.probed_zone(request, &seen, now),
             Ask::Root(tier) => self.rooted(tier, request, &seen, verdict(judgement), now, &mut step),
-            Ask::Drain(window) => self.drained(window, &seen, verdict(judgement), now, &mut step),
+            Ask::Drain(window) => self.drained(window, request, &seen, verdict(judgement), now, &mut step),
             Ask::Walk(window) => self.walked(window, &seen, now, &mut step),
         }
         self.volatile.walks.forget_settled(&self.state.owed);
+        self.volatile.troubles.forget_settled(&self.state.owed);
         if self.state.owed.is_empty() {
             self.state.tiers.iter_mut().for_each(|tier| tier.proven = true);
         }
         step
     }
 
-    fn begin(&mut self, seen: &Observation) {
+    /// Keeps a `Date` that is believed; whether it shows that the cursor was moved by one that was wrong.
+    fn weigh_date(&mut self, seen: &Observation, now: Instant, step: &mut Step) -> bool {
+        let Some(mark) = seen.believed else {
+            if self.volatile.clock.tells(now) {
+                let text = "the Date of an answer fits neither our clock nor the answers before; until it does, what is \
+                            asked for reaches back to the last one that did";
+                step.notices.push(notice(NoticeKind::ClockDoubted, text));
+            }
+            return false;
+        };
+        self.state.clock = Some(mark);
+        let is_healed = self.state.heal(mark.date_s, matches!(self.start, Start::At(_)));
+        if is_healed {
+            self.volatile.due.iter_mut().for_each(|due| *due = now);
+            self.volatile.rooted.iter_mut().for_each(|rooted| *rooted = false);
+            let text = "a wrong Date had moved polling ahead of the API's clock; it goes back to the newest event seen";
+            step.notices.push(notice(NoticeKind::ClockDoubted, text));
+        }
+        is_healed
+    }
+
+    fn watch_strays(&mut self, request: &Request, seen: &Observation, now: Instant, step: &mut Step) {
+        if let Some(lasts) = self.volatile.strays.saw(self.strays(request, &seen.rows), now) {
+            let text = format!(
+                "for {} s the API has answered with events outside of the time that was asked for; a few in each answer \
+                 are left out where windows are proven complete, with more than {MAX_STRAYS} nothing is proven",
+                lasts.as_secs()
+            );
+            step.notices.push(notice(NoticeKind::FilterIgnoredLong, &text));
+        }
+    }
+
+    pub(super) fn begin(&mut self, seen: &Observation) {
         let start_s = match self.start {
             Start::Now => seen.asked_s,
             Start::Ago(span) => seen.asked_s - i64::try_from(span.as_secs()).unwrap_or(i64::MAX).min(seen.asked_s),
             Start::At(at) => at.timestamp(),
         };
         self.state.start_s = Some(start_s);
+        self.state.start = Some(self.start.text());
         self.state.tiers.iter_mut().for_each(|tier| tier.frontier_s = start_s);
         if self.backfill_s > 0 {
             // Owed like any other window: read piece by piece, proven complete, durable over restarts.
             let from_s = start_s.saturating_sub(self.backfill_s).max(0);
             self.state.owed.add(Window { from_s, to_s: start_s, proven_s: 0 });
-        }
-    }
-
-    /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The
-    /// answer is asked for again afterwards, since nothing moved.
-    fn hold_for_zone(
-        &mut self,
-        request: &Request,
-        seen: &Observation,
-        judgement: Option<Judgement>,
-        step: &mut Step,
-    ) -> bool {
-        let zone = &mut self.state.calibration.zone;
-        let Some(row) = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))) else {
-            return false;
-        };
-        match judgement.map(|judgement| judgement.verdict) {
-            Some(Verdict::Ignored) => zone.doubt(),
-            Some(_) => zone.confirm(),
-            None => {}
-        }
-        if zone.proven().is_some() || request.ask == Ask::Zone {
-            return false;
-        }
-        if self.volatile.zone_tries >= MAX_ZONE_TRIES {
-            zone.assume_utc();
-            let text = "the zone of stamps without one cannot be found out; they are read as UTC";
-            step.notices.push(notice(NoticeKind::FilterIgnored, text));
-        } else {
-            self.volatile.zone_row = Some(row);
-        }
-        if request.ask == Ask::Survey {
-            self.begin(seen);
-        }
-        true
-    }
-
-    /// Whether the rows were read without knowing the zone of their stamps.
-    #[must_use]
-    pub fn must_hold(&self, rows: &[Row]) -> bool {
-        self.state.calibration.zone.proven().is_none() && rows.iter().any(|row| row.naive.is_some())
-    }
-
-    fn probed_zone(&mut self, request: &Request, seen: &Observation) {
-        self.volatile.zone_tries += 1;
-        let Some((stamp, id)) = self.volatile.zone_row.clone() else { return };
-        let (Some(from_s), Some(to_s)) = (request.from_s, request.to_s) else { return };
-        let zone = &mut self.state.calibration.zone;
-        let moment = |second| chrono::DateTime::from_timestamp(second, 0).unwrap_or_default();
-        let stamps: Vec<_> = seen.rows.iter().filter_map(|row| row.naive).collect();
-        zone.learn(&stamps, moment(from_s), moment(to_s));
-        let rows = seen.rows.len() as u64;
-        let complete = seen.page.total_elements == Some(rows) || seen.page.size.is_some_and(|size| rows < size);
-        if zone.proven().is_some() {
-            self.volatile.zone_row = None;
-            self.volatile.zone_tries = 0;
-        } else if self.volatile.zone_tries >= MAX_ZONE_TRIES {
-            self.volatile.zone_row = None;
-        } else if !seen.rows.iter().any(|row| row.id == id) {
-            if complete {
-                zone.exclude(stamp, to_s);
-            } else if let Some(row) = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))) {
-                // A row that the API does show in this window tells more than one that may be on another page.
-                self.volatile.zone_row = Some(row);
-            }
         }
     }
 
@@ -188,22 +160,26 @@ impl Poller {
         if let Some(due) = self.volatile.due.get_mut(tier) {
             *due = now + every;
         }
+        // The server's Date has whole seconds and was written after the request was made.
+        let start_s = seen.asked_s - 1;
+        let proven_s = if old.proven { old.frontier_s } else { 0 };
         if matches!(verdict, Verdict::Missing | Verdict::Ignored) {
+            let rest = self.stumble(request, verdict, seen, now, step);
             if let Some(due) = self.volatile.due.get_mut(tier) {
-                *due = now;
+                *due = now + rest;
             }
-            self.stumble(request.ask, verdict, seen, step);
+            if verdict == Verdict::Ignored && self.strays(request, &seen.rows) <= MAX_STRAYS {
+                // The frontier stays, but what does not fit on the page must not wait for it.
+                self.owe(tier, request, seen, start_s + CLOSED_BEYOND_S, proven_s);
+            }
             return;
         }
-        self.recovered(request.ask);
+        self.volatile.troubles.recovered(request.ask);
         self.volatile.drains_since_root = 0;
         if let Some(rooted) = self.volatile.rooted.get_mut(tier) {
             *rooted = true;
         }
-        let proven_s = if old.proven { old.frontier_s } else { 0 };
         self.ingest(seen, proven_s, step);
-        // The server's Date has whole seconds and was written after the request was made.
-        let start_s = seen.asked_s - 1;
         let complete = verdict == Verdict::Complete;
         if !complete {
             self.owe(tier, request, seen, start_s + CLOSED_BEYOND_S, proven_s);
@@ -230,38 +206,54 @@ impl Poller {
         }
     }
 
-    fn drained(&mut self, window: Window, seen: &Observation, verdict: Verdict, now: Instant, step: &mut Step) {
+    fn drained(
+        &mut self,
+        window: Window,
+        request: &Request,
+        seen: &Observation,
+        verdict: Verdict,
+        now: Instant,
+        step: &mut Step,
+    ) {
         self.volatile.drains_since_root += 1;
         match verdict {
             Verdict::Missing | Verdict::Ignored => {
-                self.volatile.deferred = Some(window);
-                // Its pauses grow; what is fresh must not wait for them.
+                // What is fresh must not wait for it.
                 self.volatile.drains_since_root = DRAINS_PER_ROOT;
-                self.stumble(Ask::Drain(window), verdict, seen, step);
+                self.stumble(request, verdict, seen, now, step);
                 return;
             }
             Verdict::Complete => self.state.owed.settle(window),
-            Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded() => {
-                self.state.owed.settle(window);
-                for part in window.split(parts(seen)) {
-                    self.state.owed.add(part);
-                }
-            }
+            Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded() => self.split(window, seen),
             Verdict::Incomplete => self.volatile.walks.begin(window, seen, now),
         }
-        self.recovered(Ask::Drain(window));
-        self.volatile.deferred = None;
+        self.volatile.troubles.recovered(request.ask);
         self.ingest(seen, window.proven_s, step);
+    }
+
+    /// A window without an upper bound is cut behind the furthest row that came of it.
+    fn split(&mut self, window: Window, seen: &Observation) {
+        self.state.owed.settle(window);
+        let mut near = window;
+        if window.to_s >= FAR_S {
+            let furthest_s = seen.rows.iter().map(|row| row.at.timestamp()).max().unwrap_or(window.from_s);
+            near.to_s = furthest_s.saturating_add(1).clamp(window.from_s + 1, FAR_S);
+            self.state.owed.add(Window { from_s: near.to_s, ..window });
+        }
+        for part in near.split(parts(seen)) {
+            self.state.owed.add(part);
+        }
     }
 
     /// Where so many windows cannot be settled, the parts of one would be joined again at the limit, and split again, for
     /// ever: it is walked as a whole.
-    fn is_crowded(&self) -> bool {
+    pub(super) fn is_crowded(&self) -> bool {
         self.state.owed.len() >= MAX_OWED / 2
     }
 
     fn walked(&mut self, window: Window, seen: &Observation, now: Instant, step: &mut Step) {
         self.volatile.drains_since_root += 1;
+        self.volatile.troubles.progressed(Ask::Walk(window), now);
         self.ingest(seen, window.proven_s, step);
         let trusted = self.state.calibration.totals_trusted;
         match self.volatile.walks.take(seen, trusted, now) {
@@ -287,21 +279,34 @@ impl Poller {
     }
 
     /// Nothing moves, but what the answer shows happened all the same. Stamps whose zone is in doubt are not taken at their
-    /// word.
-    fn stumble(&mut self, ask: Ask, verdict: Verdict, seen: &Observation, step: &mut Step) {
+    /// word. Returns how long to wait before it is asked for again.
+    fn stumble(
+        &mut self,
+        request: &Request,
+        verdict: Verdict,
+        seen: &Observation,
+        now: Instant,
+        step: &mut Step,
+    ) -> std::time::Duration {
         if verdict == Verdict::Missing || seen.rows.iter().all(|row| row.naive.is_none()) {
             self.ingest(seen, 0, step);
         }
-        let is_news = self.forget_settled();
-        let stumbles = self.count_stumble(ask);
-        step.stumbles = stumbles;
+        let outside = "the API answered with events outside of the time that was asked for";
+        if verdict == Verdict::Ignored && self.strays(request, &seen.rows) <= MAX_STRAYS {
+            // If that is what it always does, it is soon judged without them.
+            if self.volatile.strays.are_news() {
+                step.notices.push(notice(NoticeKind::FilterIgnored, outside));
+            }
+            return self.volatile.troubles.failed(request.ask, now);
+        }
+        let is_news = !self.volatile.troubles.has_stumbles();
+        let (rest, stumbles) = self.volatile.troubles.stumbled(request.ask, now);
         let is_told = is_news || stumbles.is_multiple_of(MAX_STUMBLES);
         if verdict == Verdict::Ignored {
             if is_told {
-                let text = "the API answered with events outside of the time that was asked for";
-                step.notices.push(notice(NoticeKind::FilterIgnored, text));
+                step.notices.push(notice(NoticeKind::FilterIgnored, outside));
             }
-            return;
+            return rest;
         }
         let gone = seen.anchor == Some(AnchorLookup::Gone);
         if is_told {
@@ -316,103 +321,13 @@ impl Poller {
         // A list that shows nothing while its newest event is there is at fault, however long it says so.
         let at_fault = seen.rows.is_empty() && seen.anchor == Some(AnchorLookup::Found);
         if gone || (stumbles >= MAX_STUMBLES && !at_fault) {
-            self.volatile.stumbles.clear();
+            self.volatile.troubles.forgive();
             self.state.anchor = None;
             self.state.calibration.counts_from_s = seen.answered_s;
             let text = "events that were seen are gone from the API for good; polling goes on without them as evidence";
             step.notices.push(notice(NoticeKind::AnchorMissing, text));
         }
-    }
-
-    /// Drops windows that are no longer owed; whether nothing was at fault before.
-    fn forget_settled(&mut self) -> bool {
-        let owed = self.state.owed.windows();
-        self.volatile.stumbles.retain(|(ask, _)| match ask {
-            Ask::Drain(window) => owed.contains(window),
-            Ask::Survey | Ask::Zone | Ask::Root(_) | Ask::Walk(_) => true,
-        });
-        self.volatile.stumbles.is_empty()
-    }
-
-    fn count_stumble(&mut self, ask: Ask) -> u32 {
-        if let Some((_, count)) = self.volatile.stumbles.iter_mut().find(|(of, _)| *of == ask) {
-            *count = count.saturating_add(1);
-            return *count;
-        }
-        self.volatile.stumbles.push((ask, 1));
-        1
-    }
-
-    fn recovered(&mut self, ask: Ask) {
-        self.volatile.stumbles.retain(|(of, _)| *of != ask);
-    }
-
-    /// Hands on what is new and learns from it.
-    fn ingest(&mut self, seen: &Observation, proven_s: i64, step: &mut Step) {
-        let mut latest_late_s = 0;
-        let (mut poisoned, mut ahead) = (0, 0);
-        for (row, _) in seen.rows.iter().zip(&seen.new).filter(|(_, is_new)| **is_new) {
-            let at_s = row.at.timestamp();
-            match &row.content {
-                Content::Event(event) if at_s < self.state.start_s.unwrap_or(0) => {
-                    step.before_start.push(event.clone())
-                }
-                Content::Event(event) => step.events.push(event.clone()),
-                Content::Poison(poison) => {
-                    poisoned += 1;
-                    if poisoned <= MAX_ROW_NOTICES {
-                        let text = format!("a row of the API is no event ({}); kept as {}", poison.error, poison.id);
-                        step.notices.push(notice(NoticeKind::PoisonEvent, &text));
-                    }
-                    step.poison.push(poison.clone());
-                }
-            }
-            if !row.counted {
-                self.state.leave_out(row.at.timestamp_micros(), seen.answered_s);
-                continue;
-            }
-            if at_s > seen.answered_s + FUTURE_SLACK_S {
-                ahead += 1;
-                if ahead <= MAX_ROW_NOTICES {
-                    let text =
-                        format!("event {} is dated {} s ahead of the API's clock", shown(row), at_s - seen.answered_s);
-                    step.notices.push(notice(NoticeKind::FutureEvent, &text));
-                }
-                continue;
-            }
-            latest_late_s = latest_late_s.max(proven_s - at_s);
-            self.anchor_at(row);
-        }
-        self.widen(latest_late_s, step);
-    }
-
-    fn anchor_at(&mut self, row: &Row) {
-        let at_us = row.at.timestamp_micros();
-        if self.state.anchor.as_ref().is_none_or(|anchor| anchor.at_us < at_us) {
-            self.state.anchor = Some(Anchor { id: row.id.clone(), at_us });
-        }
-    }
-
-    /// An event was invisible for at least this long: tiers whose look-back is less than twice that look back
-    /// further, each at most as far as the next one does anyway.
-    fn widen(&mut self, late_s: i64, step: &mut Step) {
-        if late_s <= 0 {
-            return;
-        }
-        let defaults = look_backs_s(&self.tiers);
-        let mut widened = Vec::new();
-        for (index, tier) in self.state.tiers.iter_mut().enumerate() {
-            let limit_s = defaults.get(index + 1).copied().unwrap_or(MAX_LOOK_BACK_S);
-            let wanted_s = late_s.saturating_mul(2).min(limit_s);
-            if late_s > tier.look_back_s / 2 && wanted_s > tier.look_back_s {
-                tier.look_back_s = wanted_s;
-                widened.push(index);
-            }
-        }
-        if !widened.is_empty() {
-            let text = format!("events became visible {late_s} s late or more; polling now looks back further");
-            step.notices.push(notice(NoticeKind::EventsLate, &text));
-        }
+        rest
     }
 }
 
@@ -422,16 +337,12 @@ fn verdict(judgement: Option<Judgement>) -> Verdict {
 
 /// How many parts a window is split into: about what its total fills, with room for uneven ones.
 fn parts(seen: &Observation) -> i64 {
-    let rows = seen.rows.len().max(1) as u64;
+    let rows = seen.shown.max(1);
     let pages = seen.page.total_elements.unwrap_or(0) / rows;
     i64::try_from(pages.saturating_mul(3) / 2).unwrap_or(i64::MAX).max(2)
 }
 
-fn shown(row: &Row) -> String {
-    vigie_engine::text::single_line(&row.id, 64)
-}
-
-fn notice(kind: NoticeKind, message: &str) -> Notice {
+pub(super) fn notice(kind: NoticeKind, message: &str) -> Notice {
     Notice { kind, message: message.to_owned() }
 }
 
@@ -443,8 +354,9 @@ mod tests {
 
     use super::*;
     use crate::source::vonage::client::PageInfo;
-    use crate::source::vonage::event::read_row;
+    use crate::source::vonage::event::{Row, read_row};
     use crate::source::vonage::poller::DEFAULT_TIERS;
+    use crate::source::vonage::state::ClockMark;
 
     fn answer(ids: &[&str]) -> Observation {
         let zone: FixedOffset = Utc.fix();
@@ -455,10 +367,12 @@ mod tests {
         let rows: Vec<Row> = ids.iter().map(row).collect();
         Observation {
             new: vec![true; rows.len()],
+            shown: rows.len() as u64,
             rows,
             page: PageInfo::default(),
             asked_s: at.timestamp(),
             answered_s: at.timestamp(),
+            believed: Some(ClockMark { date_s: at.timestamp(), wall_s: at.timestamp() }),
             stored: 0,
             probes: Vec::new(),
             anchor: Some(AnchorLookup::Found),
@@ -480,10 +394,10 @@ mod tests {
         let mut poller = begun();
         let mut notices = 0;
         for _ in 0..MAX_STUMBLES {
-            let wide = poller.root(2);
+            let wide = poller.root(2, Instant::now());
             let step = poller.absorb(&wide, answer(&["a"]), judged(Verdict::Missing), Instant::now());
             notices += step.notices.len();
-            let fresh = poller.root(0);
+            let fresh = poller.root(0, Instant::now());
             poller.absorb(&fresh, answer(&[]), judged(Verdict::Complete), Instant::now());
         }
         assert!(poller.state.calibration.counts_from_s > 0, "they are evidence for ever");
@@ -494,10 +408,14 @@ mod tests {
     fn an_answer_that_ignores_its_window_moves_nothing_and_its_events_are_evaluated() {
         let mut poller = begun();
         let frontiers: Vec<i64> = poller.state.tiers.iter().map(|tier| tier.frontier_s).collect();
-        let request = poller.root(0);
+        let request = poller.root(0, Instant::now());
         let step = poller.absorb(&request, answer(&["a", "b"]), judged(Verdict::Ignored), Instant::now());
-        assert_eq!(step.events.len(), 2);
-        assert_eq!(step.stumbles, 1);
+        assert_eq!((step.events.len(), poller.fault()), (2, None), "a few may be what it always shows");
+        let ids: Vec<String> = (0..=MAX_STRAYS).map(|index| format!("s{index}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let before_all = Request { to_s: Some(1_000), ..request };
+        poller.absorb(&before_all, answer(&ids), judged(Verdict::Ignored), Instant::now());
+        assert_eq!(poller.fault(), Some("answers lack events that were seen before, or ignore what was asked"));
         assert_eq!(poller.state.tiers.iter().map(|tier| tier.frontier_s).collect::<Vec<_>>(), frontiers);
     }
 

@@ -5,12 +5,12 @@
 //! order. The API's number is its total, believed only below the largest that was confirmed; or, where totals cannot
 //! be trusted, what asking for the row after the last known one says: nothing there means that there are no more.
 
+use crate::source::vonage::event::Row;
+use crate::source::vonage::poller::strays::MAX_STRAYS;
 use crate::source::vonage::poller::{Ask, Observation, Poller, Probe, Request};
 
 /// Probes of one answer; more would not tell more.
 pub const MAX_PROBES: usize = 2;
-/// Stamps in whole seconds and a padded bound may miss each other by this much.
-const OUTSIDE_SLACK_S: i64 = 2;
 /// A naive zone with daylight saving shows the stamps of its other half this far off.
 const DAYLIGHT_SAVING_S: i64 = 3_600;
 
@@ -52,7 +52,11 @@ pub enum Finding {
 struct Facts<'a> {
     request: &'a Request,
     probes: &'a [Probe],
+    /// Rows inside, each once.
     rows: u64,
+    /// Rows of the answer as they came: repeated ones and stray ones included.
+    shown: u64,
+    has_strays: bool,
     new: u64,
     known: u64,
     known_shown: u64,
@@ -64,26 +68,22 @@ impl Poller {
     /// Judges the answer to a root or a drain.
     #[must_use]
     pub fn judge(&self, request: &Request, seen: &Observation) -> Finding {
-        if self.is_outside(request, seen) {
+        let strays = self.strays(request, &seen.rows);
+        if strays > MAX_STRAYS || (strays > 0 && !self.volatile.strays.are_usual()) {
             return decided(Verdict::Ignored);
         }
         let facts = self.facts(request, seen);
         match seen.page.total_elements {
-            Some(total) if self.state.calibration.totals_trusted => by_total(&facts, total),
+            // Whether stray rows are in the total is not known.
+            Some(total) if self.state.calibration.totals_trusted && strays == 0 => by_total(&facts, total),
             _ => by_looking_beyond(&facts, false),
         }
     }
 
-    fn is_outside(&self, request: &Request, seen: &Observation) -> bool {
-        seen.rows.iter().filter(|row| row.counted).any(|row| {
-            let slack_s = match (row.naive, request.ask) {
-                (Some(_), Ask::Drain(_) | Ask::Root(1..)) => OUTSIDE_SLACK_S + DAYLIGHT_SAVING_S,
-                _ => OUTSIDE_SLACK_S,
-            };
-            let at_s = row.at.timestamp();
-            request.from_s.is_some_and(|from_s| at_s < from_s - slack_s)
-                || request.to_s.is_some_and(|to_s| at_s > to_s + slack_s)
-        })
+    /// How many rows are outside of what was asked for.
+    #[must_use]
+    pub fn strays(&self, request: &Request, rows: &[Row]) -> usize {
+        rows.iter().filter(|row| is_stray(request, row)).count()
     }
 
     fn facts<'a>(&self, request: &'a Request, seen: &'a Observation) -> Facts<'a> {
@@ -96,18 +96,41 @@ impl Poller {
             false => (new, known + 1),
         });
         let stored = seen.stored.saturating_sub(self.state.left_out(from_s, to_s));
-        let rows = seen.rows.len() as u64;
+        let rows = seen.rows.iter().filter(|row| !is_stray(request, row)).count() as u64;
         let asked = self.state.calibration.full_page(u64::from(request.size));
         let page_size = seen.page.size.filter(|size| *size > 0).map_or(asked, |size| size.min(asked));
         Facts {
             request,
             probes: &seen.probes,
             rows,
+            shown: seen.shown,
+            has_strays: rows < seen.rows.len() as u64,
             new,
             known: if counts { stored } else { 0 },
             known_shown: if counts { known_shown } else { 0 },
-            full: rows >= page_size,
+            full: seen.shown >= page_size,
             confirmed_below: if counts { self.state.calibration.totals_confirmed_below } else { 0 },
+        }
+    }
+}
+
+/// An answer has no place for this row.
+#[must_use]
+pub fn is_stray(request: &Request, row: &Row) -> bool {
+    let slack_s = match (row.naive, request.ask) {
+        (Some(_), Ask::Drain(_) | Ask::Walk(_) | Ask::Root(1..)) => DAYLIGHT_SAVING_S,
+        _ => 0,
+    };
+    request.is_outside(row, slack_s)
+}
+
+impl Facts<'_> {
+    /// How often nothing must be found beyond an answer.
+    fn probes_needed(&self) -> usize {
+        match self.request.ask {
+            // A root comes again soon; a window that is settled does not.
+            Ask::Root(_) => 1,
+            Ask::Survey | Ask::Zone | Ask::Drain(_) | Ask::Walk(_) => MAX_PROBES,
         }
     }
 }
@@ -130,7 +153,19 @@ fn by_total(facts: &Facts<'_>, total: u64) -> Finding {
     if all_shown || total == facts.known + facts.new {
         return confirm(facts, total);
     }
+    if facts.shown > facts.rows && total == facts.shown {
+        return twins(facts);
+    }
     if facts.full { decided(Verdict::Incomplete) } else { short_page(facts) }
+}
+
+/// The total counts rows that came with the id of another: all there is, unless a page is shorter than it seems.
+fn twins(facts: &Facts<'_>) -> Finding {
+    match beyond(facts, facts.shown, facts.probes_needed()) {
+        Beyond::Ask(request) => Finding::Probe(request),
+        Beyond::Nothing => complete_unless_missing(facts, false),
+        Beyond::More | Beyond::Unknown => decided(Verdict::Incomplete),
+    }
 }
 
 /// The total equals what is known. The first time that a total is as large as this, look beyond it: a total may be
@@ -154,7 +189,7 @@ fn confirm(facts: &Facts<'_>, total: u64) -> Finding {
 
 /// The total says that there is more, the page has room for it.
 fn short_page(facts: &Facts<'_>) -> Finding {
-    match beyond(facts, facts.rows, MAX_PROBES) {
+    match beyond(facts, facts.shown, MAX_PROBES) {
         Beyond::Ask(request) => Finding::Probe(request),
         Beyond::Nothing => complete_unless_missing(facts, true),
         Beyond::More => capped(facts, false),
@@ -164,25 +199,20 @@ fn short_page(facts: &Facts<'_>) -> Finding {
 
 /// Without totals: a page that is not full, followed by nothing, was everything.
 fn by_looking_beyond(facts: &Facts<'_>, totals_lie: bool) -> Finding {
-    if facts.rows == 0 {
+    if facts.shown == 0 {
         return empty(facts);
     }
-    let needed = match facts.request.ask {
-        // A root comes again soon; a window that is settled does not.
-        Ask::Root(_) => 1,
-        Ask::Survey | Ask::Zone | Ask::Drain(_) | Ask::Walk(_) => MAX_PROBES,
-    };
     let known = facts.known + facts.new;
     let rows = match facts.full {
-        false => facts.rows,
+        false => facts.shown,
         true if known >= facts.rows => known,
         true => return with_lie(Verdict::Incomplete, totals_lie),
     };
-    match beyond(facts, rows, needed) {
+    match beyond(facts, rows, facts.probes_needed()) {
         Beyond::Ask(request) => Finding::Probe(request),
         Beyond::Nothing if facts.full => with_lie(Verdict::Complete, totals_lie),
         Beyond::Nothing => complete_unless_missing(facts, totals_lie),
-        Beyond::More if !facts.full => capped(facts, totals_lie),
+        Beyond::More if !facts.full && !facts.has_strays => capped(facts, totals_lie),
         Beyond::More | Beyond::Unknown => with_lie(Verdict::Incomplete, totals_lie),
     }
 }
@@ -247,5 +277,5 @@ fn beyond(facts: &Facts<'_>, rows: u64, probes: usize) -> Beyond {
     if facts.probes.len() >= probes {
         return Beyond::Nothing;
     }
-    facts.request.after(rows, facts.rows).map_or(Beyond::Unknown, Beyond::Ask)
+    facts.request.after(rows, facts.shown).map_or(Beyond::Unknown, Beyond::Ask)
 }

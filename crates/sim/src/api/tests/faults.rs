@@ -106,3 +106,12 @@ fn faults_do_not_let_strangers_in() {
         assert!(!String::from_utf8_lossy(&response.body).contains("NUMBER_UPDATED"), "{name}");
     }
 }
+
+#[test]
+fn a_wrong_date_is_off_by_what_was_asked_for() {
+    let mut sim = sim(ten());
+    sim.set_fault(Some(Fault::WrongDate { ahead_s: -3_600 }));
+    let response = ask(&mut sim, "");
+    assert_eq!((response.status, response.header("Date")), (200, Some("Mon, 04 May 2026 11:00:00 GMT")));
+    assert_eq!(response.headers.iter().filter(|(name, _)| name == "Date").count(), 1);
+}

@@ -304,3 +304,56 @@ fn equal_seeds_and_quirks_give_equal_answers() {
 fn huge() -> Fault {
     Fault::named("huge").unwrap()
 }
+
+#[test]
+fn a_twin_is_listed_and_counted_twice() {
+    let mut sim = with(ten(), |quirks| quirks.twin = true);
+    let answer = body(&ask(&mut sim, ""));
+    assert_eq!(total(&answer), 11);
+    assert_eq!(ids_of(&answer).iter().filter(|id| *id == "e5").count(), 2);
+    assert_eq!(sim.visible_ids(now()).len(), 10);
+}
+
+#[test]
+fn a_stray_row_comes_with_every_range_that_it_is_not_in() {
+    let mut sim = with(ten(), |quirks| quirks.stray = true);
+    let answer = body(&ask(&mut sim, "date_from=2026-05-04T10:00:05Z"));
+    assert_eq!((ids_of(&answer).last().cloned(), total(&answer)), (Some("e0".into()), 6));
+    let second = body(&ask(&mut sim, "date_from=2026-05-04T10:00:05Z&size=3&page=2"));
+    assert_eq!((ids_of(&second), total(&second)), (vec!["e8".to_owned(), "e9".to_owned()], 6));
+    assert_eq!(total(&body(&ask(&mut sim, ""))), 10);
+}
+
+#[test]
+fn rows_may_be_long_and_one_longer() {
+    let mut sim = with(ten(), |quirks| (quirks.padding_bytes, quirks.giant_bytes) = (1_000, Some(50_000)));
+    let rows = body(&ask(&mut sim, ""));
+    let lengths = |row: &Value| row["padding"].as_str().map_or(0, str::len);
+    let lengths: Vec<usize> = rows["_embedded"]["events"].as_array().unwrap().iter().map(lengths).collect();
+    assert_eq!(lengths.iter().filter(|length| **length == 1_000).count(), 9);
+    assert_eq!((lengths[4], sim.giant_id()), (51_000, Some("e4")));
+}
+
+#[test]
+fn nothing_may_be_refused() {
+    let mut sim = with(ten(), |quirks| (quirks.beyond, quirks.nothing) = (Nothing::BadRequest, Nothing::NotFound));
+    let statuses =
+        ["size=5&page=2", "size=5&page=3", "date_from=2026-05-04T11:00:00Z"].map(|query| ask(&mut sim, query));
+    assert_eq!(statuses.map(|response| response.status), [200, 400, 404]);
+}
+
+#[test]
+fn ranges_may_be_refused() {
+    let mut sim = with(ten(), |quirks| {
+        quirks.horizon = Some(Duration::from_secs(3_600));
+        quirks.broken_at = Some(at("2026-05-04T10:00:05Z"));
+    });
+    let statuses = [
+        "date_from=2026-05-04T11:00:00Z&date_to=2026-05-04T12:59:00Z",
+        "date_from=2026-05-04T11:00:00Z&date_to=2026-05-04T13:01:00Z",
+        "date_from=2026-05-04T10:00:00Z&date_to=2026-05-04T10:00:05Z",
+        "date_from=2026-05-04T10:00:00Z",
+    ]
+    .map(|query| ask(&mut sim, query));
+    assert_eq!(statuses.map(|response| response.status), [200, 400, 500, 200]);
+}

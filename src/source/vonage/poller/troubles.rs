@@ -1,0 +1,212 @@
+//! What does not succeed, by what was asked for: each rests by itself, longer and longer, so that one request that never
+//! succeeds keeps nothing else waiting.
+//!
+//! A request that fails and an answer that is at fault (rows missing, filter ignored) count alike here. A restart
+//! forgets all of it, which costs requests only.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::source::vonage::poller::Ask;
+use crate::source::vonage::window::{Owed, Window};
+
+/// The first rest; it doubles with each time in a row.
+const MIN_REST: Duration = Duration::from_millis(500);
+/// Longest rest of a tier's root: what is fresh must not wait for long once it can be read again.
+const MAX_ROOT_REST: Duration = Duration::from_secs(60);
+/// Longest rest of an owed window: one that never succeeds then costs little beside the roots.
+const MAX_WINDOW_REST: Duration = Duration::from_secs(300);
+/// What has not succeeded for this long is worth an alert by itself.
+pub const LASTING: Duration = Duration::from_secs(300);
+/// Failed requests in a row after which it is no passing fault: once is usual.
+const LASTING_FAILURES: u32 = 3;
+
+/// What an answer would move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Root(usize),
+    Window(Window),
+}
+
+impl Subject {
+    fn of(ask: Ask) -> Option<Self> {
+        match ask {
+            Ask::Root(tier) => Some(Self::Root(tier)),
+            Ask::Drain(window) | Ask::Walk(window) => Some(Self::Window(window)),
+            Ask::Survey | Ask::Zone => None,
+        }
+    }
+
+    fn longest_rest(self) -> Duration {
+        match self {
+            Self::Root(_) => MAX_ROOT_REST,
+            Self::Window(_) => MAX_WINDOW_REST,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Trouble {
+    subject: Subject,
+    failures: u32,
+    stumbles: u32,
+    since: Instant,
+    until: Instant,
+    is_told: bool,
+}
+
+/// All that does not succeed at present: at most one entry for each tier and each owed window.
+#[derive(Debug, Clone, Default)]
+pub struct Troubles(Vec<Trouble>);
+
+impl Troubles {
+    /// A request for it failed; how long it rests.
+    pub fn failed(&mut self, ask: Ask, now: Instant) -> Duration {
+        self.count(ask, now, |trouble| trouble.failures = trouble.failures.saturating_add(1)).0
+    }
+
+    /// An answer to it was at fault; how long it rests, and how many times in a row that was.
+    pub fn stumbled(&mut self, ask: Ask, now: Instant) -> (Duration, u32) {
+        self.count(ask, now, |trouble| trouble.stumbles = trouble.stumbles.saturating_add(1))
+    }
+
+    fn count(&mut self, ask: Ask, now: Instant, count: impl FnOnce(&mut Trouble)) -> (Duration, u32) {
+        let Some(subject) = Subject::of(ask) else { return (MIN_REST, 0) };
+        let place = self.0.iter().position(|trouble| trouble.subject == subject).unwrap_or_else(|| {
+            let new = Trouble { subject, failures: 0, stumbles: 0, since: now, until: now, is_told: false };
+            self.0.push(new);
+            self.0.len() - 1
+        });
+        let Some(trouble) = self.0.get_mut(place) else { return (MIN_REST, 0) };
+        count(trouble);
+        let before = (trouble.failures + trouble.stumbles).saturating_sub(1);
+        let rest = MIN_REST.saturating_mul(1 << before.min(16)).min(subject.longest_rest());
+        trouble.until = now + rest;
+        (rest, trouble.stumbles)
+    }
+
+    /// It succeeded.
+    pub fn recovered(&mut self, ask: Ask) {
+        self.0.retain(|trouble| Some(trouble.subject) != Subject::of(ask));
+    }
+
+    /// A part of it succeeded. Since when not all of it does is kept: the same part may fail each time.
+    pub fn progressed(&mut self, ask: Ask, now: Instant) {
+        let own = self.0.iter_mut().filter(|trouble| Some(trouble.subject) == Subject::of(ask));
+        own.for_each(|trouble| (trouble.failures, trouble.stumbles, trouble.until) = (0, 0, now));
+    }
+
+    /// Stumbles are forgiven: what they were judged by no longer counts.
+    pub fn forgive(&mut self) {
+        self.0.retain(|trouble| trouble.stumbles == 0);
+    }
+
+    /// Drops windows that are no longer owed.
+    pub fn forget_settled(&mut self, owed: &Owed) {
+        self.0.retain(|trouble| match trouble.subject {
+            Subject::Window(window) => owed.windows().contains(&window),
+            Subject::Root(_) => true,
+        });
+    }
+
+    /// Whether an owed window is not to be asked for now.
+    #[must_use]
+    pub fn is_resting(&self, window: Window, now: Instant) -> bool {
+        self.0.iter().any(|trouble| trouble.subject == Subject::Window(window) && trouble.until > now)
+    }
+
+    /// When the next owed window has rested.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        let windows = self.0.iter().filter(|trouble| matches!(trouble.subject, Subject::Window(_)));
+        windows.map(|trouble| trouble.until).min()
+    }
+
+    /// It failed before, too.
+    #[must_use]
+    pub fn fails_again(&self, ask: Ask) -> bool {
+        self.0.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 1)
+    }
+
+    /// It failed too often in a row for a passing fault.
+    #[must_use]
+    pub fn is_lasting(&self, ask: Ask) -> bool {
+        self.0.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures >= LASTING_FAILURES)
+    }
+
+    /// How long it has not succeeded, if that is to be told now: once.
+    pub fn tell(&mut self, ask: Ask, now: Instant) -> Option<Duration> {
+        let trouble = self.0.iter_mut().find(|trouble| Some(trouble.subject) == Subject::of(ask))?;
+        let lasts = now.saturating_duration_since(trouble.since);
+        let is_news = lasts >= LASTING && trouble.failures + trouble.stumbles >= LASTING_FAILURES;
+        (is_news && !std::mem::replace(&mut trouble.is_told, true)).then_some(lasts)
+    }
+
+    /// Some answers are at fault.
+    #[must_use]
+    pub fn has_stumbles(&self) -> bool {
+        self.0.iter().any(|trouble| trouble.stumbles > 0)
+    }
+
+    /// Some requests fail each time.
+    #[must_use]
+    pub fn has_failures(&self) -> bool {
+        self.0.iter().any(|trouble| trouble.failures >= LASTING_FAILURES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rests_double_up_to_their_bounds_and_end_with_success() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let window = Window { from_s: 10, to_s: 20, proven_s: 0 };
+        let rests: Vec<u128> = (0..12).map(|_| troubles.failed(Ask::Drain(window), now).as_millis()).collect();
+        assert_eq!(rests.get(..4), Some([500, 1_000, 2_000, 4_000].as_slice()));
+        assert_eq!(rests.last(), Some(&300_000));
+        let root = (0..12).map(|_| troubles.stumbled(Ask::Root(1), now)).last();
+        assert_eq!(root, Some((MAX_ROOT_REST, 12)));
+        assert!(troubles.is_resting(window, now) && !troubles.is_resting(window, now + MAX_WINDOW_REST));
+        assert_eq!(troubles.next(), Some(now + MAX_WINDOW_REST), "roots have a rhythm of their own");
+        assert!(troubles.has_failures() && troubles.has_stumbles());
+        troubles.recovered(Ask::Walk(window));
+        assert!(!troubles.is_resting(window, now) && troubles.next().is_none());
+        troubles.failed(Ask::Drain(window), now);
+        troubles.forget_settled(&Owed::default());
+        assert!(troubles.next().is_none() && troubles.has_stumbles());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lasts_is_told_once() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let ask = Ask::Drain(Window { from_s: 10, to_s: 20, proven_s: 0 });
+        troubles.failed(ask, now);
+        assert_eq!(troubles.tell(ask, now + LASTING), None, "it was asked for once only");
+        troubles.failed(ask, now);
+        troubles.failed(ask, now);
+        assert_eq!(troubles.tell(ask, now), None);
+        assert_eq!(troubles.tell(ask, now + LASTING), Some(LASTING));
+        assert_eq!(troubles.tell(ask, now + LASTING), None);
+        troubles.recovered(ask);
+        assert_eq!(troubles.tell(ask, now + LASTING), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_fails_each_time_is_told_though_the_pages_before_it_come() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let ask = Ask::Walk(Window { from_s: 10, to_s: 11, proven_s: 0 });
+        for turn in 0..3 {
+            troubles.progressed(ask, now);
+            assert!(!troubles.is_lasting(ask) && !troubles.has_failures(), "a page came");
+            for _ in 0..LASTING_FAILURES {
+                troubles.failed(ask, now);
+            }
+            assert!(troubles.is_lasting(ask) && troubles.has_failures());
+            let told = troubles.tell(ask, now + LASTING * turn);
+            assert_eq!(told, (turn == 1).then_some(LASTING));
+        }
+    }
+}
