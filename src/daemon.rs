@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vigie_engine::engine::Engine;
 
 use crate::clock::Clock;
 use crate::config::{Config, NamedSink};
-use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Wake};
+use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Notices, Wake};
 use crate::pipeline::drift::Drift;
 use crate::pipeline::follow::{Follower, Quiets};
 use crate::pipeline::history::History;
@@ -29,6 +28,10 @@ use crate::store::{Alerts, Loaded, Maintain, Queue, Result, Store, StoreError};
 const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
 /// Between two runs of retention when the first ended at its limit: ingest goes first.
 const MAINTAIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a finite run delivers what is due: once, once more for what failures of that had to say, and once for failures
+/// of those. A sink that refuses its own failure is not asked for ever.
+const MAX_DRAINS: u32 = 3;
 
 /// What stays the same over reloads.
 #[derive(Clone)]
@@ -131,8 +134,7 @@ impl Daemon {
         lanes_ended?;
         if self.once && !stop.is_cancelled() {
             self.follow_once(&follower).await?;
-            let lane_states = self.store.load().await?.lanes;
-            end.left = deliver::drain(self.lanes(&shared, &config.sinks, lane_states), stop).await?;
+            end.left = self.drain(&shared, &config.sinks, stop).await?;
         }
         inner.cancel();
         // With the last sender gone, what the lanes had to say at their end is stored before the end.
@@ -141,6 +143,26 @@ impl Daemon {
             ended.unwrap_or_else(|error| Err(StoreError::Fatal(error.into())))?;
         }
         Ok(end)
+    }
+
+    /// Delivers what is due, and what the lanes themselves had to say on the way.
+    async fn drain(
+        &self,
+        shared: &Lanes,
+        sinks: &[NamedSink],
+        stop: &CancellationToken,
+    ) -> Result<Vec<(String, Queue)>> {
+        let mut told = shared.notices.all_done().await;
+        let mut left = Vec::new();
+        for _ in 0..MAX_DRAINS {
+            let lane_states = self.store.load().await?.lanes;
+            left = deliver::drain(self.lanes(shared, sinks, lane_states), stop).await?;
+            let before = std::mem::replace(&mut told, shared.notices.all_done().await);
+            if told == before {
+                break;
+            }
+        }
+        Ok(left)
     }
 
     /// What came due while the sources were read is told with the rest.
@@ -269,16 +291,18 @@ fn ending_all<F: Future>(all: &CancellationToken, part: F) -> impl Future<Output
 }
 
 /// Until no lane is left that could say anything. What finds the disk full waits for space; at the end it has one more try.
-async fn pump_notices(ingest: Arc<Ingest>, mut notices: mpsc::Receiver<LaneNotice>) -> Result<()> {
+async fn pump_notices(ingest: Arc<Ingest>, mut notices: Notices) -> Result<()> {
     loop {
         let notice = tokio::select! {
-            notice = notices.recv() => Some(notice),
+            notice = notices.next() => Some(notice),
             () = ingest.kept_is_due() => None,
         };
         let (ended, stored) = match notice {
             Some(Some(LaneNotice { sink, kind, message })) => {
                 let notice = SelfNotice { event_type: kind.event_type(), about: sink, text: message };
-                (false, ingest.notify_or_keep(vec![notice]).await)
+                let stored = ingest.notify_or_keep(vec![notice]).await;
+                notices.is_done();
+                (false, stored)
             }
             Some(None) => (true, ingest.store_kept().await),
             None => (false, ingest.store_kept().await),

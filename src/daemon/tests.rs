@@ -165,10 +165,15 @@ impl Source for Scripted {
 
 struct Hook {
     outcome: Outcome,
+    takes: Duration,
     sent: Mutex<Vec<String>>,
 }
 
 impl Hook {
+    fn new(outcome: Outcome) -> Self {
+        Self { outcome, takes: Duration::ZERO, sent: Mutex::default() }
+    }
+
     fn sent(&self) -> usize {
         self.sent.lock().expect("no panic").len()
     }
@@ -201,10 +206,15 @@ impl Sink for Hook {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         self.sent.lock().expect("no panic").push(delivery.delivery_id.clone());
-        let outcome = self.outcome.clone();
-        Box::pin(
-            async move { AttemptReport { outcome, status: "told so".into(), excerpt: String::new(), spent: None } },
-        )
+        Box::pin(async move {
+            tokio::time::sleep(self.takes).await;
+            AttemptReport {
+                outcome: self.outcome.clone(),
+                status: "told so".into(),
+                excerpt: String::new(),
+                spent: None,
+            }
+        })
     }
 }
 
@@ -234,7 +244,7 @@ impl Rig {
             dry_run: false,
             jitter_seed: 1,
         };
-        Self { routes: "", directory, store, hook: Arc::new(Hook { outcome, sent: Mutex::default() }), daemon }
+        Self { routes: "", directory, store, hook: Arc::new(Hook::new(outcome)), daemon }
     }
 
     fn config(&self, source: Scripted) -> Config {
@@ -291,6 +301,21 @@ async fn a_store_that_fails_under_retention_ends_the_daemon() {
     let mut rig = Rig::new(Outcome::Delivered, true);
     rig.daemon.once = false;
     assert!(matches!(rig.run(Scripted::Endless).await, Err(StoreError::Fatal(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finite_run_delivers_what_a_slow_sink_says_after_the_others_are_done() {
+    let rig = Rig::new(Outcome::Delivered, false);
+    let slow = Arc::new(Hook { takes: Duration::from_secs(5), ..Hook::new(Outcome::Dead) });
+    let mut config = rig.config_with(Scripted::One, "sinks: {hook: {stdout: {}}, slow: {stdout: {}}}\n");
+    for named in config.sinks.iter_mut().filter(|named| named.name == "slow") {
+        named.sink = slow.clone();
+    }
+    let end = rig.daemon.run(config, &CancellationToken::new()).await.expect("stored");
+    let dead = rig.store.alerts().iter().filter(|row| row.alert.rule.id == "vigie-dead-letter").count();
+    assert_eq!((slow.sent(), dead), (2, 1), "the alert, and the letter about it");
+    assert_eq!(rig.hook.sent(), 2, "the same two");
+    assert!(end.left.iter().all(|(_, queue)| queue.depth == 0), "{:?}", end.left);
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +376,7 @@ async fn a_clock_that_is_set_back_holds_nothing_up_over_a_reload() {
         assert_eq!(rig.store.queue("hook").await.expect("stored").depth, 1);
         clock.set_by(set_by_s);
         advance(Duration::from_secs(60)).await;
-        rig.hook = Arc::new(Hook { outcome: Outcome::Delivered, sent: Mutex::default() });
+        rig.hook = Arc::new(Hook::new(Outcome::Delivered));
         rig.run(Scripted::One).await.expect("stored");
         assert_eq!(rig.hook.sent(), 1, "set by {set_by_s} s");
     }
@@ -376,7 +401,7 @@ async fn a_start_on_a_clock_that_was_set_back_by_days_sends_what_waits() {
     let mut rig = Rig::new(Outcome::Retry, false);
     rig.run(Scripted::One).await.expect("stored");
     rig.daemon.clock = Arc::new(TokioClock::starting_at("2026-02-20T00:00:00Z".parse().expect("a stamp")));
-    rig.hook = Arc::new(Hook { outcome: Outcome::Delivered, sent: Mutex::default() });
+    rig.hook = Arc::new(Hook::new(Outcome::Delivered));
     // The lane's own pause is cut to its longest.
     advance(Duration::from_secs(60)).await;
     let stop = CancellationToken::new();

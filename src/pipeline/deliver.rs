@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE, later};
 pub use self::lane::Lane;
-pub use self::notice::{LaneNotice, LaneNoticeKind, MAX_WAITING_NOTICES, NoticeSender};
+pub use self::notice::{LaneNotice, LaneNoticeKind, MAX_WAITING_NOTICES, NoticeSender, Notices};
 
 use super::status::Status;
 use crate::clock::Clock;

@@ -303,7 +303,7 @@ struct Bench {
     store: Arc<BookStore>,
     shared: Lanes,
     clock: Arc<SetClock>,
-    notices: tokio::sync::mpsc::Receiver<LaneNotice>,
+    notices: Notices,
     wake: Wake,
     stop: CancellationToken,
     lanes: Vec<Lane>,
@@ -349,7 +349,7 @@ impl Bench {
     }
 
     fn notices(&mut self) -> Vec<LaneNoticeKind> {
-        std::iter::from_fn(|| self.notices.try_recv().ok()).map(|notice| notice.kind).collect()
+        std::iter::from_fn(|| self.notices.try_next()).map(|notice| notice.kind).collect()
     }
 }
 
