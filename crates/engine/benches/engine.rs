@@ -1,4 +1,4 @@
-//! How many events a second one core takes from raw JSON through 10 and 1,000 rules.
+//! How many events a second one core takes from raw JSON through 10 and 1,000 rules, and through one rule of each detection.
 //!
 //! The events have the fields and sizes of the public description of the Vonage Audit API; few of them match.
 //! Run with `cargo bench -p vigie-engine`; the throughput that it prints is events a second. Time is what the thread
@@ -13,10 +13,10 @@ use chrono::{DateTime, Utc};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use vigie_engine::condition::{Condition, Literal, Test};
-use vigie_engine::diagnostic::Span;
+use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
 use vigie_engine::engine::Engine;
 use vigie_engine::event::{Event, FieldPath};
-use vigie_engine::rule::{AlertSpec, Rule, Severity};
+use vigie_engine::rule::{self, AlertSpec, Rule, Severity};
 
 const TYPES: [&str; 27] = [
     "USER_STATUS",
@@ -214,9 +214,92 @@ fn throughput(criterion: &mut Criterion<CoreTime>) {
     group.finish();
 }
 
+/// One rule of each detection; every event is its business, and there are 200 users.
+const DETECTIONS: [(&str, &str); 9] = [
+    ("no detection", ""),
+    ("threshold", "threshold: {count: 1000, within: 1h, by: user_id}"),
+    ("distinct", "distinct: {field: source_ip, count: 1000, within: 1h, by: user_id}"),
+    ("first_seen", "first_seen: {of: source_ip, by: user_id}"),
+    ("travel", "travel: {by: user_id, faster_than_kmh: 900, further_than_km: 500}"),
+    (
+        "sequence",
+        "sequence: {within: 1h, by: user_id, steps: [{when: {event_type: APP_*}}, {when: {event_type: NUMBER_*}}]}",
+    ),
+    ("absence of anything", "absence: {within: 3d, by: user_id}"),
+    ("absence after", "absence: {after: {event_type: APP_*}, expect: {event_type: NUMBER_*}, within: 1h, by: user_id}"),
+    ("spike", "spike: {ratio: 100, at_least: 1000, window: 1h, baseline: 7d, by: user_id}"),
+];
+
+fn detecting(detection: &str) -> Engine {
+    let names_its_own = detection.starts_with("sequence") || detection.contains("after");
+    let when = if names_its_own { "" } else { "when: {event_type: '*'}" };
+    let text = format!(
+        "
+rules:
+  - id: one
+    title: One
+    severity: low
+    {when}
+    {detection}
+    alert: {{quiet: 30d}}
+    tests:
+      - {{name: one, events: [{{id: a, event_type: X, created_at: '2026-01-01T00:00:00Z'}}], expect: nothing}}
+"
+    );
+    let file = SourceFile { path: "one.yaml".into(), text: text.into() };
+    let mut diagnostics = Diagnostics::default();
+    let none = &mut |_: &str, _: &str| Err("no lists".to_owned());
+    let rules = rule::load(std::slice::from_ref(&file), none, &mut diagnostics).rules;
+    assert_eq!(rules.len(), 1, "{detection}: {diagnostics:?}");
+    Engine::new(rules)
+}
+
+/// As a source of the usual lateness says it.
+const SETTLED_AFTER_S: i64 = 600;
+
+/// Each round lies an hour after the one before, a second between two events, so that windows fill and empty.
+fn run_noting(engine: &mut Engine, events: &[(String, Arc<str>)], round: i64) -> usize {
+    let mut noted = 0;
+    let mut second = round * 3_600;
+    for page in events.chunks(BATCH) {
+        let mut batch = engine.batch();
+        for (id, raw) in page {
+            let stamp = DateTime::from_timestamp(1_772_323_200 + second, 0).expect("a stamp");
+            let event = Event::new(&format!("{round}-{id}"), stamp, Arc::from(&**raw)).expect("an event");
+            batch.step("main", &event, stamp);
+            second += 1;
+        }
+        let settled_s = 1_772_323_200 + second - SETTLED_AFTER_S;
+        batch.tick("main", DateTime::from_timestamp(settled_s, 0).expect("a stamp"), None);
+        let effects = batch.finish();
+        noted += effects.state.len();
+        engine.apply(effects.changes);
+    }
+    noted
+}
+
+fn detections(criterion: &mut Criterion<CoreTime>) {
+    let events = raw_events();
+    let mut group = criterion.benchmark_group("detections");
+    group.sampling_mode(SamplingMode::Flat).sample_size(SAMPLES).measurement_time(MEASURED);
+    group.throughput(Throughput::Elements(EVENTS as u64));
+    for (name, detection) in DETECTIONS {
+        let mut engine = detecting(detection);
+        assert!(detection.is_empty() || run_noting(&mut engine, &events, 0) > EVENTS / 2, "{name} notes events");
+        let mut round = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                round += 1;
+                black_box(run_noting(&mut engine, &events, round))
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CoreTime(WallTime));
-    targets = throughput
+    targets = throughput, detections
 }
 criterion_main!(benches);

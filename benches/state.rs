@@ -1,0 +1,153 @@
+//! A million remembered values: what they cost in memory and on disk, how long a start with them takes, and how fast events
+//! are taken while they are there.
+//!
+//! The release binary reads a file of log-ins, 100,000 people from 10 addresses each, under one `first_seen` rule. Nothing
+//! is simulated: each value is a row that was committed with its event.
+
+#[path = "shared/figures.rs"]
+mod figures;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use figures::{print, print_fsync, scratch};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vigie");
+const PEOPLE: u32 = 100_000;
+const ADDRESSES: u32 = 10;
+/// Log-ins from known addresses, read while all values are remembered.
+const MORE: u32 = 200_000;
+/// How often the process is looked at while it runs.
+const LOOK: Duration = Duration::from_millis(20);
+const MEGABYTE: f64 = 1_000_000.0;
+
+const CONFIGURATION: &str = "
+sources: {log: {ndjson: {path: log.jsonl}}}
+rules: [rule.yaml]
+sinks: {trail: {file: {path: alerts.jsonl}}}
+state: {dir: state}
+";
+
+const RULE: &str = "
+rules:
+  - id: new-address
+    title: A new address
+    severity: low
+    when: {event_type: USER_LOGIN}
+    first_seen: {of: source_ip, by: user_email, max_keys: 2000000}
+    tests:
+      - name: learns
+        events: [{event_type: USER_LOGIN, created_at: '2026-03-01T00:00:00Z', user_email: a@example.org, source_ip: 10.0.0.1}]
+        expect: nothing
+      - name: a new one
+        events:
+          - {event_type: USER_LOGIN, created_at: '2026-01-01T00:00:00Z', user_email: a@example.org, source_ip: 10.0.0.1}
+          - {event_type: USER_LOGIN, created_at: '2026-03-01T00:00:00Z', user_email: a@example.org, source_ip: 10.0.0.2}
+        expect: alert
+";
+
+fn main() -> anyhow::Result<()> {
+    let directory = scratch()?;
+    let path = directory.path();
+    print_fsync(path)?;
+    std::fs::write(path.join("vigie.yaml"), CONFIGURATION)?;
+    std::fs::write(path.join("rule.yaml"), RULE)?;
+    File::create(path.join("log.jsonl"))?;
+    let empty = run(path)?;
+
+    let values = PEOPLE * ADDRESSES;
+    write(path, 0..values)?;
+    let filled = run(path)?;
+    let state_bytes = state_bytes(path)?;
+    let restarted = run(path)?;
+    write(path, values..values + MORE)?;
+    let more = run(path)?;
+
+    let rate = f64::from(values) / (filled.took - empty.took).as_secs_f64();
+    print(
+        "ingest while 1,000,000 values are learned",
+        &format!("{rate:.0} events/s"),
+        aim("10,000 events/s", rate >= 1e4),
+    );
+    let rate = f64::from(MORE) / more.took.saturating_sub(restarted.took).as_secs_f64();
+    print(
+        "ingest with 1,000,000 values remembered",
+        &format!("{rate:.0} events/s"),
+        aim("10,000 events/s", rate >= 1e4),
+    );
+    let seconds = restarted.took.as_secs_f64();
+    print("start, load and end with them", &format!("{seconds:.2} s"), aim("2 s or less", seconds <= 2.0));
+    let own = restarted.resident - empty.resident;
+    let each = own / f64::from(values);
+    print("resident memory of them", &format!("{:.0} MB, {each:.0} B each", own / MEGABYTE), None);
+    let each = state_bytes / f64::from(values);
+    print("their rows in the store", &format!("{:.0} MB, {each:.0} B each", state_bytes / MEGABYTE), None);
+    Ok(())
+}
+
+fn aim(text: &'static str, holds: bool) -> Option<(&'static str, bool)> {
+    Some((text, holds))
+}
+
+/// Appends log-ins, one a second, by everybody in turn; after ten rounds the addresses come again.
+fn write(directory: &Path, numbers: std::ops::Range<u32>) -> anyhow::Result<()> {
+    let mut log = BufWriter::new(File::options().append(true).open(directory.join("log.jsonl"))?);
+    for number in numbers {
+        let (person, address) = (number % PEOPLE, number / PEOPLE % ADDRESSES);
+        let at = chrono::DateTime::from_timestamp(1_772_323_200 + i64::from(number), 0).unwrap_or_default();
+        writeln!(
+            log,
+            r#"{{"id":"{number:036}","created_at":"{}","event_type":"USER_LOGIN","event_type_description":"A user logged in","account_id":"abcd1234","source":"CD","source_ip":"10.{}.{}.{address}","source_country":"GB","user_id":"{person}","user_email":"user{person}@example.org"}}"#,
+            at.format("%Y-%m-%dT%H:%M:%SZ"),
+            person / 250 % 250,
+            person % 250,
+        )?;
+    }
+    Ok(log.flush()?)
+}
+
+struct Run {
+    took: Duration,
+    /// The last that was seen of it, in bytes.
+    resident: f64,
+}
+
+/// One finite run of the program, from its start to its end.
+fn run(directory: &Path) -> anyhow::Result<Run> {
+    let log = File::create(directory.join("stderr.log"))?;
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--once", "-c", "vigie.yaml"]).current_dir(directory).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let began = Instant::now();
+    let mut process = command.spawn().context("the binary does not start")?;
+    let mut resident = 0.0;
+    loop {
+        if let Some(status) = process.try_wait()? {
+            anyhow::ensure!(status.success(), "{status}: {}", std::fs::read_to_string(directory.join("stderr.log"))?);
+            return Ok(Run { took: began.elapsed(), resident });
+        }
+        resident = resident_bytes(&process).unwrap_or(resident);
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// None once it has ended.
+fn resident_bytes(process: &Child) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1_024.0)
+}
+
+/// Pages of the table of rule state and of its indexes.
+fn state_bytes(directory: &Path) -> anyhow::Result<f64> {
+    let store = directory.join("state/vigie.db");
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = rusqlite::Connection::open_with_flags(store, flags)?;
+    let sum = "SELECT SUM(pgsize) FROM dbstat WHERE name IN (SELECT name FROM sqlite_schema WHERE tbl_name = 'state')";
+    Ok(store.query_row(sum, [], |row| row.get(0))?)
+}
