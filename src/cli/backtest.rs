@@ -24,6 +24,7 @@ use super::replay::Replay;
 use super::{Form, Global, load, log, progress, run as run_verb};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, NamedSource};
+use crate::geo::Lookup;
 use crate::pipeline::notice;
 use crate::source::ndjson::Fields;
 use crate::source::vonage::account::{Account, DEFAULT_BASE_URL};
@@ -103,6 +104,8 @@ struct Task {
 struct Origin {
     sources: Vec<NamedSource>,
     state_dir: PathBuf,
+    /// Address databases, as `run` asks them.
+    geo: Option<Arc<Lookup>>,
 }
 
 pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
@@ -151,7 +154,7 @@ fn load_rules(args: &Args, global: &Global, output: &mut Output) -> Result<Optio
         config = loaded;
     }
     let (config_rules, origin) = match config {
-        Some(config) => (config.rules, Some(Origin { sources: config.sources, state_dir: config.state_dir })),
+        Some(Config { rules, sources, state_dir, geo, .. }) => (rules, Some(Origin { sources, state_dir, geo })),
         None => (Vec::new(), None),
     };
     if args.rules.is_empty() {
@@ -177,6 +180,7 @@ fn chosen(mut rules: Vec<Rule>, args: &Args) -> Result<Vec<Rule>, Failure> {
 }
 
 async fn backtest(args: &Args, task: Task, origin: Option<Origin>, output: &mut Output) -> Outcome {
+    let geo = origin.as_ref().and_then(|origin| origin.geo.clone());
     let mut history = gather(args, &task, origin, output).await?;
     let Some(last_at) = history.last_at else {
         let poison = history.skipped.poison;
@@ -192,7 +196,10 @@ async fn backtest(args: &Args, task: Task, origin: Option<Origin>, output: &mut 
         let mut replay = Replay::new(task.rules.clone(), &part.source, task.aloud_from);
         let mut old_replay = task.old_rules.clone().map(|rules| Replay::new(rules, &part.source, task.aloud_from));
         loop {
-            let events = part.next(skipped).await?;
+            let mut events = part.next(skipped).await?;
+            if let Some(geo) = &geo {
+                events = events.into_iter().map(|event| geo.locate_event(event)).collect();
+            }
             let Some(first) = events.first() else { break };
             first_at = first_at.min(first.created_at());
             for event in &events {

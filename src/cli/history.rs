@@ -13,8 +13,9 @@ use indicatif::ProgressBar;
 use vigie_engine::event::Event;
 
 use super::exit::{Exit, Failure, WithExit};
+use crate::clock::SystemClock;
 use crate::pipeline::BoxFuture;
-use crate::source::ndjson::{Fields, NdjsonOptions, NdjsonSource};
+use crate::source::ndjson::{DEFAULT_LATENESS, Fields, NdjsonOptions, NdjsonSource};
 use crate::source::vonage::event::{Content, read_row};
 use crate::source::{self, Seen, Source};
 use crate::store::archive::{HistoryPlace, HistoryWindow};
@@ -96,7 +97,9 @@ impl History {
         bar: &ProgressBar,
     ) -> Result<Self, Failure> {
         let path = path.map(Path::to_path_buf);
-        let mut reader = NdjsonSource::new(NdjsonOptions { name: source.to_owned(), path, fields, follow: false });
+        let (name, lateness) = (source.to_owned(), DEFAULT_LATENESS);
+        let options = NdjsonOptions { name, path, fields, follow: false, lateness };
+        let mut reader = NdjsonSource::new(options, Arc::new(SystemClock));
         let mut gathering = Gathering::new(window);
         let mut cursor = None;
         loop {

@@ -11,13 +11,16 @@ mod reader;
 mod rotated;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::pipeline::BoxFuture;
 use crate::source::ndjson::line::{Read, read_line};
-use crate::source::ndjson::reader::{Line, Reader};
+use crate::source::ndjson::reader::Reader;
 use crate::source::{Cursor, Fault, Fetched, Notice, NoticeKind, Seen, Source, SourceError};
 
 pub use build::{OPTIONS, build};
@@ -34,6 +37,8 @@ const MAX_NOTICES: usize = 5;
 const MAX_SHOWN_ID_CHARS: usize = 80;
 /// How soon a store that could not answer is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How late a line of a followed file is at most, unless the options say otherwise: programs flush their logs within that.
+pub const DEFAULT_LATENESS: Duration = Duration::from_secs(60);
 /// Version of the cursor.
 const VERSION: u32 = 1;
 
@@ -70,12 +75,15 @@ pub struct NdjsonOptions {
     pub fields: Fields,
     /// Wait for more at the end (and take up the next file when it is rotated or truncated).
     pub follow: bool,
+    /// How late a line may be written to a followed file, for rules that wait for something that does not come.
+    pub lateness: Duration,
 }
 
 /// A file or stdin.
 #[derive(Debug)]
 pub struct NdjsonSource {
     options: NdjsonOptions,
+    clock: Arc<dyn Clock>,
     reader: Option<Reader>,
     held: Option<Held>,
 }
@@ -87,22 +95,26 @@ struct Position {
     /// Identity of the file on its device; 0 for stdin.
     file: u64,
     offset: u64,
+    /// Stamp of the newest event so far, microseconds; what is dated ahead of our clock does not count.
+    #[serde(rename = "newest", default, skip_serializing_if = "Option::is_none")]
+    newest_us: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Held {
     given: Option<Cursor>,
     after: Cursor,
-    lines: Vec<Line>,
+    reads: Vec<Read>,
     ended: bool,
+    settled_at: Option<DateTime<Utc>>,
     notices: Vec<Notice>,
 }
 
 impl NdjsonSource {
     /// Nothing is opened before the first `fetch`.
     #[must_use]
-    pub fn new(options: NdjsonOptions) -> Self {
-        Self { options, reader: None, held: None }
+    pub fn new(options: NdjsonOptions, clock: Arc<dyn Clock>) -> Self {
+        Self { options, clock, reader: None, held: None }
     }
 
     async fn fetch_once(&mut self, cursor: Option<&Cursor>, seen: &dyn Seen) -> Result<Fetched, SourceError> {
@@ -143,20 +155,27 @@ impl NdjsonSource {
                 }
             }
         }
-        let position = Position { version: VERSION, file: reader.file(), offset: reader.offset() };
+        let reads: Vec<Read> = lines.iter().map(|line| read_line(line, &self.options.fields)).collect();
+        let newest_us = position(cursor)?.newest_us.max(newest_us(&reads, self.clock.now()));
+        let position = Position { version: VERSION, file: reader.file(), offset: reader.offset(), newest_us };
         let after = serde_json::to_string(&position).map_err(|error| stop(&error.to_string()))?;
         self.reader = Some(reader);
-        Ok(Held { given: cursor.cloned(), after: Cursor(after), lines, ended, notices })
+        let settled_at = if ended { self.settled_at(newest_us) } else { None };
+        Ok(Held { given: cursor.cloned(), after: Cursor(after), reads, ended, settled_at, notices })
+    }
+
+    /// Up to when nothing is missing at the end of the input. Of a finite one that is its newest event, by event time; whoever
+    /// writes to a followed one may be late by the option `lateness`.
+    fn settled_at(&self, newest_us: Option<i64>) -> Option<DateTime<Utc>> {
+        if self.options.follow {
+            let lateness = TimeDelta::from_std(self.options.lateness).ok()?;
+            return self.clock.now().checked_sub_signed(lateness);
+        }
+        newest_us.and_then(DateTime::from_timestamp_micros)
     }
 
     async fn open(&self, cursor: Option<&Cursor>, notices: &mut Vec<Notice>) -> Result<Reader, SourceError> {
-        let position = match cursor {
-            None => Position::default(),
-            Some(cursor) => serde_json::from_str::<Position>(&cursor.0)
-                .ok()
-                .filter(|position| position.version == VERSION)
-                .ok_or_else(|| stop("the stored cursor cannot be read"))?,
-        };
+        let position = position(cursor)?;
         let mut reader = Reader::open(self.options.path.as_deref()).await.map_err(|error| self.unreadable(&error))?;
         let resumed = match (&self.options.path, position.file) {
             (None, _) | (Some(_), 0) => true,
@@ -182,16 +201,16 @@ impl NdjsonSource {
 
     async fn fetched(&self, held: &Held, seen: &dyn Seen) -> Result<Fetched, SourceError> {
         let (mut events, mut poison, mut notices) = (Vec::new(), Vec::new(), held.notices.clone());
-        for line in &held.lines {
-            match read_line(line, &self.options.fields) {
+        for read in &held.reads {
+            match read {
                 Read::Nothing => {}
-                Read::Event(event) => events.push(event),
+                Read::Event(event) => events.push(event.clone()),
                 Read::Poison(kept) => {
                     if poison.len() < MAX_NOTICES {
                         let message = format!("a line is no event ({}); kept as {}", kept.error, kept.id);
                         notices.push(Notice { kind: NoticeKind::PoisonEvent, message });
                     }
-                    poison.push(kept);
+                    poison.push(kept.clone());
                 }
             }
         }
@@ -205,7 +224,7 @@ impl NdjsonSource {
             repeated: 0,
             cursor: held.after.clone(),
             notices,
-            settled_at: None,
+            settled_at: held.settled_at,
             aloud_from: None,
             learn_from: None,
             next_in: if held.ended { FOLLOW_INTERVAL } else { Duration::ZERO },
@@ -225,6 +244,20 @@ impl NdjsonSource {
         };
         SourceError { fault, message: format!("{place} cannot be read: {error}"), notice: None }
     }
+}
+
+fn position(cursor: Option<&Cursor>) -> Result<Position, SourceError> {
+    let Some(cursor) = cursor else { return Ok(Position::default()) };
+    let position = serde_json::from_str::<Position>(&cursor.0).ok().filter(|position| position.version == VERSION);
+    position.ok_or_else(|| stop("the stored cursor cannot be read"))
+}
+
+fn newest_us(reads: &[Read], now: DateTime<Utc>) -> Option<i64> {
+    let stamps = reads.iter().filter_map(|read| match read {
+        Read::Event(event) => Some(event.created_at()),
+        Read::Nothing | Read::Poison(_) => None,
+    });
+    stamps.filter(|at| *at <= now).map(|at| at.timestamp_micros()).max()
 }
 
 /// The store answers for itself; the source just asks again.

@@ -84,6 +84,24 @@ async fn explain_and_check_ask_the_database_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backtest_asks_the_database_as_run_does() {
+    let place = place();
+    let stored = place.run(&["run", "--once"]).await;
+    assert_eq!(stored.status.code(), Some(0), "{}", text(&stored.stderr));
+    let of_file = ["backtest", "-c", "vigie.yaml", "--source", "main", "-o", "json", "--file", "events.ndjson"];
+    for arguments in [&of_file[..], &of_file[..7]] {
+        let tested = place.run(arguments).await;
+        assert_eq!(tested.status.code(), Some(0), "{arguments:?}: {}", text(&tested.stderr));
+        let report: Value = serde_json::from_slice(&tested.stdout).expect("JSON");
+        assert_eq!(
+            (&report["events"], &report["alerts"]),
+            (&Value::from(4), &Value::from(1)),
+            "{arguments:?}: {report}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_reads_the_database_again() {
     let place = place();
     place.write("vigie.yaml", &CONFIG.replace("events.ndjson", "events.ndjson, follow: true"));

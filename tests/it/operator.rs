@@ -128,3 +128,42 @@ async fn signals_are_obeyed_while_a_reload_waits_for_sends() {
     assert_eq!(daemon.wait().await.code(), Some(130), "{}", place.log());
     assert!(told_at.elapsed() < Duration::from_secs(10), "{}", place.log());
 }
+
+/// A secret that stays for a day, in a file that goes on for two: what did not come is told at the end of the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_finite_log_lacks_is_told_at_its_end() {
+    let place = place(TRAIL);
+    place.write(
+        "rules/login.yaml",
+        r#"rules:
+  - id: left-open
+    title: A secret that was not deleted
+    severity: high
+    absence: {after: {event_type: CREATE}, expect: {event_type: DELETE}, within: 1d, by: key}
+    tests:
+      - name: left
+        events:
+          - {event_type: CREATE, created_at: "2026-03-01T00:00:00Z", key: a}
+          - {event_type: OTHER, created_at: "2026-03-03T00:00:00Z"}
+        expect: alert
+      - name: nothing began
+        events: [{event_type: OTHER, created_at: "2026-03-03T00:00:00Z"}]
+        expect: nothing
+"#,
+    );
+    let lines = [
+        r#"{"id":"3","event_type":"OTHER","created_at":"2026-03-03T00:00:00Z"}"#,
+        r#"{"id":"1","event_type":"CREATE","key":"a","created_at":"2026-03-01T00:00:00Z"}"#,
+        r#"{"id":"2","event_type":"CREATE","key":"b","created_at":"2026-03-01T00:00:00Z"}"#,
+        r#"{"id":"4","event_type":"DELETE","key":"b","created_at":"2026-03-01T12:00:00Z"}"#,
+        r#"{"id":"5","event_type":"CREATE","key":"c","created_at":"2026-03-02T12:00:00Z"}"#,
+    ];
+    place.write("events.ndjson", &lines.join("\n"));
+    let ran = place.run(&["run", "-c", "vigie.yaml", "--once"]).await;
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+    let alerts = std::fs::read_to_string(place.file("alerts.jsonl")).expect("alerts");
+    let told: Vec<Value> = alerts.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let about: Vec<&Value> = told.iter().filter(|alert| alert["rule"]["id"] == "left-open").collect();
+    assert_eq!(about.len(), 1, "b was deleted, and the day of c is not over: {alerts}");
+    assert_eq!(about[0]["event"]["id"], "1", "{alerts}");
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::{Fields, NdjsonOptions, NdjsonSource};
+use super::{DEFAULT_LATENESS, Fields, NdjsonOptions, NdjsonSource};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::source::{BuildContext, Built};
 
@@ -21,6 +21,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Flag,
         presence: Presence::Default("false"),
         help: "wait for more at the end of the file, over rotation and truncation",
+    },
+    OptionSpec {
+        name: "lateness",
+        kind: OptionKind::Duration(0, 7 * 86_400_000),
+        presence: Presence::Default("1m"),
+        help: "how late a line may be written to a followed file before an absence counts it as missing",
     },
     OptionSpec {
         name: "id_field",
@@ -43,7 +49,7 @@ pub const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// Builds the source from its options. Opens nothing.
-pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Built> {
+pub fn build(options: &Options, name: &str, context: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Built> {
     let path = options.text("path")?;
     let follow = options.flag("follow");
     if follow && path == "-" {
@@ -56,7 +62,7 @@ pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut 
         [] => default,
         paths => paths.to_vec(),
     };
-    let source = NdjsonSource::new(NdjsonOptions {
+    let ndjson = NdjsonOptions {
         name: name.to_owned(),
         path: (path != "-").then(|| PathBuf::from(path)),
         fields: Fields {
@@ -65,6 +71,8 @@ pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut 
             event_type: fields("type_field", defaults.event_type),
         },
         follow,
-    });
+        lateness: options.duration("lateness").unwrap_or(DEFAULT_LATENESS),
+    };
+    let source = NdjsonSource::new(ndjson, context.clock.clone());
     Some(Built { source: Box::new(source), account: None, reads_stdin: path == "-" })
 }

@@ -15,7 +15,7 @@ use crate::source::ndjson::reader::Line;
 use crate::source::stamp::Stamp;
 
 /// What a line is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Read {
     /// Blank.
     Nothing,

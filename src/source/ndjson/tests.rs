@@ -3,11 +3,18 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::clock::TokioClock;
 use crate::store::memory::MemoryStore;
 
 fn source(path: &std::path::Path, follow: bool) -> NdjsonSource {
     let fields = Fields { event_type: vec!["action.name".into()], ..Fields::default() };
-    NdjsonSource::new(NdjsonOptions { name: "file".into(), path: Some(path.to_owned()), fields, follow })
+    let (name, path, lateness) = ("file".into(), Some(path.to_owned()), Duration::from_secs(60));
+    NdjsonSource::new(NdjsonOptions { name, path, fields, follow, lateness }, Arc::new(TokioClock::starting_at(now())))
+}
+
+/// After all that these files tell of.
+fn now() -> DateTime<Utc> {
+    "2026-11-25T00:00:00Z".parse().expect("a stamp")
 }
 
 async fn fetch(source: &mut NdjsonSource, cursor: Option<&Cursor>) -> Fetched {
@@ -233,4 +240,34 @@ async fn a_rotated_file_that_is_gone_or_cut_is_told() {
         assert_eq!(events, ["e3"], "{name}");
         assert_eq!(notices.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [NoticeKind::AnchorMissing], "{name}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finite_file_is_settled_at_its_end_up_to_its_newest_event_over_a_restart() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("log");
+    let newest = "{\"id\":\"newest\",\"time\":1750000000}\n{\"id\":\"ahead\",\"time\":4000000000}\n";
+    let rest: String = (0..600).map(line).collect();
+    std::fs::write(&path, format!("{newest}{rest}")).expect("written");
+    let first = fetch(&mut source(&path, false), None).await;
+    assert!(!first.finished && first.settled_at.is_none(), "more may come, in any order");
+    let last = fetch(&mut source(&path, false), Some(&first.cursor)).await;
+    assert!(last.finished);
+    let settled_s = last.settled_at.map(|at| at.timestamp());
+    assert_eq!(settled_s, Some(1_750_000_000), "neither the last line nor what is dated ahead of now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_file_is_settled_up_to_now_less_its_lateness_once_it_is_read() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("log");
+    std::fs::write(&path, (0..600).map(line).collect::<String>()).expect("written");
+    let mut source = source(&path, true);
+    let first = fetch(&mut source, None).await;
+    assert!(!first.caught_up && first.settled_at.is_none(), "what stands in the file is not late");
+    let read = fetch(&mut source, Some(&first.cursor)).await;
+    assert_eq!(read.settled_at, Some(now() - TimeDelta::seconds(60)));
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    let idle = fetch(&mut source, Some(&read.cursor)).await;
+    assert_eq!(idle.settled_at, Some(now() + TimeDelta::seconds(3_540)), "time goes on without a line");
 }
