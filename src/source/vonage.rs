@@ -198,16 +198,23 @@ impl VonageSource {
         if is_too_much(error) {
             poller.halve(request, now);
         }
-        let lasts = poller.failed(request, self.faults.others_work(now), now);
+        let lasts = poller.failed(request, error, self.faults.others_work(now), now);
         let is_window = matches!(request.ask, Ask::Drain(_) | Ask::Walk(_));
         let mut failure = if is_window && matches!(error, ClientError::Refused { .. }) {
-            // Perhaps what is old is refused, perhaps the key: the next root shows it.
-            poller.ask_root(now);
-            SourceError { fault: Fault::RetryAfter(self.faults.pause(1)), message: describe(error), notice: None }
+            // Perhaps what is old is refused, perhaps the key: roots show it.
+            let by_itself = poller.is_accepted(now);
+            if !by_itself {
+                poller.ask_root(now);
+            }
+            let message = match by_itself {
+                true => format!("this time is refused although the account is not: {}", describe(error)),
+                false => describe(error),
+            };
+            SourceError { fault: Fault::RetryAfter(self.faults.pause(1)), message, notice: None }
         } else {
             self.faults.classify(error, now)
         };
-        if let (true, Fault::RetryAfter(pause)) = (is_window && !error.asks_for_pause(), failure.fault) {
+        if let (true, Fault::RetryAfter(pause)) = (is_window && error.pause().is_none(), failure.fault) {
             failure.fault = Fault::RetryAfter(pause.min(poller.root_due_in(now)));
         }
         if let (None, Some(lasts)) = (&failure.notice, lasts) {
@@ -223,6 +230,7 @@ impl VonageSource {
     async fn ask(&self, request: &Request) -> Result<Answer, ClientError> {
         let asked_at = Instant::now();
         let error = match self.client.list(&request.query()).await {
+            Ok(answer) if answer.is_refused => return self.confirm_end(request, answer).await,
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
@@ -250,11 +258,37 @@ impl VonageSource {
         }
     }
 
+    /// A page was refused. There is no such page if the one before it is shown; else pages so far behind are refused, or
+    /// all of them are at present.
+    async fn confirm_end(&self, request: &Request, refused: Answer) -> Result<Answer, ClientError> {
+        let before = request.at_page(request.page.saturating_sub(1), request.size);
+        match self.client.list(&before.query()).await {
+            Ok(shown) if !shown.rows.is_empty() => Ok(refused),
+            Err(ClientError::Transport(TransportError::TooLarge(_))) => Ok(refused),
+            Ok(_) => {
+                let message = "it refuses pages that it may have".to_owned();
+                Err(ClientError::Rejected { status: 400, message, date: refused.date })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the list answers where it is not bounded: then 404 to a window means that there is nothing in it, and
     /// else that there is no such list.
     async fn lists(&self) -> bool {
-        let query = ListQuery { page: 1, size: 1, ..ListQuery::default() };
-        self.client.list(&query).await.is_ok()
+        self.first_of_all().await.is_ok()
+    }
+
+    async fn first_of_all(&self) -> Result<Answer, ClientError> {
+        self.client.list(&ListQuery { page: 1, size: 1, ..ListQuery::default() }).await
+    }
+
+    /// Whether the list shows anything at all; one that does not proves nothing about a window.
+    async fn shows_anything(&self) -> bool {
+        match self.first_of_all().await {
+            Ok(answer) => !answer.rows.is_empty(),
+            Err(error) => is_too_much(&error),
+        }
     }
 
     /// What the next page says about all pages, where this one cannot be read to its end.
@@ -343,14 +377,22 @@ impl VonageSource {
     ) -> Result<Judgement, ClientError> {
         loop {
             match poller.judge(request, observation) {
-                Finding::Decided(judgement) => {
+                Finding::Decided(mut judgement) => {
+                    let is_final = matches!(request.ask, Ask::Drain(window) if poller.is_beyond_roots(window));
+                    if is_final && judgement.verdict == Verdict::Complete && observation.rows.is_empty() {
+                        judgement.verdict = self.confirm_empty(poller).await;
+                    }
                     if judgement.verdict == Verdict::Missing {
                         observation.anchor = self.look_up_anchor(poller).await;
                     }
                     return Ok(judgement);
                 }
                 Finding::Probe(probe) => {
-                    let result = self.probe(poller, &probe, observation).await?;
+                    let result = match self.probe(poller, &probe, observation).await {
+                        // Each time that it is asked: what is on the page is handed on all the same.
+                        Err(error) if is_at_fault(&error) && poller.has_failed(request) => Probe::Unknown,
+                        result => result?,
+                    };
                     observation.probes.push(result);
                 }
             }
@@ -379,10 +421,19 @@ impl VonageSource {
         }
     }
 
+    /// A window that no root covers is settled without rows only by a list that does show some.
+    async fn confirm_empty(&self, poller: &Poller) -> Verdict {
+        match poller.state.anchor.is_none() || self.shows_anything().await {
+            true => Verdict::Complete,
+            false => Verdict::Missing,
+        }
+    }
+
     async fn look_up_anchor(&self, poller: &Poller) -> Option<AnchorLookup> {
         let anchor = poller.state.anchor.as_ref()?;
         Some(match self.client.get(&anchor.id).await {
-            Ok(Some(_)) => AnchorLookup::Found,
+            Ok(Some(_)) if self.shows_anything().await => AnchorLookup::Found,
+            Ok(Some(_)) => AnchorLookup::Unlisted,
             Ok(None) => AnchorLookup::Gone,
             Err(_) => AnchorLookup::Failed,
         })
@@ -409,6 +460,11 @@ impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         Self::Store(error)
     }
+}
+
+/// Asking again may do.
+fn is_at_fault(error: &ClientError) -> bool {
+    matches!(error, ClientError::Server { retry_after: None, .. } | ClientError::Transport(_) | ClientError::Body(_))
 }
 
 /// A shorter page would do.

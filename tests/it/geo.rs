@@ -93,11 +93,8 @@ async fn a_backtest_asks_the_database_as_run_does() {
         let tested = place.run(arguments).await;
         assert_eq!(tested.status.code(), Some(0), "{arguments:?}: {}", text(&tested.stderr));
         let report: Value = serde_json::from_slice(&tested.stdout).expect("JSON");
-        assert_eq!(
-            (&report["events"], &report["alerts"]),
-            (&Value::from(4), &Value::from(1)),
-            "{arguments:?}: {report}"
-        );
+        let (events, alerts) = (&report["history"]["events"], &report["total"]["alerts"]);
+        assert_eq!((events, alerts), (&Value::from(4), &Value::from(1)), "{arguments:?}: {report}");
     }
 }
 

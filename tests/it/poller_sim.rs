@@ -296,8 +296,9 @@ fn report(failed: &[(u64, Outcome)]) -> String {
     for (seed, outcome) in failed.iter().take(40) {
         let scenario = Scenario::draw(*seed);
         text.push_str(&format!(
-            "seed {seed}: [{:?}] [{:?}] {} expected, {} lost, {} repeated, {} yielded again, {} before the start, stuck: {}, {} \
+            "seed {seed}: {:?} [{:?}] [{:?}] {} expected, {} lost, {} repeated, {} yielded again, {} before the start, stuck: {}, {} \
              requests\n  {:?}\n",
+            outcome.lost.iter().take(3).collect::<Vec<_>>(),
             outcome.notices.iter().rev().take(8).collect::<Vec<_>>(),
             outcome.errors.iter().rev().take(3).collect::<Vec<_>>(),
             outcome.expected,

@@ -265,6 +265,10 @@ impl Sim {
         if let Some(cap) = self.quirks.page_cap {
             filter.size = filter.size.min(cap.max(1));
         }
+        let reaches = filter.page * u64::from(filter.size);
+        if filter.page > 1 && self.quirks.depth.is_some_and(|depth| reaches > depth) {
+            return error(400, "The page lies too deep.", now);
+        }
         let found = self.rows.select(&filter, &self.quirks, now, index);
         let nothing = match (found.total, found.page.is_empty() && filter.page > 1) {
             (0, _) => self.quirks.nothing,
@@ -275,6 +279,7 @@ impl Sim {
             Nothing::EmptyPage => {}
             Nothing::BadRequest => return error(400, "There is nothing.", now),
             Nothing::NotFound => return error(404, "There is nothing.", now),
+            Nothing::ServerError => return error(500, "Something went wrong.", now),
         }
         let total = self.quirks.totals.claim(found.total, index);
         json_response(200, list::render(&found.page, &filter, total), now)

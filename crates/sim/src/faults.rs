@@ -15,6 +15,8 @@ pub enum Fault {
     Unauthorized,
     /// 403.
     Forbidden,
+    /// 404, as from one of several servers that does not know the path.
+    NotFound,
     /// 429 with a Retry-After in seconds.
     RateLimited {
         /// What Retry-After says.
@@ -81,6 +83,7 @@ pub const STALL: Duration = Duration::from_secs(120);
 pub const FAULT_NAMES: &[&str] = &[
     "401",
     "403",
+    "404",
     "429",
     "429-date",
     "500",
@@ -108,6 +111,7 @@ impl Fault {
         Some(match name {
             "401" => Self::Unauthorized,
             "403" => Self::Forbidden,
+            "404" => Self::NotFound,
             "429" => Self::RateLimited { retry_after },
             "429-date" => Self::RateLimitedUntil { retry_after },
             "500" => Self::ServerError,

@@ -58,6 +58,8 @@ pub struct Quirks {
     pub horizon: Option<Duration>,
     /// Every range with both bounds that this lies in fails (500).
     pub broken_at: Option<DateTime<Utc>>,
+    /// Pages that reach further than this many rows are refused (400).
+    pub depth: Option<u64>,
     /// What `OPTIONS /events` answers.
     pub options: OptionsAnswer,
 }
@@ -88,6 +90,7 @@ impl Default for Quirks {
             nothing: Nothing::EmptyPage,
             horizon: None,
             broken_at: None,
+            depth: None,
             options: OptionsAnswer::Types,
         }
     }
@@ -175,6 +178,8 @@ pub enum Nothing {
     BadRequest,
     /// 404.
     NotFound,
+    /// 500.
+    ServerError,
 }
 
 /// What `OPTIONS /events` answers.

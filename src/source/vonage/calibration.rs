@@ -144,6 +144,11 @@ impl Zone {
     /// complete.
     pub fn exclude(&mut self, stamp: NaiveDateTime, from_s: i64, to_s: i64) {
         let wall_s = stamp.and_utc().timestamp();
+        if self.only().is_some() {
+            // It is not where the only zone left puts it: an answer before was wrong.
+            self.doubt();
+            return;
+        }
         if wall_s - from_s >= self.high_s {
             self.high_s = self.high_s.min(wall_s - to_s + SLACK_S);
         } else if wall_s - to_s <= self.low_s {
@@ -254,6 +259,26 @@ mod tests {
                 assert_eq!(narrowed != zone, index == 0 || index == parts - 1, "{index} of {parts}");
             }
         }
+    }
+
+    #[test]
+    fn one_wrong_answer_does_not_lead_to_a_wrong_zone() {
+        let row = stamp("2026-01-02T08:39:00");
+        let real_s = row.and_utc().timestamp() + 3_600;
+        let mut zone = Zone::default();
+        let mut asked = 0;
+        while zone.proven().is_none() && asked < 40 {
+            let (from_s, to_s) = zone.probe(row, 1, 2);
+            // The third answer shows nothing although the row is there.
+            if asked != 2 && (from_s..=to_s).contains(&real_s) {
+                let moment = |second| DateTime::from_timestamp(second, 0).expect("valid");
+                zone.learn(&[row], moment(from_s), moment(to_s));
+            } else {
+                zone.exclude(row, from_s, to_s);
+            }
+            asked += 1;
+        }
+        assert_eq!(zone.proven(), FixedOffset::east_opt(-3_600), "after {asked} requests");
     }
 
     #[test]

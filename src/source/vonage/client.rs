@@ -112,6 +112,8 @@ pub struct Answer {
     pub rows: Vec<Arc<str>>,
     /// The beginning of a row that is too long to be read to its end.
     pub cut: Option<Arc<str>>,
+    /// The page was refused, which usually means that it comes after the last one.
+    pub is_refused: bool,
     /// What the API says about its pages.
     pub page: PageInfo,
     /// The server's clock.
@@ -207,10 +209,13 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The API said how long to wait.
+    /// How long the API said to wait.
     #[must_use]
-    pub fn asks_for_pause(&self) -> bool {
-        matches!(self, Self::RateLimited { retry_after: Some(_) } | Self::Server { retry_after: Some(_), .. })
+    pub fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } | Self::Server { retry_after, .. } => *retry_after,
+            Self::Refused { .. } | Self::Rejected { .. } | Self::Transport(_) | Self::Body(_) => None,
+        }
     }
 }
 
@@ -251,7 +256,8 @@ impl Client {
         Self { transport, clock }
     }
 
-    /// One page of events. Some servers refuse the page after the last one (400, 404): that is a page without rows.
+    /// One page of events. Some servers refuse the page after the last one (400, 404, 410, 416, 422): that is a page
+    /// without rows, and says so.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -264,8 +270,8 @@ impl Client {
                 let page = parse_page(&answer)?;
                 Ok(Answer { date: http_date(answer.date.as_deref()), elapsed, ..page })
             }
-            Err(ClientError::Rejected { status: 400 | 404, date, .. }) if query.page > 1 => {
-                Ok(Answer { date, elapsed, ..Answer::default() })
+            Err(ClientError::Rejected { status: 400 | 404 | 410 | 416 | 422, date, .. }) if query.page > 1 => {
+                Ok(Answer { date, elapsed, is_refused: true, ..Answer::default() })
             }
             Err(error) => Err(error),
         }

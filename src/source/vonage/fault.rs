@@ -81,13 +81,7 @@ impl Faults {
             });
             return SourceError { fault: Fault::Refused(REFUSED_PROBE), message, notice };
         }
-        let asked = match error {
-            ClientError::RateLimited { retry_after } | ClientError::Server { retry_after, .. } => *retry_after,
-            ClientError::Refused { .. }
-            | ClientError::Rejected { .. }
-            | ClientError::Transport(_)
-            | ClientError::Body(_) => None,
-        };
+        let asked = error.pause();
         // A pause that was asked for is kept in full; the jitter on top spreads those who were asked the same.
         let pause = self.pause(self.failures);
         let pause = asked.map_or(pause, |asked| asked.min(MAX_RETRY_AFTER) + pause.min(Duration::from_secs(1)));

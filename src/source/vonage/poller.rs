@@ -6,9 +6,10 @@
 //! requests.
 
 pub mod absorb;
-mod ingest;
+pub mod ingest;
 pub mod judge;
 pub mod page_size;
+pub mod request;
 pub mod server_clock;
 pub mod strays;
 pub mod troubles;
@@ -20,9 +21,10 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use tokio::time::Instant;
 
-use crate::source::vonage::client::{BoundForm, ListQuery, MAX_PAGE_SIZE, PageInfo};
+use crate::source::vonage::client::{ClientError, PageInfo};
 use crate::source::vonage::event::Row;
 use crate::source::vonage::poller::page_size::PageSize;
+use crate::source::vonage::poller::request::PAD_S;
 use crate::source::vonage::poller::server_clock::{Reading, ServerClock};
 use crate::source::vonage::poller::strays::Strays;
 use crate::source::vonage::poller::troubles::Troubles;
@@ -30,14 +32,18 @@ use crate::source::vonage::poller::walk::Walks;
 use crate::source::vonage::state::{ClockMark, State};
 use crate::source::vonage::window::Window;
 
+pub use crate::source::vonage::poller::request::{Ask, Request};
+
 /// Drains between two roots, so that neither starves the other.
 const DRAINS_PER_ROOT: u32 = 8;
+/// A window that is refused (401, 403) while roots are not rests this long, and all others a little: refusals may lock an
+/// account.
+const REFUSED_WINDOW_REST: Duration = Duration::from_secs(3_600);
+const REFUSED_WINDOW_PAUSE: Duration = Duration::from_secs(30);
+/// Where the answer to a window asked for a pause, windows rest this many times as long: what is fresh goes first.
+const PAUSES_FOR_ROOTS: u32 = 4;
 /// A closed window ends this long after the root that owes it: the server's own clock may lag behind its stamps.
 const CLOSED_BEYOND_S: i64 = 5;
-/// Every window is asked for with this much before its first second; see `calibration`.
-const PAD_S: i64 = 1;
-/// Stamps in whole seconds and a padded bound may miss each other by this much.
-const OUTSIDE_SLACK_S: i64 = 2;
 /// End of time for counting: no stamp lies beyond the year 3000. It is never sent: a window up to it has no upper bound.
 pub const FAR_S: i64 = 32_503_680_000;
 
@@ -77,112 +83,6 @@ impl Start {
             Self::Ago(span) => format!("{} s ago", span.as_secs()),
             Self::At(at) => at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
-    }
-}
-
-/// What a request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// The very first: the server's clock and the form of its stamps.
-    Survey,
-    /// Where naive stamps are written.
-    Zone,
-    /// From a tier's look-back on, without an upper bound.
-    Root(usize),
-    /// An owed window.
-    Drain(Window),
-    /// A page of an owed second that holds more than a page.
-    Walk(Window),
-}
-
-/// A list request with its window in whole seconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// What it is for.
-    pub ask: Ask,
-    /// `date_from` as sent.
-    pub from_s: Option<i64>,
-    /// `date_to` as sent.
-    pub to_s: Option<i64>,
-    /// From 1.
-    pub page: u32,
-    /// Rows asked for.
-    pub size: u32,
-}
-
-impl Request {
-    fn new(ask: Ask, from_s: Option<i64>, to_s: Option<i64>) -> Self {
-        Self { ask, from_s, to_s, page: 1, size: MAX_PAGE_SIZE }
-    }
-
-    /// For the client.
-    #[must_use]
-    pub fn query(&self) -> ListQuery {
-        let moment = |second: i64| DateTime::from_timestamp(second, 0);
-        ListQuery {
-            from: self.from_s.and_then(moment),
-            to: self.to_s.and_then(moment),
-            bounds: BoundForm::Zulu,
-            page: self.page,
-            size: self.size,
-            ..ListQuery::default()
-        }
-    }
-
-    /// The same window, another page.
-    #[must_use]
-    pub fn at_page(&self, page: u32, size: u32) -> Self {
-        Self { page, size, ..self.clone() }
-    }
-
-    /// The request for what comes after the first `rows` of the window: whole pages, none larger than one that was
-    /// shown, or asked for.
-    #[must_use]
-    pub fn after(&self, rows: u64, shown: u64) -> Option<Self> {
-        let most = shown.min(u64::from(self.size));
-        let size = (1..=most).rev().find(|size| rows.is_multiple_of(*size)).unwrap_or(1);
-        let page = u32::try_from(rows / size + 1).ok()?;
-        Some(self.at_page(page, u32::try_from(size).ok()?))
-    }
-
-    /// The seconds in which every row is within the window whatever kind its bounds are of.
-    #[must_use]
-    pub fn countable(&self) -> (i64, i64) {
-        (self.from_s.map_or(i64::MIN, |from_s| from_s + PAD_S), self.to_s.unwrap_or(FAR_S))
-    }
-
-    /// Whether a row has no place in an answer to it. `slack_s` is how much further than whole seconds a stamp may miss
-    /// the bounds.
-    #[must_use]
-    pub fn is_outside(&self, row: &Row, slack_s: i64) -> bool {
-        let (at_s, slack_s) = (row.at.timestamp(), slack_s + OUTSIDE_SLACK_S);
-        row.counted
-            && (self.from_s.is_some_and(|from_s| at_s < from_s - slack_s)
-                || self.to_s.is_some_and(|to_s| at_s > to_s + slack_s))
-    }
-
-    /// An owed window.
-    fn drain(window: Window, size: u32) -> Self {
-        let to_s = (window.to_s < FAR_S).then_some(window.to_s);
-        Self { size, ..Self::new(Ask::Drain(window), Some(window.from_s - PAD_S), to_s) }
-    }
-
-    /// For people.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let stamp = |second_s| {
-            let moment: DateTime<Utc> = DateTime::from_timestamp(second_s, 0).unwrap_or_default();
-            moment.format("%Y-%m-%dT%H:%M:%SZ").to_string()
-        };
-        let from = self.from_s.map(|from_s| format!(" from {}", stamp(from_s))).unwrap_or_default();
-        let to = self.to_s.map(|to_s| format!(" to {}", stamp(to_s))).unwrap_or_default();
-        format!("what happened{from}{to}")
-    }
-
-    /// Whether its answer is judged as a whole window.
-    #[must_use]
-    pub fn is_window(&self) -> bool {
-        matches!(self.ask, Ask::Root(_) | Ask::Drain(_))
     }
 }
 
@@ -237,6 +137,8 @@ pub enum AnchorLookup {
     Found,
     /// The API no longer knows it.
     Gone,
+    /// It is there, and yet the list shows nothing at all.
+    Unlisted,
     /// No answer.
     Failed,
 }
@@ -276,6 +178,11 @@ struct Volatile {
     clock: ServerClock,
     /// Surveys in a row that could not begin.
     surveys: u32,
+    /// When a root last succeeded.
+    accepted_at: Option<Instant>,
+    /// Since when rows wait for the zone of their stamps, and whether that was told.
+    zone_since: Option<Instant>,
+    zone_told: bool,
 }
 
 impl Poller {
@@ -299,6 +206,9 @@ impl Poller {
             size: PageSize::default(),
             clock: ServerClock::new(state.last_date_s(), now),
             surveys: 0,
+            accepted_at: None,
+            zone_since: None,
+            zone_told: false,
         };
         Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile }
     }
@@ -327,8 +237,9 @@ impl Poller {
         if self.state.start_s.is_none() || self.volatile.zone_row.is_some() || self.drain(now).is_some() {
             return Duration::ZERO;
         }
-        let rested = self.volatile.troubles.next().map(|at| at.saturating_duration_since(now));
-        let walks = self.volatile.walks.rest(now);
+        let rested = self.volatile.troubles.next(now).map(|at| at.saturating_duration_since(now));
+        // What is over already is not what keeps a window waiting.
+        let walks = self.volatile.walks.rest(now).filter(|rest| !rest.is_zero());
         [rested, walks].into_iter().flatten().fold(self.root_due_in(now), Duration::min)
     }
 
@@ -347,6 +258,9 @@ impl Poller {
         }
         if self.volatile.clock.is_doubted() {
             return Some("the Date of the answers fits neither our clock nor the answers before");
+        }
+        if self.volatile.zone_told {
+            return Some("events wait for the zone of their stamps, which cannot be found out");
         }
         self.volatile.troubles.has_failures().then_some("what happened in some time cannot be asked for")
     }
@@ -368,7 +282,13 @@ impl Poller {
 
     /// A request failed. Nothing moves, and something else comes first. Says for how long that has been so, where it is
     /// to be told; `others_work` where it is not for all requests to be told at once.
-    pub fn failed(&mut self, request: &Request, others_work: bool, now: Instant) -> Option<Duration> {
+    pub fn failed(
+        &mut self,
+        request: &Request,
+        error: &ClientError,
+        others_work: bool,
+        now: Instant,
+    ) -> Option<Duration> {
         let rest = self.volatile.troubles.failed(request.ask, now);
         match request.ask {
             Ask::Root(tier) => {
@@ -381,8 +301,13 @@ impl Poller {
                     self.volatile.walks.interrupt(window);
                 }
                 self.volatile.drains_since_root = DRAINS_PER_ROOT;
-                if others_work && self.volatile.troubles.fails_again(request.ask) {
-                    self.narrow(window);
+                if matches!(error, ClientError::Refused { .. }) {
+                    self.volatile.troubles.rest_until(window, now + REFUSED_WINDOW_REST);
+                    self.volatile.troubles.rest_windows(now + REFUSED_WINDOW_PAUSE);
+                } else if let Some(pause) = error.pause() {
+                    self.volatile.troubles.rest_windows(now + pause.saturating_mul(PAUSES_FOR_ROOTS));
+                } else if others_work && self.volatile.troubles.fails_again(request.ask) {
+                    self.narrow(window, now);
                 }
             }
             Ask::Zone => self.ask_zone_otherwise(now),
@@ -392,14 +317,37 @@ impl Poller {
     }
 
     /// Halves a window that fails, so that no more stays unread than what cannot be read.
-    fn narrow(&mut self, window: Window) {
+    fn narrow(&mut self, window: Window, now: Instant) {
         let is_closed = window.to_s < FAR_S;
         if is_closed && window.width_s() > 1 && !self.is_crowded() {
             self.state.owed.settle(window);
-            window.split(2).into_iter().for_each(|half| self.state.owed.add(half));
+            let halves = window.split(2);
+            halves.iter().for_each(|half| self.state.owed.add(*half));
+            self.volatile.troubles.inherit(window, &halves, now);
             self.volatile.troubles.forget_settled(&self.state.owed);
             self.volatile.walks.forget_settled(&self.state.owed);
         }
+    }
+
+    /// A root succeeded lately: what is refused now is refused by itself.
+    #[must_use]
+    pub fn is_accepted(&self, now: Instant) -> bool {
+        let every = self.tiers.first().map_or(Duration::ZERO, |tier| tier.every);
+        let accepted_at = self.volatile.accepted_at;
+        accepted_at.is_some_and(|at| now.saturating_duration_since(at) < every.saturating_mul(2))
+    }
+
+    /// Whether what becomes visible in a window later is not seen by any root.
+    #[must_use]
+    pub fn is_beyond_roots(&self, window: Window) -> bool {
+        let reach = |tier: &crate::source::vonage::state::TierState| tier.frontier_s - tier.look_back_s;
+        self.state.tiers.iter().map(reach).min().is_none_or(|reach_s| window.from_s < reach_s)
+    }
+
+    /// Whether the request failed the last time it was made.
+    #[must_use]
+    pub fn has_failed(&self, request: &Request) -> bool {
+        self.volatile.troubles.has_failed(request.ask)
     }
 
     /// The next request is a root: it shows whether what was refused is refused to the account.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::source::Cursor;
 use crate::source::vonage::calibration::Calibration;
 use crate::source::vonage::poller::Start;
-use crate::source::vonage::poller::server_clock::SLACK_S;
+use crate::source::vonage::poller::ingest::MAX_LOOK_BACK_S;
+use crate::source::vonage::poller::server_clock::WALL_SLACK_S;
 use crate::source::vonage::window::Owed;
 
 /// Version that this code writes and reads.
@@ -160,7 +161,8 @@ impl State {
     /// Takes back what a wrong `Date` did to the cursor, now that `date_s` is known to be right; whether anything was.
     /// Frontiers go back to the newest event that was seen by then: all before it is proven or owed.
     pub fn heal(&mut self, date_s: i64, start_is_fixed: bool) -> bool {
-        let is_ahead = |at_s: i64| at_s > date_s.saturating_add(SLACK_S);
+        // As far off as a Date that fits our clock may be: servers that share an address need not share a clock.
+        let is_ahead = |at_s: i64| at_s > date_s.saturating_add(WALL_SLACK_S);
         let Some(start_s) = self.start_s else { return false };
         let start_s = if is_ahead(start_s) && !start_is_fixed { date_s } else { start_s };
         let is_ahead_of_start = |tier: &TierState| is_ahead(tier.frontier_s) && tier.frontier_s > start_s;
@@ -168,8 +170,11 @@ impl State {
             return false;
         }
         self.start_s = Some(start_s);
+        // What is dated ahead was there all the same: nothing older was missed. Further back than the store remembers
+        // its ids nothing is read again.
+        let newest_s = self.anchor.as_ref().map(|anchor| anchor.at_us.div_euclid(1_000_000).min(date_s));
+        let seen_s = newest_s.unwrap_or(start_s).max(date_s.saturating_sub(MAX_LOOK_BACK_S));
         self.anchor = self.anchor.take().filter(|anchor| !is_ahead(anchor.at_us.div_euclid(1_000_000)));
-        let seen_s = self.anchor.as_ref().map_or(start_s, |anchor| anchor.at_us.div_euclid(1_000_000));
         for tier in self.tiers.iter_mut().filter(|tier| is_ahead(tier.frontier_s)) {
             tier.frontier_s = seen_s.max(start_s);
             tier.proven = false;
@@ -247,6 +252,20 @@ mod tests {
         assert!(state.heal(now_s, false) && !state.heal(now_s, false));
         assert_eq!(state.tiers.iter().map(|tier| now_s - tier.frontier_s).collect::<Vec<_>>(), [5_000, 100]);
         assert_eq!((state.start_s, state.calibration.counts_from_s), (Some(now_s - 9_000), now_s));
+
+        // A Date that is some minutes behind, as of another server, is no sign of a wrong one before it.
+        state.tiers.iter_mut().for_each(|tier| tier.frontier_s = now_s);
+        assert!(!state.clone().heal(now_s - 200, false));
+        // Of an event that is dated ahead nothing follows for those before it.
+        state.anchor = Some(Anchor { id: "b".into(), at_us: (now_s + 9_000) * 1_000_000 });
+        state.tiers.iter_mut().for_each(|tier| tier.frontier_s = now_s + month_s);
+        let mut healed = state.clone();
+        assert!(healed.heal(now_s, false) && healed.anchor.is_none());
+        assert!(healed.tiers.iter().all(|tier| tier.frontier_s == now_s), "{healed:?}");
+        // Nothing is read again that the store may have forgotten.
+        (state.anchor, state.start_s) = (None, Some(now_s - 12 * month_s));
+        assert!(state.heal(now_s, false));
+        assert!(state.tiers.iter().all(|tier| tier.frontier_s == now_s - month_s), "{state:?}");
 
         state.start_s = Some(now_s + month_s);
         state.tiers.iter_mut().for_each(|tier| tier.frontier_s = now_s + month_s);

@@ -257,3 +257,81 @@ fn a_row_that_is_always_shown_does_not_keep_windows_open() {
     assert_eq!(kinds(&outcome), [NoticeKind::FilterIgnored, NoticeKind::FilterIgnoredLong]);
     assert!(outcome.requests < 4_000, "{} requests", outcome.requests);
 }
+
+/// A page that answers for itself is handed on although nothing can be learned of what comes after it.
+#[test]
+fn a_server_that_fails_behind_the_last_page_is_read_all_the_same() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
+    let outcome = runtime.block_on(async {
+        let quirks = Quirks { beyond: Nothing::ServerError, ..Quirks::default() };
+        let mut scenario = Scenario::calm(quirks.clone());
+        (scenario.stress.events_per_hour, scenario.stress.bursts_per_day) = (60.0, 24.0);
+        let mut daemon = Daemon::new(scenario);
+        tokio::time::sleep(daemon.scenario.head_start).await;
+        let end = daemon.scenario.ends_at();
+        daemon.run_until(end - FRESH).await;
+        let visible = daemon.server.visible_ids();
+        daemon.run_until(end).await;
+        let late = daemon.late(&visible).await;
+        assert!(late.is_empty(), "{} of {} are not seen in time", late.len(), visible.len());
+        daemon.server.set_quirks(Quirks::default());
+        daemon.finish().await
+    });
+    assert_clean("500 beyond", &outcome);
+}
+
+/// What no root reads again must not be settled by a server that shows nothing at all for some seconds.
+#[test]
+fn an_outage_of_empty_answers_while_the_past_is_read_loses_nothing() {
+    for fault in [Fault::EmptyPage, Fault::NotFound] {
+        for begins_ms in [300, 700, 1_500, 4_000] {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("runtime");
+            let outcome = runtime.block_on(async {
+                let mut scenario = Scenario::calm(Quirks::default());
+                scenario.head_start = Duration::from_secs(7_000);
+                scenario.start = vigie::source::vonage::Start::Ago(Duration::from_secs(6_900));
+                let mut daemon = Daemon::new(scenario);
+                tokio::time::sleep(daemon.scenario.head_start).await;
+                let began = daemon.server.clock_now();
+                daemon.run_until(began + TimeDelta::milliseconds(begins_ms)).await;
+                daemon.server.set_fault(Some(fault.clone()));
+                daemon.run_until(began + TimeDelta::milliseconds(begins_ms + 20_000)).await;
+                daemon.server.set_fault(None);
+                daemon.run_until(daemon.scenario.ends_at()).await;
+                daemon.finish().await
+            });
+            assert_clean(&format!("{fault:?} after {begins_ms} ms"), &outcome);
+        }
+    }
+}
+
+/// An account where stamps have no zone, and the clocks are put forward.
+#[test]
+fn clocks_that_are_put_forward_are_noticed_and_lose_nothing() {
+    let hours = |hours: i32| chrono::FixedOffset::east_opt(hours * 3_600).expect("a zone");
+    let quirks = |zone| Quirks { stamp: Some(vigie_sim::event::Stamp::Naive), zone, ..Quirks::default() };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
+    let outcome = runtime.block_on(async {
+        let mut daemon = Daemon::new(Scenario::calm(quirks(hours(1))));
+        tokio::time::sleep(daemon.scenario.head_start).await;
+        let middle = daemon.scenario.stress.start + TimeDelta::minutes(50);
+        daemon.run_until(middle).await;
+        daemon.server.set_quirks(quirks(hours(2)));
+        let end = daemon.scenario.ends_at();
+        daemon.run_until(end - FRESH).await;
+        let visible = daemon.server.visible_ids();
+        daemon.run_until(end).await;
+        let late = daemon.late(&visible).await;
+        assert!(late.is_empty(), "{} of {} are not seen in time", late.len(), visible.len());
+        daemon.finish().await
+    });
+    assert_clean("an hour forward", &outcome);
+    let told = outcome.notices.iter().filter(|kind| **kind == NoticeKind::FutureEvent).count();
+    assert!((1..40).contains(&told), "{told} events were read as dated ahead");
+}

@@ -95,7 +95,7 @@ impl Scenario {
 
     /// Knobs that came later have draws of their own, so that a seed keeps the world that it always had.
     fn draw_more(&mut self, random: &mut SmallRng) {
-        let nothing = [Nothing::EmptyPage, Nothing::BadRequest, Nothing::NotFound];
+        let nothing = [Nothing::EmptyPage, Nothing::EmptyPage, Nothing::BadRequest, Nothing::NotFound];
         let quirks = &mut self.quirks;
         quirks.beyond = pick(random, &nothing);
         quirks.nothing = pick(random, &[Nothing::EmptyPage, Nothing::EmptyPage, Nothing::NotFound]);
@@ -107,9 +107,14 @@ impl Scenario {
         quirks.padding_bytes = if random.random_bool(0.06) { random.random_range(4_000..8_000) } else { 0 };
         quirks.giant_bytes = random.random_bool(0.04).then_some(SMALL_BODY_BYTES + 1_000);
         if random.random_bool(0.5) {
-            let ahead_s = random.random_range(-WRONG_DATE_S..WRONG_DATE_S);
+            let most_s = pick(random, &[300, WRONG_DATE_S]);
+            let ahead_s = random.random_range(-most_s..most_s);
             let probability = random.random_range(0.0..0.05);
             self.faults.push(FaultChance { fault: Fault::WrongDate { ahead_s }, probability });
+        }
+        self.quirks.depth = random.random_bool(0.1).then(|| random.random_range(300..1_000));
+        if random.random_bool(0.3) {
+            self.faults.push(FaultChance { fault: Fault::NotFound, probability: random.random_range(0.0..0.02) });
         }
         if random.random_bool(0.3) {
             self.our_clock_ahead = TimeDelta::seconds(random.random_range(-86_400..86_400));

@@ -10,6 +10,7 @@ use crate::faults::Fault;
 pub(super) fn refuse(fault: &Fault, now: DateTime<Utc>) -> Option<SimResponse> {
     let mut response = match fault {
         Fault::Unauthorized => error(401, "Invalid credentials.", now),
+        Fault::NotFound => error(404, "There is no such path.", now),
         Fault::Forbidden => error(403, "This account may not use the Audit API.", now),
         Fault::RateLimited { .. } | Fault::RateLimitedUntil { .. } => error(429, "Too many requests.", now),
         Fault::ServerError => error(500, "Something went wrong.", now),
@@ -64,6 +65,7 @@ pub(super) fn spoil(mut response: SimResponse, fault: &Fault, now: DateTime<Utc>
         }
         Fault::Unauthorized
         | Fault::Forbidden
+        | Fault::NotFound
         | Fault::RateLimited { .. }
         | Fault::RateLimitedUntil { .. }
         | Fault::ServerError

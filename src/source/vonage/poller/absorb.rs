@@ -54,7 +54,7 @@ impl Poller {
             self.learn_totals(request, &judgement, seen.page.total_elements, &mut step);
             self.watch_strays(request, &seen, now, &mut step);
         }
-        if self.hold_for_zone(request, &seen, judgement, &mut step) {
+        if self.hold_for_zone(request, &seen, judgement, now, &mut step) {
             return step;
         }
         match request.ask {
@@ -90,8 +90,11 @@ impl Poller {
         if is_healed {
             self.volatile.due.iter_mut().for_each(|due| *due = now);
             self.volatile.rooted.iter_mut().for_each(|rooted| *rooted = false);
-            let text = "a wrong Date had moved polling ahead of the API's clock; it goes back to the newest event seen";
-            step.notices.push(notice(NoticeKind::ClockDoubted, text));
+            if self.volatile.clock.tells(now) {
+                let text =
+                    "a wrong Date had moved polling ahead of the API's clock; it goes back to the newest event seen";
+                step.notices.push(notice(NoticeKind::ClockDoubted, text));
+            }
         }
         is_healed
     }
@@ -175,6 +178,7 @@ impl Poller {
             return;
         }
         self.volatile.troubles.recovered(request.ask);
+        self.volatile.accepted_at = Some(now);
         self.volatile.drains_since_root = 0;
         if let Some(rooted) = self.volatile.rooted.get_mut(tier) {
             *rooted = true;
@@ -227,7 +231,8 @@ impl Poller {
             Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded() => self.split(window, seen),
             Verdict::Incomplete => self.volatile.walks.begin(window, seen, now),
         }
-        self.volatile.troubles.recovered(request.ask);
+        // Of what is owed on a part succeeded; of a window that is gone the trouble is forgotten with it.
+        self.volatile.troubles.progressed(request.ask, now);
         self.ingest(seen, window.proven_s, step);
     }
 
@@ -313,13 +318,26 @@ impl Poller {
             let detail = match seen.anchor {
                 Some(AnchorLookup::Found) => "the newest one is still there when asked for by itself",
                 Some(AnchorLookup::Gone) => "the newest one is not found by itself either",
+                Some(AnchorLookup::Unlisted) => {
+                    "the newest one is there when asked for by itself, but the list is empty"
+                }
                 Some(AnchorLookup::Failed) | None => "the newest one could not be asked for by itself",
             };
             let text = format!("an answer of the API lacks events that it has shown before; {detail}");
             step.notices.push(notice(NoticeKind::AnchorMissing, &text));
         }
-        // A list that shows nothing while its newest event is there is at fault, however long it says so.
-        let at_fault = seen.rows.is_empty() && seen.anchor == Some(AnchorLookup::Found);
+        // A list that shows nothing while its newest event is there is at fault, however long it says so. Of another time
+        // than that event's, only a list that shows nothing at all is.
+        let has_anchor = self.state.anchor.as_ref().is_some_and(|anchor| {
+            let (from_s, to_s) = request.countable();
+            (from_s..to_s).contains(&anchor.at_us.div_euclid(1_000_000))
+        });
+        let at_fault = seen.rows.is_empty()
+            && match seen.anchor {
+                Some(AnchorLookup::Found) => has_anchor,
+                Some(AnchorLookup::Unlisted) => true,
+                Some(AnchorLookup::Gone | AnchorLookup::Failed) | None => false,
+            };
         if gone || (stumbles >= MAX_STUMBLES && !at_fault) {
             self.volatile.troubles.forgive();
             self.state.anchor = None;

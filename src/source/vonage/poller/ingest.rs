@@ -7,9 +7,9 @@ use crate::source::vonage::poller::{Observation, Poller, look_backs_s};
 use crate::source::vonage::state::Anchor;
 
 /// A row dated further ahead than this is reported.
-const FUTURE_SLACK_S: i64 = 60;
+pub(super) const FUTURE_SLACK_S: i64 = 60;
 /// The last tier never looks back further: the usual retention of the store.
-const MAX_LOOK_BACK_S: i64 = 30 * 86_400;
+pub const MAX_LOOK_BACK_S: i64 = 30 * 86_400;
 /// Rows of one answer that are told one by one; of what comes beyond, the number is told. All are kept.
 const MAX_ROW_NOTICES: usize = 5;
 

@@ -12,7 +12,7 @@ use crate::source::vonage::poller::{Ask, Observation, Poller, Probe, Request};
 /// Probes of one answer; more would not tell more.
 pub const MAX_PROBES: usize = 2;
 /// A naive zone with daylight saving shows the stamps of its other half this far off.
-const DAYLIGHT_SAVING_S: i64 = 3_600;
+pub(super) const DAYLIGHT_SAVING_S: i64 = 3_600;
 
 /// What an answer proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

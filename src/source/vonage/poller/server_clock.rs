@@ -15,7 +15,7 @@ use crate::source::vonage::state::ClockMark;
 /// Whole seconds, the way of an answer, and servers that share an address without sharing a clock.
 pub const SLACK_S: i64 = 60;
 /// Clocks that nobody sets drift by minutes. Less than half the shortest look-back, which therefore covers it.
-const WALL_SLACK_S: i64 = 240;
+pub const WALL_SLACK_S: i64 = 240;
 /// Answers in a row that agree with each other before their clock is believed against ours: a single one may come from
 /// a cache or a server that is being started.
 const AGREEING_ANSWERS: u32 = 5;

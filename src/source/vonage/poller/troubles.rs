@@ -51,6 +51,8 @@ struct Trouble {
     subject: Subject,
     failures: u32,
     stumbles: u32,
+    /// How often it was narrowed: each time because it had failed.
+    narrowed: u32,
     since: Instant,
     until: Instant,
     is_told: bool,
@@ -58,7 +60,11 @@ struct Trouble {
 
 /// All that does not succeed at present: at most one entry for each tier and each owed window.
 #[derive(Debug, Clone, Default)]
-pub struct Troubles(Vec<Trouble>);
+pub struct Troubles {
+    all: Vec<Trouble>,
+    /// No owed window is asked for before this.
+    windows_rest_until: Option<Instant>,
+}
 
 impl Troubles {
     /// A request for it failed; how long it rests.
@@ -73,12 +79,13 @@ impl Troubles {
 
     fn count(&mut self, ask: Ask, now: Instant, count: impl FnOnce(&mut Trouble)) -> (Duration, u32) {
         let Some(subject) = Subject::of(ask) else { return (MIN_REST, 0) };
-        let place = self.0.iter().position(|trouble| trouble.subject == subject).unwrap_or_else(|| {
-            let new = Trouble { subject, failures: 0, stumbles: 0, since: now, until: now, is_told: false };
-            self.0.push(new);
-            self.0.len() - 1
+        let place = self.all.iter().position(|trouble| trouble.subject == subject).unwrap_or_else(|| {
+            let new =
+                Trouble { subject, failures: 0, stumbles: 0, narrowed: 0, since: now, until: now, is_told: false };
+            self.all.push(new);
+            self.all.len() - 1
         });
-        let Some(trouble) = self.0.get_mut(place) else { return (MIN_REST, 0) };
+        let Some(trouble) = self.all.get_mut(place) else { return (MIN_REST, 0) };
         count(trouble);
         let before = (trouble.failures + trouble.stumbles).saturating_sub(1);
         let rest = MIN_REST.saturating_mul(1 << before.min(16)).min(subject.longest_rest());
@@ -86,25 +93,54 @@ impl Troubles {
         (rest, trouble.stumbles)
     }
 
+    /// The window rests until then, whatever it was.
+    pub fn rest_until(&mut self, window: Window, until: Instant) {
+        let own = self.all.iter_mut().filter(|trouble| trouble.subject == Subject::Window(window));
+        own.for_each(|trouble| trouble.until = until);
+    }
+
+    /// No window is asked for before then.
+    pub fn rest_windows(&mut self, until: Instant) {
+        self.windows_rest_until = self.windows_rest_until.max(Some(until));
+    }
+
+    /// What was one window is asked for in parts from now on; since when it has not succeeded is the same.
+    pub fn inherit(&mut self, window: Window, parts: &[Window], now: Instant) {
+        let Some(place) = self.all.iter().position(|trouble| trouble.subject == Subject::Window(window)) else {
+            return;
+        };
+        let old = self.all.swap_remove(place);
+        let (subject, narrowed) = (Subject::Window, old.narrowed.saturating_add(1));
+        let part = |part: &Window| Trouble {
+            subject: subject(*part),
+            failures: 0,
+            stumbles: 0,
+            narrowed,
+            until: now,
+            ..old.clone()
+        };
+        self.all.extend(parts.iter().map(part));
+    }
+
     /// It succeeded.
     pub fn recovered(&mut self, ask: Ask) {
-        self.0.retain(|trouble| Some(trouble.subject) != Subject::of(ask));
+        self.all.retain(|trouble| Some(trouble.subject) != Subject::of(ask));
     }
 
     /// A part of it succeeded. Since when not all of it does is kept: the same part may fail each time.
     pub fn progressed(&mut self, ask: Ask, now: Instant) {
-        let own = self.0.iter_mut().filter(|trouble| Some(trouble.subject) == Subject::of(ask));
+        let own = self.all.iter_mut().filter(|trouble| Some(trouble.subject) == Subject::of(ask));
         own.for_each(|trouble| (trouble.failures, trouble.stumbles, trouble.until) = (0, 0, now));
     }
 
     /// Stumbles are forgiven: what they were judged by no longer counts.
     pub fn forgive(&mut self) {
-        self.0.retain(|trouble| trouble.stumbles == 0);
+        self.all.retain(|trouble| trouble.stumbles == 0);
     }
 
     /// Drops windows that are no longer owed.
     pub fn forget_settled(&mut self, owed: &Owed) {
-        self.0.retain(|trouble| match trouble.subject {
+        self.all.retain(|trouble| match trouble.subject {
             Subject::Window(window) => owed.windows().contains(&window),
             Subject::Root(_) => true,
         });
@@ -113,46 +149,54 @@ impl Troubles {
     /// Whether an owed window is not to be asked for now.
     #[must_use]
     pub fn is_resting(&self, window: Window, now: Instant) -> bool {
-        self.0.iter().any(|trouble| trouble.subject == Subject::Window(window) && trouble.until > now)
+        self.windows_rest_until.is_some_and(|until| until > now)
+            || self.all.iter().any(|trouble| trouble.subject == Subject::Window(window) && trouble.until > now)
     }
 
-    /// When the next owed window has rested.
+    /// When an owed window has rested, or all have.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        let windows = self.0.iter().filter(|trouble| matches!(trouble.subject, Subject::Window(_)));
-        windows.map(|trouble| trouble.until).min()
+    pub fn next(&self, now: Instant) -> Option<Instant> {
+        let windows = self.all.iter().filter(|trouble| matches!(trouble.subject, Subject::Window(_)));
+        windows.map(|trouble| trouble.until).chain(self.windows_rest_until).filter(|until| *until > now).min()
+    }
+
+    /// The last request for it failed.
+    #[must_use]
+    pub fn has_failed(&self, ask: Ask) -> bool {
+        self.all.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 0)
     }
 
     /// It failed before, too.
     #[must_use]
     pub fn fails_again(&self, ask: Ask) -> bool {
-        self.0.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 1)
+        self.all.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 1)
     }
 
     /// It failed too often in a row for a passing fault.
     #[must_use]
     pub fn is_lasting(&self, ask: Ask) -> bool {
-        self.0.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures >= LASTING_FAILURES)
+        self.all.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures >= LASTING_FAILURES)
     }
 
     /// How long it has not succeeded, if that is to be told now: once.
     pub fn tell(&mut self, ask: Ask, now: Instant) -> Option<Duration> {
-        let trouble = self.0.iter_mut().find(|trouble| Some(trouble.subject) == Subject::of(ask))?;
+        let trouble = self.all.iter_mut().find(|trouble| Some(trouble.subject) == Subject::of(ask))?;
         let lasts = now.saturating_duration_since(trouble.since);
-        let is_news = lasts >= LASTING && trouble.failures + trouble.stumbles >= LASTING_FAILURES;
+        let times = trouble.failures + trouble.stumbles + trouble.narrowed;
+        let is_news = lasts >= LASTING && times >= LASTING_FAILURES;
         (is_news && !std::mem::replace(&mut trouble.is_told, true)).then_some(lasts)
     }
 
     /// Some answers are at fault.
     #[must_use]
     pub fn has_stumbles(&self) -> bool {
-        self.0.iter().any(|trouble| trouble.stumbles > 0)
+        self.all.iter().any(|trouble| trouble.stumbles > 0)
     }
 
     /// Some requests fail each time.
     #[must_use]
     pub fn has_failures(&self) -> bool {
-        self.0.iter().any(|trouble| trouble.failures >= LASTING_FAILURES)
+        self.all.iter().any(|trouble| trouble.failures >= LASTING_FAILURES)
     }
 }
 
@@ -170,13 +214,13 @@ mod tests {
         let root = (0..12).map(|_| troubles.stumbled(Ask::Root(1), now)).last();
         assert_eq!(root, Some((MAX_ROOT_REST, 12)));
         assert!(troubles.is_resting(window, now) && !troubles.is_resting(window, now + MAX_WINDOW_REST));
-        assert_eq!(troubles.next(), Some(now + MAX_WINDOW_REST), "roots have a rhythm of their own");
+        assert_eq!(troubles.next(now), Some(now + MAX_WINDOW_REST), "roots have a rhythm of their own");
         assert!(troubles.has_failures() && troubles.has_stumbles());
         troubles.recovered(Ask::Walk(window));
-        assert!(!troubles.is_resting(window, now) && troubles.next().is_none());
+        assert!(!troubles.is_resting(window, now) && troubles.next(now).is_none());
         troubles.failed(Ask::Drain(window), now);
         troubles.forget_settled(&Owed::default());
-        assert!(troubles.next().is_none() && troubles.has_stumbles());
+        assert!(troubles.next(now).is_none() && troubles.has_stumbles());
     }
 
     #[tokio::test(start_paused = true)]
@@ -192,6 +236,25 @@ mod tests {
         assert_eq!(troubles.tell(ask, now + LASTING), None);
         troubles.recovered(ask);
         assert_eq!(troubles.tell(ask, now + LASTING), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_is_narrowed_has_not_succeeded_since_it_was_whole() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let mut window = Window { from_s: 0, to_s: 64, proven_s: 0 };
+        let mut told = Vec::new();
+        for turn in 0..5 {
+            let ask = Ask::Drain(window);
+            let later = now + LASTING / 4 * turn;
+            troubles.failed(ask, later);
+            troubles.failed(ask, later);
+            told.extend(troubles.tell(ask, later));
+            let halves = window.split(2);
+            troubles.inherit(window, &halves, later);
+            assert!(!troubles.is_resting(halves[1], later) && !troubles.has_failures(), "each half has its chance");
+            window = halves[1];
+        }
+        assert_eq!(told, [LASTING]);
     }
 
     #[tokio::test(start_paused = true)]

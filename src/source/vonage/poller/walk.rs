@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::source::vonage::client::MAX_PAGE_SIZE;
-use crate::source::vonage::poller::judge::is_stray;
 use crate::source::vonage::poller::{Ask, Observation, Request};
 use crate::source::vonage::window::{Owed, Window};
 
@@ -33,6 +32,9 @@ const MIN_JUDGED_PAGES: u32 = 8;
 /// rows share. Of a server that draws the order of equal stamps anew for each page, one pass misses a given row in at
 /// most 37 of 100 cases, twelve in six of a million.
 const MAX_BARREN_PASSES: u32 = 12;
+/// Such passes before a total that is above what they show is taken for a lie: with their pauses, more than an outage of
+/// some seconds that shows nothing.
+const MAX_TOLD_PASSES: u32 = 6;
 /// Pause after the first such pass; it doubles with each one that follows, up to the second.
 const MIN_PASS_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PASS_PAUSE: Duration = Duration::from_secs(5);
@@ -254,8 +256,9 @@ impl Walk {
         let (known, rows_known) = (self.ids.len() as u64, self.rows_known());
         let request = self.request();
         self.is_interrupted = false;
-        let strays = seen.rows.iter().filter(|row| is_stray(&request, row)).count() as u64;
-        for row in seen.rows.iter().filter(|row| !is_stray(&request, row)) {
+        // Strictly: an hour more, for stamps without a zone, would let in what an ignored filter shows.
+        let strays = seen.rows.iter().filter(|row| request.is_outside(row, 0)).count() as u64;
+        for row in seen.rows.iter().filter(|row| !request.is_outside(row, 0)) {
             if self.ids.len() < MAX_IDS {
                 self.ids.insert(key(&row.id));
             }
@@ -263,6 +266,12 @@ impl Walk {
         // A page that is refused because it comes after the last one says nothing about the total.
         self.total = seen.page.total_elements.or(self.total);
         if let Some(empty) = self.probing {
+            // A total that is believed and says that there is more is worth more passes.
+            let is_told_more = totals_trusted && self.total.is_some_and(|total| total > rows_known);
+            if seen.shown == 0 && is_told_more && self.barren_passes < MAX_TOLD_PASSES {
+                self.probing = None;
+                return WalkEnd::Open;
+            }
             return self.probed(empty, seen.shown == 0, self.total.is_some_and(|total| total != rows_known));
         }
         self.pass_rows += seen.shown;
@@ -481,7 +490,7 @@ mod tests {
             let size = random.random_range(10..=100).min(rows.len() as u64);
             let total = [Some(0), Some(7), None].map(|more| more.map(|more: u64| rows.len() as u64 + more));
             let total = total[random.random_range(0..3)];
-            let (end, asked, known) = walk(size, 2_000, |request| {
+            let (end, asked, known) = walk(size, 2_500, |request| {
                 rows.shuffle(&mut random);
                 answer(&page(&rows, request), total)
             });

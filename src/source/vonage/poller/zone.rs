@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use crate::source::NoticeKind;
 use crate::source::vonage::event::Row;
 use crate::source::vonage::poller::absorb::{Step, notice};
-use crate::source::vonage::poller::judge::{Judgement, Verdict};
+use crate::source::vonage::poller::ingest::FUTURE_SLACK_S;
+use crate::source::vonage::poller::judge::{DAYLIGHT_SAVING_S, Judgement, Verdict};
+use crate::source::vonage::poller::troubles::LASTING;
 use crate::source::vonage::poller::{Ask, CLOSED_BEYOND_S, Observation, Poller, Request};
 
 /// Zone probes after which naive stamps are read as UTC, the stated default, and the operator is told.
@@ -24,6 +26,12 @@ const ZONE_STEP_S: i64 = 900;
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
+/// New rows came, and all of them are dated an hour ahead or so.
+fn all_new_are_ahead(seen: &Observation) -> bool {
+    let mut new = seen.rows.iter().zip(&seen.new).filter(|(row, is_new)| **is_new && row.naive.is_some()).peekable();
+    new.peek().is_some() && new.all(|(row, _)| row.at.timestamp() > seen.answered_s + FUTURE_SLACK_S)
+}
+
 impl Poller {
     /// Rows with naive stamps are not stored under a time that may be hours off: first the zone is found out. The
     /// answer is asked for again afterwards, since nothing moved.
@@ -32,6 +40,7 @@ impl Poller {
         request: &Request,
         seen: &Observation,
         judgement: Option<Judgement>,
+        now: Instant,
         step: &mut Step,
     ) -> bool {
         let naive: Vec<_> = seen.rows.iter().filter_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))).collect();
@@ -41,11 +50,32 @@ impl Poller {
         let zone = &mut self.state.calibration.zone;
         match judgement.map(|judgement| judgement.verdict) {
             Some(Verdict::Ignored) => zone.doubt(),
+            // Where clocks were put forward everything new seems to lie ahead.
+            Some(_) if all_new_are_ahead(seen) => {
+                zone.doubt();
+                let counts_from_s = seen.answered_s + DAYLIGHT_SAVING_S;
+                if zone.proven().is_none() {
+                    self.state.calibration.counts_from_s = self.state.calibration.counts_from_s.max(counts_from_s);
+                }
+            }
             Some(_) => zone.confirm(),
             None => {}
         }
-        if zone.proven().is_some() || request.ask == Ask::Zone {
+        let zone = &mut self.state.calibration.zone;
+        if zone.proven().is_some() {
+            (self.volatile.zone_since, self.volatile.zone_told) = (None, false);
             return false;
+        }
+        if request.ask == Ask::Zone {
+            return false;
+        }
+        let lasts = now.saturating_duration_since(*self.volatile.zone_since.get_or_insert(now));
+        if lasts >= LASTING && !std::mem::replace(&mut self.volatile.zone_told, true) {
+            let text = format!(
+                "for {} s events have waited for the zone of their stamps, which no answer tells: none of them is matched yet",
+                lasts.as_secs()
+            );
+            step.notices.push(notice(NoticeKind::WindowStuck, &text));
         }
         if self.volatile.zone_tries >= MAX_ZONE_TRIES {
             zone.assume_utc();
