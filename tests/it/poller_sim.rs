@@ -48,7 +48,7 @@ const MEAN_TURN: Duration = Duration::from_secs(20);
 /// `run --once` ends within this much simulated time after a run of some hours.
 const MAX_ONCE: Duration = Duration::from_secs(6 * 3_600);
 /// A world in which every sixth request is refused by chance makes it give up some times.
-const MAX_ONCE_TRIES: u32 = 200;
+const MAX_ONCE_TRIES: u32 = 600;
 
 /// What a run came to.
 #[derive(Debug, Default)]
