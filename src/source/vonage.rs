@@ -44,7 +44,6 @@ const MAX_EDGE_STEPS: i64 = 8;
 
 /// Shorter and shorter pages that are tried at once: from the longest to one row.
 const MAX_HALVINGS: u32 = 7;
-
 /// What a source is told besides where the API is.
 #[derive(Debug, Clone)]
 pub struct VonageOptions {
@@ -237,7 +236,9 @@ impl VonageSource {
         let elapsed = asked_at.elapsed();
         match &error {
             // Before the start nothing but the server's clock is wanted; whether the list is there at all shows then.
-            ClientError::Rejected { status: 404, date, .. } if request.from_s.is_none() || self.lists().await => {
+            ClientError::Rejected { status: 404, date, .. }
+                if request.from_s.is_none() || self.first_of_all().await.is_ok() =>
+            {
                 let page = PageInfo { total_elements: Some(0), ..PageInfo::default() };
                 Ok(Answer { date: *date, elapsed, page, ..Answer::default() })
             }
@@ -258,8 +259,7 @@ impl VonageSource {
         }
     }
 
-    /// A page was refused. There is no such page if the one before it is shown; else pages so far behind are refused, or
-    /// all of them are at present.
+    /// A page was refused. There is none if the one before it is shown; else any so far behind is refused, or all are.
     async fn confirm_end(&self, request: &Request, refused: Answer) -> Result<Answer, ClientError> {
         let before = request.at_page(request.page.saturating_sub(1), request.size);
         match self.client.list(&before.query()).await {
@@ -273,21 +273,18 @@ impl VonageSource {
         }
     }
 
-    /// Whether the list answers where it is not bounded: then 404 to a window means that there is nothing in it, and
-    /// else that there is no such list.
-    async fn lists(&self) -> bool {
-        self.first_of_all().await.is_ok()
-    }
-
+    /// The list without bounds. If it answers, 404 to a window means that there is nothing in it, and else that there is
+    /// no such list.
     async fn first_of_all(&self) -> Result<Answer, ClientError> {
         self.client.list(&ListQuery { page: 1, size: 1, ..ListQuery::default() }).await
     }
 
     /// Whether the list shows anything at all; one that does not proves nothing about a window.
-    async fn shows_anything(&self) -> bool {
+    async fn shows_anything(&self) -> Result<bool, ClientError> {
         match self.first_of_all().await {
-            Ok(answer) => !answer.rows.is_empty(),
-            Err(error) => is_too_much(&error),
+            Ok(answer) => Ok(!answer.rows.is_empty()),
+            Err(error) if is_too_much(&error) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -378,9 +375,9 @@ impl VonageSource {
         loop {
             match poller.judge(request, observation) {
                 Finding::Decided(mut judgement) => {
-                    let is_final = matches!(request.ask, Ask::Drain(window) if poller.is_beyond_roots(window));
-                    if is_final && judgement.verdict == Verdict::Complete && observation.rows.is_empty() {
-                        judgement.verdict = self.confirm_empty(poller).await;
+                    let is_empty = judgement.verdict == Verdict::Complete && observation.rows.is_empty();
+                    if is_empty && poller.is_final(request, observation.answered_s) {
+                        judgement.verdict = self.confirm_empty(poller).await?;
                     }
                     if judgement.verdict == Verdict::Missing {
                         observation.anchor = self.look_up_anchor(poller).await;
@@ -422,18 +419,21 @@ impl VonageSource {
     }
 
     /// A window that no root covers is settled without rows only by a list that does show some.
-    async fn confirm_empty(&self, poller: &Poller) -> Verdict {
-        match poller.state.anchor.is_none() || self.shows_anything().await {
+    async fn confirm_empty(&self, poller: &Poller) -> Result<Verdict, ClientError> {
+        Ok(match poller.state.anchor.is_none() || self.shows_anything().await? {
             true => Verdict::Complete,
             false => Verdict::Missing,
-        }
+        })
     }
 
     async fn look_up_anchor(&self, poller: &Poller) -> Option<AnchorLookup> {
         let anchor = poller.state.anchor.as_ref()?;
         Some(match self.client.get(&anchor.id).await {
-            Ok(Some(_)) if self.shows_anything().await => AnchorLookup::Found,
-            Ok(Some(_)) => AnchorLookup::Unlisted,
+            Ok(Some(_)) => match self.shows_anything().await {
+                Ok(true) => AnchorLookup::Found,
+                Ok(false) => AnchorLookup::Unlisted,
+                Err(_) => AnchorLookup::Failed,
+            },
             Ok(None) => AnchorLookup::Gone,
             Err(_) => AnchorLookup::Failed,
         })

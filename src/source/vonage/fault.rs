@@ -17,7 +17,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause that we choose ourselves.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause that the API may ask for; beyond it we probe.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// A refused account is probed this often: the key may be restored, and refusals may lock an account.
 const REFUSED_PROBE: Duration = Duration::from_secs(5 * 60);
 /// Failures for longer than this are worth an alert by themselves.

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::source::vonage::client::{ClientError, PageInfo};
 use crate::source::vonage::event::Row;
+use crate::source::vonage::fault::MAX_RETRY_AFTER;
 use crate::source::vonage::poller::page_size::PageSize;
 use crate::source::vonage::poller::request::PAD_S;
 use crate::source::vonage::poller::server_clock::{Reading, ServerClock};
@@ -36,10 +37,12 @@ pub use crate::source::vonage::poller::request::{Ask, Request};
 
 /// Drains between two roots, so that neither starves the other.
 const DRAINS_PER_ROOT: u32 = 8;
-/// A window that is refused (401, 403) while roots are not rests this long, and all others a little: refusals may lock an
-/// account.
-const REFUSED_WINDOW_REST: Duration = Duration::from_secs(3_600);
-const REFUSED_WINDOW_PAUSE: Duration = Duration::from_secs(30);
+/// Refusals (401, 403) may lock an account: after one all windows pause, and that one rests.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+const REFUSED_REST: Duration = Duration::from_secs(30);
+/// What is refused again and again while roots are not is narrowed down to a day, and then asked for each hour.
+const REFUSED_WIDTH_S: i64 = 86_400;
+const REFUSED_LONG_REST: Duration = Duration::from_secs(3_600);
 /// Where the answer to a window asked for a pause, windows rest this many times as long: what is fresh goes first.
 const PAUSES_FOR_ROOTS: u32 = 4;
 /// A closed window ends this long after the root that owes it: the server's own clock may lag behind its stamps.
@@ -302,10 +305,10 @@ impl Poller {
                 }
                 self.volatile.drains_since_root = DRAINS_PER_ROOT;
                 if matches!(error, ClientError::Refused { .. }) {
-                    self.volatile.troubles.rest_until(window, now + REFUSED_WINDOW_REST);
-                    self.volatile.troubles.rest_windows(now + REFUSED_WINDOW_PAUSE);
+                    self.refused(request.ask, window, now);
                 } else if let Some(pause) = error.pause() {
-                    self.volatile.troubles.rest_windows(now + pause.saturating_mul(PAUSES_FOR_ROOTS));
+                    let rest = pause.min(MAX_RETRY_AFTER).saturating_mul(PAUSES_FOR_ROOTS);
+                    self.volatile.troubles.rest_windows(now + rest);
                 } else if others_work && self.volatile.troubles.fails_again(request.ask) {
                     self.narrow(window, now);
                 }
@@ -314,6 +317,20 @@ impl Poller {
             Ask::Survey => {}
         }
         if others_work { self.volatile.troubles.tell(request.ask, now) } else { None }
+    }
+
+    /// A window was refused. Where the account is not, part of it may be older than what it may read.
+    fn refused(&mut self, ask: Ask, window: Window, now: Instant) {
+        self.volatile.troubles.rest_windows(now + REFUSED_PAUSE);
+        let again = self.volatile.troubles.fails_again(ask);
+        if !again || !self.is_accepted(now) {
+            self.volatile.troubles.rest_until(window, now + REFUSED_REST);
+        } else if window.width_s() > REFUSED_WIDTH_S {
+            self.narrow(window, now);
+        } else {
+            self.volatile.troubles.lasts(ask);
+            self.volatile.troubles.rest_until(window, now + REFUSED_LONG_REST);
+        }
     }
 
     /// Halves a window that fails, so that no more stays unread than what cannot be read.
@@ -341,7 +358,24 @@ impl Poller {
     #[must_use]
     pub fn is_beyond_roots(&self, window: Window) -> bool {
         let reach = |tier: &crate::source::vonage::state::TierState| tier.frontier_s - tier.look_back_s;
-        self.state.tiers.iter().map(reach).min().is_none_or(|reach_s| window.from_s < reach_s)
+        let reach_s = self.state.tiers.iter().map(reach).min();
+        // No root reads before the start.
+        reach_s.max(self.state.start_s).is_none_or(|reach_s| window.from_s < reach_s)
+    }
+
+    /// Whether nothing asks again for all that a request asks for: an answer without rows must then be beyond doubt.
+    #[must_use]
+    pub fn is_final(&self, request: &Request, answered_s: i64) -> bool {
+        match request.ask {
+            Ask::Drain(window) => self.is_beyond_roots(window),
+            // After a pause, or at the first start, a root reaches further back than those that follow it.
+            Ask::Root(_) => {
+                let usual = self.tiers.iter().map(|tier| tier.look_back + tier.every.saturating_mul(2)).max();
+                let usual_s = i64::try_from(usual.unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
+                request.countable().0 < answered_s.saturating_sub(usual_s)
+            }
+            Ask::Survey | Ask::Zone | Ask::Walk(_) => false,
+        }
     }
 
     /// Whether the request failed the last time it was made.

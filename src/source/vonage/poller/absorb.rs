@@ -313,7 +313,6 @@ impl Poller {
             }
             return rest;
         }
-        let gone = seen.anchor == Some(AnchorLookup::Gone);
         if is_told {
             let detail = match seen.anchor {
                 Some(AnchorLookup::Found) => "the newest one is still there when asked for by itself",
@@ -338,7 +337,7 @@ impl Poller {
                 Some(AnchorLookup::Unlisted) => true,
                 Some(AnchorLookup::Gone | AnchorLookup::Failed) | None => false,
             };
-        if gone || (stumbles >= MAX_STUMBLES && !at_fault) {
+        if stumbles >= MAX_STUMBLES && !at_fault {
             self.volatile.troubles.forgive();
             self.state.anchor = None;
             self.state.calibration.counts_from_s = seen.answered_s;

@@ -57,6 +57,8 @@ struct Facts<'a> {
     /// Rows of the answer as they came: repeated ones and stray ones included.
     shown: u64,
     has_strays: bool,
+    /// Nothing asks again for all of this.
+    is_final: bool,
     new: u64,
     known: u64,
     known_shown: u64,
@@ -105,6 +107,7 @@ impl Poller {
             rows,
             shown: seen.shown,
             has_strays: rows < seen.rows.len() as u64,
+            is_final: self.is_final(request, seen.answered_s),
             new,
             known: if counts { stored } else { 0 },
             known_shown: if counts { known_shown } else { 0 },
@@ -129,8 +132,8 @@ impl Facts<'_> {
     fn probes_needed(&self) -> usize {
         match self.request.ask {
             // A root comes again soon; a window that is settled does not.
-            Ask::Root(_) => 1,
-            Ask::Survey | Ask::Zone | Ask::Drain(_) | Ask::Walk(_) => MAX_PROBES,
+            Ask::Root(_) if !self.is_final => 1,
+            Ask::Root(_) | Ask::Survey | Ask::Zone | Ask::Drain(_) | Ask::Walk(_) => MAX_PROBES,
         }
     }
 }
@@ -226,7 +229,7 @@ fn empty(facts: &Facts<'_>) -> Finding {
     if facts.known > 0 {
         return decided(Verdict::Missing);
     }
-    if matches!(facts.request.ask, Ask::Root(_)) {
+    if matches!(facts.request.ask, Ask::Root(_)) && !facts.is_final {
         return decided(Verdict::Complete);
     }
     match facts.probes.first() {

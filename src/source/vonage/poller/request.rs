@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::source::vonage::client::{BoundForm, ListQuery, MAX_PAGE_SIZE};
 use crate::source::vonage::event::Row;
 use crate::source::vonage::poller::FAR_S;
+use crate::source::vonage::poller::judge::DAYLIGHT_SAVING_S;
 use crate::source::vonage::window::Window;
 
 /// Every window is asked for with this much before its first second; see `calibration`.
@@ -89,10 +90,20 @@ impl Request {
     /// the bounds.
     #[must_use]
     pub fn is_outside(&self, row: &Row, slack_s: i64) -> bool {
-        let (at_s, slack_s) = (row.at.timestamp(), slack_s + OUTSIDE_SLACK_S);
-        row.counted
-            && (self.from_s.is_some_and(|from_s| at_s < from_s - slack_s)
-                || self.to_s.is_some_and(|to_s| at_s > to_s + slack_s))
+        row.counted && self.is_beyond(row.at.timestamp(), slack_s)
+    }
+
+    /// The same strictly; a stamp without a zone may also lie an hour off, to the second, where clocks were put forward or
+    /// back.
+    #[must_use]
+    pub fn is_elsewhere(&self, row: &Row) -> bool {
+        let shifts_s: &[i64] = if row.naive.is_some() { &[0, DAYLIGHT_SAVING_S, -DAYLIGHT_SAVING_S] } else { &[0] };
+        row.counted && shifts_s.iter().all(|shift_s| self.is_beyond(row.at.timestamp() + shift_s, 0))
+    }
+
+    fn is_beyond(&self, at_s: i64, slack_s: i64) -> bool {
+        let slack_s = slack_s + OUTSIDE_SLACK_S;
+        self.from_s.is_some_and(|from_s| at_s < from_s - slack_s) || self.to_s.is_some_and(|to_s| at_s > to_s + slack_s)
     }
 
     /// An owed window.

@@ -93,6 +93,12 @@ impl Troubles {
         (rest, trouble.stumbles)
     }
 
+    /// It is no passing fault, however seldom it was asked for.
+    pub fn lasts(&mut self, ask: Ask) {
+        let own = self.all.iter_mut().filter(|trouble| Some(trouble.subject) == Subject::of(ask));
+        own.for_each(|trouble| trouble.failures = trouble.failures.max(LASTING_FAILURES));
+    }
+
     /// The window rests until then, whatever it was.
     pub fn rest_until(&mut self, window: Window, until: Instant) {
         let own = self.all.iter_mut().filter(|trouble| trouble.subject == Subject::Window(window));
@@ -157,7 +163,9 @@ impl Troubles {
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Instant> {
         let windows = self.all.iter().filter(|trouble| matches!(trouble.subject, Subject::Window(_)));
-        windows.map(|trouble| trouble.until).chain(self.windows_rest_until).filter(|until| *until > now).min()
+        let own = windows.map(|trouble| trouble.until).filter(|until| *until > now).min();
+        // While all rest, none is asked for when its own rest is over.
+        own.max(self.windows_rest_until.filter(|until| *until > now))
     }
 
     /// The last request for it failed.

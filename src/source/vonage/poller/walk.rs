@@ -88,7 +88,8 @@ impl Walks {
     pub fn rest(&self, now: Instant) -> Option<Duration> {
         let rests_until = self.rests_until.filter(|_| !self.waiting.is_empty());
         let pauses_until = self.pauses_until.filter(|_| self.under_way.is_some());
-        let until = [rests_until, pauses_until].into_iter().flatten().min()?;
+        // What is over already is not what is waited for.
+        let until = [rests_until, pauses_until].into_iter().flatten().filter(|until| *until > now).min()?;
         Some(until.saturating_duration_since(now))
     }
 
@@ -256,9 +257,9 @@ impl Walk {
         let (known, rows_known) = (self.ids.len() as u64, self.rows_known());
         let request = self.request();
         self.is_interrupted = false;
-        // Strictly: an hour more, for stamps without a zone, would let in what an ignored filter shows.
-        let strays = seen.rows.iter().filter(|row| request.is_outside(row, 0)).count() as u64;
-        for row in seen.rows.iter().filter(|row| !request.is_outside(row, 0)) {
+        // Strictly: all of an hour more, for stamps without a zone, would let in what an ignored filter shows.
+        let strays = seen.rows.iter().filter(|row| request.is_elsewhere(row)).count() as u64;
+        for row in seen.rows.iter().filter(|row| !request.is_elsewhere(row)) {
             if self.ids.len() < MAX_IDS {
                 self.ids.insert(key(&row.id));
             }

@@ -26,10 +26,19 @@ const ZONE_STEP_S: i64 = 900;
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// New rows came, and all of them are dated an hour ahead or so.
+/// New rows without a zone came, and all of them are dated an hour ahead or so.
 fn all_new_are_ahead(seen: &Observation) -> bool {
-    let mut new = seen.rows.iter().zip(&seen.new).filter(|(row, is_new)| **is_new && row.naive.is_some()).peekable();
-    new.peek().is_some() && new.all(|(row, _)| row.at.timestamp() > seen.answered_s + FUTURE_SLACK_S)
+    new_rows(seen).next().is_some() && !any_new_is_not_ahead(seen)
+}
+
+/// Rows that came before say nothing of the zone of now.
+fn any_new_is_not_ahead(seen: &Observation) -> bool {
+    new_rows(seen).any(|row| row.at.timestamp() <= seen.answered_s + FUTURE_SLACK_S)
+}
+
+fn new_rows(seen: &Observation) -> impl Iterator<Item = &Row> {
+    let rows = seen.rows.iter().zip(&seen.new);
+    rows.filter(|(row, is_new)| **is_new && row.naive.is_some()).map(|(row, _)| row)
 }
 
 impl Poller {
@@ -45,6 +54,9 @@ impl Poller {
     ) -> bool {
         let naive: Vec<_> = seen.rows.iter().filter_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))).collect();
         if naive.is_empty() {
+            if matches!(request.ask, Ask::Root(_)) {
+                (self.volatile.zone_since, self.volatile.zone_told) = (None, false);
+            }
             return false;
         }
         let zone = &mut self.state.calibration.zone;
@@ -58,8 +70,8 @@ impl Poller {
                     self.state.calibration.counts_from_s = self.state.calibration.counts_from_s.max(counts_from_s);
                 }
             }
-            Some(_) => zone.confirm(),
-            None => {}
+            Some(_) if any_new_is_not_ahead(seen) => zone.confirm(),
+            Some(_) | None => {}
         }
         let zone = &mut self.state.calibration.zone;
         if zone.proven().is_some() {
