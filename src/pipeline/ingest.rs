@@ -293,7 +293,18 @@ impl Ingest {
         Ok(Unseen { events, before_start, poison })
     }
 
+    /// One commit, and as many more as it takes to decide all that time has made due: a finite run has no next poll.
     async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
+        let rest = evaluation.time_alone();
+        let mut more_is_due = self.commit_one(source, evaluation).await?;
+        while more_is_due {
+            more_is_due = self.commit_one(source, rest.time_alone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether more is due than it decided.
+    async fn commit_one(&self, source: &str, evaluation: Evaluation) -> StoreResult<bool> {
         let mut evaluation = evaluation.in_order();
         let (now, drift) = (evaluation.now, evaluation.drift.take());
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
@@ -345,7 +356,7 @@ impl Ingest {
         if owed {
             self.wake.wake();
         }
-        Ok(())
+        Ok(effects.more_is_due)
     }
 
     fn count(&self, effects: &Effects) {

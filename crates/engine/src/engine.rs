@@ -57,6 +57,8 @@ pub struct Effects {
     /// Values that could not be used: an address that does not parse, a field of the wrong type. A test that several
     /// rules share counts once an event; a test that no rule needed does not count.
     pub unusable_values: u64,
+    /// More was due than one batch decides: time has to act once more.
+    pub more_is_due: bool,
     /// Rows and noted events that had to make room for others; see `max_keys` and [`crate::state::MAX_OBSERVATIONS`].
     pub evicted_keys: u64,
     /// Title templates that could not be filled in; the alert has its rule's title.

@@ -40,6 +40,11 @@ impl Evaluation {
         }
     }
 
+    /// The same time once more, for what one batch did not decide.
+    pub(super) fn time_alone(&self) -> Self {
+        Self { settled_at: self.settled_at, aloud_from: self.aloud_from, ..Self::at(self.now) }
+    }
+
     /// Events of one answer in order of time.
     pub(super) fn in_order(mut self) -> Self {
         in_order_of_time(&mut self.events);

@@ -98,7 +98,7 @@ impl<'engine> Batch<'engine> {
         self.settled_us.insert(source.to_owned(), settled_us);
         for rule_index in 0..self.engine.rules.len() {
             self.settle(rule_index, source, settled_at, aloud_from);
-            self.expire(rule_index, settled_us);
+            self.expire(rule_index, source, settled_us);
         }
     }
 
@@ -222,16 +222,26 @@ impl<'engine> Batch<'engine> {
             }
         };
         keys.retain(|key| key.starts_with(&prefix));
+        self.effects.more_is_due |= keys.len() > MAX_ROWS_PER_TICK;
         keys.truncate(MAX_ROWS_PER_TICK);
         keys
     }
 
-    fn expire(&mut self, rule_index: usize, settled_us: i64) {
+    /// Drops rows of a source that have ended. Each source has a time of its own: what is over in one may be waited for in
+    /// another. What is due and was not decided yet stays.
+    fn expire(&mut self, rule_index: usize, source: &str, settled_us: i64) {
         let engine = self.engine;
+        let prefix = GroupKey::prefix(source);
+        let detection = engine.rules.get(rule_index).and_then(|rule| rule.detection.as_ref());
+        let is_due = |row: Option<&Row>| match (row, detection) {
+            (Some(Row::Noted(row)), Some(detection)) => detection.due_us(row).is_some(),
+            _ => false,
+        };
         for slot in [Slot::Fold, Slot::Noted] {
             let Some(table) = engine.memory.table(rule_index, slot) else { continue };
             let ended = table.by_end_after(&Bound::Unbounded).take_while(|(end_us, _)| *end_us < settled_us);
-            let ended: Vec<&str> = ended.map(|(_, key)| key).take(MAX_ROWS_PER_TICK).collect();
+            let own = ended.map(|(_, key)| key).filter(|key| key.starts_with(&prefix) && !is_due(table.get(key)));
+            let ended: Vec<&str> = own.take(MAX_ROWS_PER_TICK).collect();
             if !ended.is_empty()
                 && let Some(overlay) = self.overlay(rule_index, slot)
             {

@@ -203,7 +203,7 @@ fn known(row: Option<&Row>, new: &str) -> String {
     if known.is_empty() { "nothing was known before".into() } else { format!("known: {}", known.join(", ")) }
 }
 
-/// One row a value; values differ without regard to case.
+/// One row a value, which begins with its group as all rows of a source do; values differ without regard to case.
 fn row_key(group: &GroupKey, value: &str) -> String {
-    bounded(serde_json::Value::from_iter([group.text.as_str(), &value.to_lowercase()]).to_string())
+    format!("{}{}", group.text, bounded(serde_json::Value::from(value.to_lowercase()).to_string()))
 }

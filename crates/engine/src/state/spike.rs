@@ -82,8 +82,10 @@ impl Spike {
         }
         log.first_bucket = Some(log.first_bucket.map_or(number, |first| first.min(number)));
         log.insert(Observation::of(sighting));
-        let too_many = log.observations.len().saturating_sub(SHOWN_EVENTS);
-        log.observations.drain(..too_many);
+        // A late event is evidence of what it may fire now, however old it is.
+        let first = usize::from(log.place_of(sighting.event.id()) == Some(0));
+        let too_many = log.observations.len().saturating_sub(SHOWN_EVENTS).min(log.observations.len() - first);
+        log.observations.drain(first..first + too_many);
         number
     }
 

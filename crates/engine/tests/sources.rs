@@ -1,0 +1,107 @@
+//! Several sources, each with a time of its own, and more that is due than one batch decides.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use vigie_engine::diagnostic::{Diagnostics, SourceFile};
+use vigie_engine::engine::{Engine, MAX_ROWS_PER_TICK};
+use vigie_engine::event::Event;
+use vigie_engine::rule;
+
+const RULES: &str = "
+rules:
+  - id: left-open
+    title: Left open
+    severity: high
+    absence: {after: {event_type: CREATE}, expect: {event_type: DELETE}, within: 1h, by: user}
+    alert: {dedup: [user], quiet: 1h}
+    tests:
+      - name: left
+        events:
+          - {event_type: CREATE, created_at: '2026-03-01T00:00:00Z', user: a}
+          - {event_type: OTHER, created_at: '2026-03-01T02:00:00Z'}
+        expect: alert
+      - {name: other, events: [{event_type: OTHER, created_at: '2026-03-01T00:00:00Z'}], expect: nothing}
+  - id: thrice
+    title: Thrice
+    severity: low
+    when: {event_type: CREATE}
+    threshold: {count: 3, within: 10m, by: user}
+    tests:
+      - name: three
+        events:
+          - {id: a, event_type: CREATE, created_at: '2026-03-01T00:00:00Z', user: a}
+          - {id: b, event_type: CREATE, created_at: '2026-03-01T00:00:00Z', user: a}
+          - {id: c, event_type: CREATE, created_at: '2026-03-01T00:00:00Z', user: a}
+        expect: alert
+      - {name: other, events: [{event_type: OTHER, created_at: '2026-03-01T00:00:00Z'}], expect: nothing}
+";
+
+fn engine() -> Engine {
+    let file = SourceFile { path: "rules.yaml".into(), text: RULES.into() };
+    let mut diagnostics = Diagnostics::default();
+    let none = &mut |_: &str, _: &str| Err("no lists".to_owned());
+    let rules = rule::load(std::slice::from_ref(&file), none, &mut diagnostics).rules;
+    assert_eq!(rules.len(), 2, "{diagnostics:?}");
+    Engine::new(rules)
+}
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_772_323_200 + second, 0).expect("a stamp")
+}
+
+fn create(id: &str, user: &str, second: i64) -> Event {
+    let raw = format!(r#"{{"event_type":"CREATE","user":"{user}"}}"#);
+    Event::new(id, at(second), Arc::from(raw)).expect("an event")
+}
+
+/// What a batch raises: the rules and how many times each.
+fn run(engine: &mut Engine, source: &str, events: &[Event], settled_second: i64) -> (Vec<String>, bool) {
+    let mut batch = engine.batch();
+    for event in events {
+        batch.step(source, event, event.created_at());
+    }
+    batch.tick(source, at(settled_second), None);
+    let effects = batch.finish();
+    engine.apply(effects.changes);
+    (effects.alerts.iter().map(|alert| alert.rule.id.clone()).collect(), effects.more_is_due)
+}
+
+#[test]
+fn a_source_that_is_further_on_ends_nothing_of_another() {
+    let mut engine = engine();
+    run(&mut engine, "slow", &[create("1", "a", 0), create("2", "a", 10)], 20);
+    // A notice of the program itself, or another account, hours later.
+    for source in ["vigie", "fast"] {
+        assert_eq!(run(&mut engine, source, &[create("x", "a", 50_000)], 50_100).0, ["left-open"; 0]);
+    }
+    let (raised, _) = run(&mut engine, "slow", &[create("3", "a", 20)], 30);
+    assert_eq!(raised, ["thrice"], "the first two are still there");
+    let (raised, _) = run(&mut engine, "slow", &[], 7_300);
+    assert_eq!(raised, ["left-open"], "three within an hour are one incident");
+}
+
+#[test]
+fn each_row_of_a_source_ends_with_its_time() {
+    let mut engine = engine();
+    let long = "x".repeat(4_000);
+    run(&mut engine, "main", &[create("1", "a", 0), create("2", &long, 0)], 10);
+    let kept = |engine: &Engine| engine.state_keys().map(|(_, rows)| rows).sum::<usize>();
+    assert!(kept(&engine) >= 4);
+    run(&mut engine, "main", &[], 1_000_000);
+    run(&mut engine, "main", &[], 2_000_000);
+    assert_eq!(kept(&engine), 0, "windows, absences and open alerts");
+}
+
+#[test]
+fn what_is_due_beyond_one_batch_is_decided_by_the_next_and_never_dropped() {
+    let mut engine = engine();
+    let users = MAX_ROWS_PER_TICK + 500;
+    let events: Vec<Event> =
+        (0..users).map(|user| create(&format!("e{user}"), &format!("u{user}"), user as i64 % 60)).collect();
+    run(&mut engine, "main", &events, 100);
+    let (first, more) = run(&mut engine, "main", &[], 100_000);
+    assert_eq!((first.len(), more), (MAX_ROWS_PER_TICK, true));
+    let (second, more) = run(&mut engine, "main", &[], 100_000);
+    assert_eq!((second.len(), more), (500, false));
+}
