@@ -10,7 +10,8 @@ mod figures;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -125,19 +126,26 @@ fn run(directory: &Path) -> anyhow::Result<Run> {
     let began = Instant::now();
     let mut process = command.spawn().context("the binary does not start")?;
     let mut resident = 0.0;
+    let id = process.id();
+    let (tell, ended) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || tell.send(process.wait()));
     loop {
-        if let Some(status) = process.try_wait()? {
-            anyhow::ensure!(status.success(), "{status}: {}", std::fs::read_to_string(directory.join("stderr.log"))?);
-            return Ok(Run { took: began.elapsed(), resident });
+        match ended.recv_timeout(LOOK) {
+            Ok(status) => {
+                let (status, took) = (status?, began.elapsed());
+                let log = std::fs::read_to_string(directory.join("stderr.log"))?;
+                anyhow::ensure!(status.success(), "{status}: {log}");
+                return Ok(Run { took, resident });
+            }
+            Err(RecvTimeoutError::Timeout) => resident = resident_bytes(id).unwrap_or(resident),
+            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("nobody waits for the process"),
         }
-        resident = resident_bytes(&process).unwrap_or(resident);
-        std::thread::sleep(LOOK);
     }
 }
 
 /// None once it has ended.
-fn resident_bytes(process: &Child) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+fn resident_bytes(id: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kilobytes * 1_024.0)

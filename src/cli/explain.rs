@@ -68,6 +68,7 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
     let place = config.as_ref().map(|config| standing::Place {
         state_dir: &config.state_dir,
         sources: config.sources.iter().map(|source| source.name.as_str()).collect(),
+        geo: config.geo.as_deref(),
     });
     let is_stateful = rules.iter().any(|rule| rule.id == args.rule && rule.detection.is_some());
     let state = if is_stateful { Some(standing::ask(&args, rules, &event, place, output)?) } else { None };

@@ -398,6 +398,17 @@ async fn explain_tells_which_earlier_events_count_and_what_is_missing() {
     place.write("event.json", &row(6, 6, "a").to_string());
     let human = text(&ok(&place, &["explain", "burst", "event.json"]).await.stdout);
     assert!(human.starts_with("burst fires on event e6\n") && human.contains("✓ state: 4 of 4"), "{human}");
+    // Once it was judged, it is what came before it that counts, and not what has come since.
+    let more = [row(5, 5, "a"), row(6, 6, "a"), row(7, 55, "a"), row(8, 58, "c")].map(|row| row.to_string());
+    place.write("events.ndjson", &(earlier[..3].join("\n") + "\n" + &more.join("\n") + "\n"));
+    ok(&place, &["run", "--once", "-c", "vigie.yaml"]).await;
+    for (id, minute, says) in [(6, 6, "burst fires on event e6\n"), (3, 3, "burst does not fire on event e3\n")] {
+        place.write("event.json", &row(id, minute, "a").to_string());
+        let output = ok(&place, &["explain", "burst", "event.json"]).await;
+        let (human, noted) = (text(&output.stdout), text(&output.stderr));
+        assert!(human.starts_with(says) && human.contains(" of 4 events"), "{human}");
+        assert!(noted.contains("the store holds this event"), "{noted}");
+    }
     let stateless = ok(&place, &["explain", "plain", "event.json", "-o", "json"]).await;
     let stateless: Value = serde_json::from_slice(&stateless.stdout).expect("JSON");
     assert!(stateless.get("standing").is_none() && stateless.get("no_state").is_none());

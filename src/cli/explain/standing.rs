@@ -1,8 +1,10 @@
-//! How a stateful rule stands for an event: over what the daemon noted, or over a file of earlier events.
+//! How a stateful rule stands for an event: over what the daemon noted, or over earlier events of a file or of the store.
 //!
-//! The store is only read. A history counts up to the event's own time: what came later did not make it fire.
+//! The store is only read. An event that it holds was judged already: then it is what the store keeps from before it that
+//! counts, and not what is noted now. A history counts up to the event's own time: what came later did not make it fire.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use indicatif::ProgressBar;
@@ -17,7 +19,9 @@ use crate::cli::history::History;
 use crate::cli::output::Output;
 use crate::cli::replay::Replay;
 use crate::cli::{load, run as run_verb};
+use crate::geo::Lookup;
 use crate::source::ndjson::Fields;
+use crate::source::{Held, Seen};
 use crate::store::Store;
 use crate::store::archive::HistoryWindow;
 
@@ -31,6 +35,8 @@ const MAX_VALUE_CHARS: usize = 80;
 pub(super) struct Place<'a> {
     pub(super) state_dir: &'a Path,
     pub(super) sources: Vec<&'a str>,
+    /// Address databases, as `run` asks them.
+    pub(super) geo: Option<&'a Lookup>,
 }
 
 /// How the rule stands, or why that cannot be said.
@@ -55,10 +61,17 @@ pub(super) fn ask(
         Some(standing) => State::Standing(standing),
         None => State::NoState("the rule has no detection".into()),
     };
+    let geo = place.as_ref().and_then(|place| place.geo);
+    let before = HistoryWindow { from: None, to: event.created_at().checked_add_signed(TimeDelta::microseconds(1)) };
     if let Some(path) = &args.history {
         let source = args.source.as_deref().unwrap_or(FILE_SOURCE);
+        let path = (path.as_os_str() != "-").then_some(path.as_path());
         let mut replay = Replay::new(rules, source, None);
-        run_verb::block_on(before(&mut replay, source, path, event))??;
+        run_verb::block_on(async {
+            let bar = ProgressBar::hidden();
+            let history = History::of_file(source, path, Fields::default(), before, &bar).await?;
+            take(&mut replay, history, event, geo).await
+        })??;
         return Ok(standing(&replay, source));
     }
     let Some(place) = place else {
@@ -79,9 +92,22 @@ pub(super) fn ask(
         let directory = place.state_dir.display();
         return Ok(State::NoState(format!("there is no store in {directory}, and no --history was given")));
     }
-    let store = load::open_beside(place.state_dir)?;
-    let loaded = run_verb::block_on(async { store.load().await })?.exit(Exit::STORAGE)?;
+    let store = Arc::new(load::open_beside(place.state_dir)?);
     let mut replay = Replay::new(rules, source, None);
+    let is_judged = run_verb::block_on(async {
+        let held = store.held(source, &[event.id().to_owned()]).await.exit(Exit::STORAGE)?;
+        if held.iter().all(|held| *held == Held::Nothing) {
+            return Ok(false);
+        }
+        let history = History::of_store(store.clone(), before, |name| name == source).await?;
+        take(&mut replay, history, event, geo).await?;
+        Ok::<_, Failure>(true)
+    })??;
+    if is_judged {
+        output.note("the store holds this event: what it keeps from before it is what counts here")?;
+        return Ok(standing(&replay, source));
+    }
+    let loaded = run_verb::block_on(async { store.load().await })?.exit(Exit::STORAGE)?;
     let unreadable = replay.restore(loaded.state).len();
     if unreadable > 0 {
         output.note(&format!("{unreadable} rows of state cannot be read and were left out"))?;
@@ -90,11 +116,7 @@ pub(super) fn ask(
 }
 
 /// Runs over what came before the event, or at its time; the event itself is left out.
-async fn before(replay: &mut Replay, source: &str, path: &Path, event: &Event) -> Result<(), Failure> {
-    let path = (path.as_os_str() != "-").then_some(path);
-    let to = event.created_at().checked_add_signed(TimeDelta::microseconds(1));
-    let window = HistoryWindow { from: None, to };
-    let mut history = History::of_file(source, path, Fields::default(), window, &ProgressBar::hidden()).await?;
+async fn take(replay: &mut Replay, mut history: History, event: &Event, geo: Option<&Lookup>) -> Result<(), Failure> {
     for part in &mut history.parts {
         loop {
             let mut events = part.next(&mut history.skipped).await?;
@@ -102,6 +124,9 @@ async fn before(replay: &mut Replay, source: &str, path: &Path, event: &Event) -
                 break;
             }
             events.retain(|earlier| earlier.id() != event.id());
+            if let Some(geo) = geo {
+                events = events.into_iter().map(|event| geo.locate_event(event)).collect();
+            }
             replay.take(&events, &mut |_, _| {});
         }
     }
