@@ -16,6 +16,7 @@ pub mod troubles;
 pub mod walk;
 mod zone;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -166,6 +167,8 @@ struct Volatile {
     unproven_roots: Vec<u32>,
     drains_since_root: u32,
     walks: Walks,
+    /// When windows of one second were last settled, in steps, by their beginning.
+    settled: BTreeMap<i64, u64>,
     zone_row: Option<(NaiveDateTime, String)>,
     zone_tries: u32,
     /// Zone probes that failed or said nothing: each makes the next another one.
@@ -199,6 +202,7 @@ impl Poller {
             unproven_roots: vec![0; tiers.len()],
             drains_since_root: 0,
             walks: Walks::default(),
+            settled: BTreeMap::new(),
             zone_row: None,
             zone_tries: 0,
             zone_failures: 0,
@@ -440,7 +444,10 @@ impl Poller {
             return Some(page.1);
         }
         let due = walks.due(now).filter(|window| !rests(*window));
-        let window = due.or_else(|| owed.narrowest(|window| rests(window) || walks.holds_back(window)))?;
+        let skip = |window: Window| rests(window) || walks.holds_back(window);
+        // Each root that proves nothing owes all again. What was settled already must not keep the rest from its turn.
+        let settled = |window: Window| self.volatile.settled.get(&window.from_s).copied();
+        let window = due.or_else(|| owed.narrowest(skip, settled))?;
         Some(Request::drain(window, self.volatile.size.now(now)))
     }
 }

@@ -88,10 +88,12 @@ impl Owed {
         self.join_excess();
     }
 
-    /// The window to ask for next: the narrowest, of equals the oldest, without those that `skip` names.
+    /// The window to ask for next, without those that `skip` names: of those that `rank` puts lowest the narrowest, of
+    /// equals the oldest.
     #[must_use]
-    pub fn narrowest(&self, skip: impl Fn(Window) -> bool) -> Option<Window> {
-        self.0.iter().copied().filter(|window| !skip(*window)).min_by_key(|window| (window.width_s(), window.from_s))
+    pub fn narrowest<R: Ord>(&self, skip: impl Fn(Window) -> bool, rank: impl Fn(Window) -> R) -> Option<Window> {
+        let open = self.0.iter().copied().filter(|window| !skip(*window));
+        open.min_by_key(|window| (rank(*window), window.width_s(), window.from_s))
     }
 
     /// Takes a window out; it is proven complete or about to come back in parts.
@@ -157,8 +159,10 @@ mod tests {
         for part in [window(0, 50), window(60, 70), window(80, 90)] {
             owed.add(part);
         }
-        assert_eq!(owed.narrowest(|_| false), Some(window(60, 70)));
-        assert_eq!(owed.narrowest(|part| part == window(60, 70)), Some(window(80, 90)));
+        assert_eq!(owed.narrowest(|_| false, |_| 0), Some(window(60, 70)));
+        assert_eq!(owed.narrowest(|part| part == window(60, 70), |_| 0), Some(window(80, 90)));
+        let again = |part| usize::from(part == window(60, 70));
+        assert_eq!(owed.narrowest(|_| false, again), Some(window(80, 90)), "what was settled before comes last");
         owed.settle(window(60, 70));
         assert_eq!(owed.windows(), [window(0, 50), window(80, 90)]);
     }

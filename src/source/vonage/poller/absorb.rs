@@ -227,13 +227,21 @@ impl Poller {
                 self.stumble(request, verdict, seen, now, step);
                 return;
             }
-            Verdict::Complete => self.state.owed.settle(window),
+            Verdict::Complete => self.settle(window),
             Verdict::Incomplete if window.width_s() > 1 && !self.is_crowded() => self.split(window, seen),
             Verdict::Incomplete => self.volatile.walks.begin(window, seen, now),
         }
         // Of what is owed on a part succeeded; of a window that is gone the trouble is forgotten with it.
         self.volatile.troubles.progressed(request.ask, now);
         self.ingest(seen, window.proven_s, step);
+    }
+
+    fn settle(&mut self, window: Window) {
+        self.state.owed.settle(window);
+        if self.volatile.settled.len() >= MAX_OWED {
+            self.volatile.settled.clear();
+        }
+        self.volatile.settled.insert(window.from_s, self.state.step);
     }
 
     /// A window without an upper bound is cut behind the furthest row that came of it.
@@ -264,7 +272,7 @@ impl Poller {
         match self.volatile.walks.take(seen, trusted, now) {
             (WalkEnd::Open, _) => {}
             (WalkEnd::Complete { totals_lie }, _) => {
-                self.state.owed.settle(window);
+                self.settle(window);
                 if totals_lie {
                     self.distrust_totals(seen.page.total_elements, step);
                 }
