@@ -69,6 +69,8 @@ pub enum NoticeKind {
     WindowStuck,
     /// The API's clock cannot be believed.
     ClockDoubted,
+    /// Stamps have no zone, and no answer tells which it is.
+    ZoneUnknown,
 }
 
 impl NoticeKind {
@@ -88,6 +90,7 @@ impl NoticeKind {
             Self::FilterIgnoredLong => "VIGIE_FILTER_IGNORED_LONG",
             Self::WindowStuck => "VIGIE_WINDOW_STUCK",
             Self::ClockDoubted => "VIGIE_CLOCK_DOUBTED",
+            Self::ZoneUnknown => "VIGIE_ZONE_UNKNOWN",
         }
     }
 }

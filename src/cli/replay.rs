@@ -4,7 +4,7 @@
 //! day, so that what it did can be told by the day. Nothing is stored.
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
-use vigie_engine::engine::{Effects, Engine, MAX_ROWS_PER_TICK};
+use vigie_engine::engine::{Effects, Engine, MAX_TICKS};
 use vigie_engine::event::Event;
 use vigie_engine::rule::Rule;
 use vigie_engine::state::StateKey;
@@ -13,8 +13,6 @@ use vigie_engine::state::StateKey;
 const MAX_BATCH_EVENTS: usize = 32;
 /// Days without an event over which what time decides is told by the day; after a longer pause the next event's day has it.
 const MAX_IDLE_DAYS: u64 = 400;
-/// Ticks at the end: rows beyond them belong to more keys than all rules remember.
-const MAX_LAST_TICKS: usize = 1_000;
 
 /// An engine on its way through one source's history.
 pub(super) struct Replay {
@@ -54,11 +52,7 @@ impl Replay {
     /// Lets time go on to the last stamp.
     pub(super) fn end(&mut self, last_at: DateTime<Utc>, took: &mut impl FnMut(NaiveDate, &Effects)) {
         self.pass_days(last_at.date_naive(), took);
-        for _ in 0..MAX_LAST_TICKS {
-            if self.tick(last_at, last_at.date_naive(), took) < MAX_ROWS_PER_TICK {
-                return;
-            }
-        }
+        self.tick(last_at, last_at.date_naive(), took);
     }
 
     /// What time decides on days without events.
@@ -77,12 +71,18 @@ impl Replay {
         self.day = Some(until);
     }
 
-    /// Gives how many rows it changed.
-    fn tick(&mut self, to: DateTime<Utc>, day: NaiveDate, took: &mut impl FnMut(NaiveDate, &Effects)) -> usize {
-        let mut batch = self.engine.batch();
-        batch.tick(&self.source, to, self.aloud_from);
-        let effects = batch.finish();
-        self.finish(effects, day, took)
+    /// All that is due by then.
+    fn tick(&mut self, to: DateTime<Utc>, day: NaiveDate, took: &mut impl FnMut(NaiveDate, &Effects)) {
+        for _ in 0..MAX_TICKS {
+            let mut batch = self.engine.batch();
+            batch.tick(&self.source, to, self.aloud_from);
+            let effects = batch.finish();
+            let more_is_due = effects.more_is_due;
+            self.finish(effects, day, took);
+            if !more_is_due {
+                break;
+            }
+        }
     }
 
     fn evaluate(&mut self, day: NaiveDate, events: &[Event], took: &mut impl FnMut(NaiveDate, &Effects)) {
@@ -100,11 +100,10 @@ impl Replay {
         self.finish(effects, day, took);
     }
 
-    fn finish(&mut self, mut effects: Effects, day: NaiveDate, took: &mut impl FnMut(NaiveDate, &Effects)) -> usize {
+    fn finish(&mut self, mut effects: Effects, day: NaiveDate, took: &mut impl FnMut(NaiveDate, &Effects)) {
         let changes = std::mem::take(&mut effects.changes);
         took(day, &effects);
         self.engine.apply(changes);
-        effects.state.len()
     }
 }
 

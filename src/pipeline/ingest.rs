@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, gauge};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use vigie_engine::engine::{Effects, Engine};
+use vigie_engine::engine::{Effects, Engine, MAX_TICKS};
 use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::Route;
 
@@ -297,7 +297,10 @@ impl Ingest {
     async fn evaluate_and_commit(&self, source: &str, evaluation: Evaluation) -> StoreResult<()> {
         let rest = evaluation.time_alone();
         let mut more_is_due = self.commit_one(source, evaluation).await?;
-        while more_is_due {
+        for _ in 1..MAX_TICKS {
+            if !more_is_due {
+                break;
+            }
             more_is_due = self.commit_one(source, rest.time_alone()).await?;
         }
         Ok(())

@@ -256,10 +256,13 @@ impl Daemon {
     }
 }
 
+fn on_paused_time<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("runtime").block_on(work)
+}
+
 fn run_seed(seed: u64) -> Outcome {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(async { Daemon::new(Scenario::draw(seed)).run().await })
+    on_paused_time(async { Daemon::new(Scenario::draw(seed)).run().await })
 }
 
 /// Runs seeds on all cores and returns those that were not clean.
@@ -347,13 +350,11 @@ fn seeds_that_once_failed_stay_clean() {
 
 #[test]
 fn every_naive_cursor_loses_events_in_the_same_worlds() {
-    let runtime =
-        || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
     for style in naive::STYLES {
         let (mut expected, mut lost) = (0, 0);
         for seed in 0..NAIVE_SEEDS {
             let scenario = Scenario::draw(seed);
-            let (visible, missed) = runtime().block_on(naive::lost(&scenario, style));
+            let (visible, missed) = on_paused_time(naive::lost(&scenario, style));
             expected += visible;
             lost += missed;
         }

@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::rule::{Exception, Rule};
 use crate::state::{self, FOLD_KIND, Sighting, Standing, StateChange, StateKey};
 
-pub use batch::{Batch, MAX_ROWS_PER_TICK};
+pub use batch::{Batch, MAX_ROWS_PER_TICK, MAX_TICKS};
 pub use fold::{LATENESS_KEPT, MAX_WINDOWS};
 
 use memory::{Kept, Memory, Row, Slot};

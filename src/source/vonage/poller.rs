@@ -19,7 +19,7 @@ mod zone;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::source::vonage::client::{ClientError, PageInfo};
@@ -29,8 +29,9 @@ use crate::source::vonage::poller::page_size::PageSize;
 use crate::source::vonage::poller::request::PAD_S;
 use crate::source::vonage::poller::server_clock::{Reading, ServerClock};
 use crate::source::vonage::poller::strays::Strays;
-use crate::source::vonage::poller::troubles::Troubles;
+use crate::source::vonage::poller::troubles::{LASTING_FAILURES, Troubles};
 use crate::source::vonage::poller::walk::Walks;
+use crate::source::vonage::poller::zone::ZoneSearch;
 use crate::source::vonage::state::{ClockMark, State};
 use crate::source::vonage::window::Window;
 
@@ -167,14 +168,9 @@ struct Volatile {
     unproven_roots: Vec<u32>,
     drains_since_root: u32,
     walks: Walks,
-    /// When windows of one second were last settled, in steps, by their beginning.
+    /// In which step windows were last settled, by their beginning.
     settled: BTreeMap<i64, u64>,
-    zone_row: Option<(NaiveDateTime, String)>,
-    zone_tries: u32,
-    /// Zone probes that failed or said nothing: each makes the next another one.
-    zone_failures: usize,
-    /// Rows with naive stamps in the last answer.
-    zone_rows: usize,
+    zone: ZoneSearch,
     /// By what was asked for: a good answer to something else is no excuse.
     troubles: Troubles,
     strays: Strays,
@@ -186,9 +182,6 @@ struct Volatile {
     surveys: u32,
     /// When a root last succeeded.
     accepted_at: Option<Instant>,
-    /// Since when rows wait for the zone of their stamps, and whether that was told.
-    zone_since: Option<Instant>,
-    zone_told: bool,
 }
 
 impl Poller {
@@ -203,10 +196,7 @@ impl Poller {
             drains_since_root: 0,
             walks: Walks::default(),
             settled: BTreeMap::new(),
-            zone_row: None,
-            zone_tries: 0,
-            zone_failures: 0,
-            zone_rows: 0,
+            zone: ZoneSearch::default(),
             troubles: Troubles::default(),
             strays: Strays::default(),
             root_size: PageSize::default(),
@@ -214,8 +204,6 @@ impl Poller {
             clock: ServerClock::new(state.last_date_s(), now),
             surveys: 0,
             accepted_at: None,
-            zone_since: None,
-            zone_told: false,
         };
         Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile }
     }
@@ -227,7 +215,7 @@ impl Poller {
         if self.state.start_s.is_none() {
             return Request { size, ..Request::new(Ask::Survey, None, None) };
         }
-        if let Some((stamp, _)) = &self.volatile.zone_row {
+        if let Some((stamp, _)) = &self.volatile.zone.row {
             return Request { size, ..self.zone_request(*stamp, now) };
         }
         let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
@@ -241,12 +229,11 @@ impl Poller {
     /// How long until something is due; zero while something is owed that need not rest.
     #[must_use]
     pub fn idle_for(&self, now: Instant) -> Duration {
-        if self.state.start_s.is_none() || self.volatile.zone_row.is_some() || self.drain(now).is_some() {
+        if self.state.start_s.is_none() || self.volatile.zone.row.is_some() || self.drain(now).is_some() {
             return Duration::ZERO;
         }
         let rested = self.volatile.troubles.next(now).map(|at| at.saturating_duration_since(now));
-        // What is over already is not what keeps a window waiting.
-        let walks = self.volatile.walks.rest(now).filter(|rest| !rest.is_zero());
+        let walks = self.volatile.walks.rest(now);
         [rested, walks].into_iter().flatten().fold(self.root_due_in(now), Duration::min)
     }
 
@@ -266,7 +253,7 @@ impl Poller {
         if self.volatile.clock.is_doubted() {
             return Some("the Date of the answers fits neither our clock nor the answers before");
         }
-        if self.volatile.zone_told {
+        if self.volatile.zone.is_told {
             return Some("events wait for the zone of their stamps, which cannot be found out");
         }
         self.volatile.troubles.has_failures().then_some("what happened in some time cannot be asked for")
@@ -304,7 +291,7 @@ impl Poller {
                 }
             }
             Ask::Drain(window) | Ask::Walk(window) => {
-                if self.volatile.troubles.is_lasting(request.ask) {
+                if self.volatile.troubles.failures(request.ask) >= LASTING_FAILURES {
                     self.volatile.walks.interrupt(window);
                 }
                 self.volatile.drains_since_root = DRAINS_PER_ROOT;
@@ -313,7 +300,7 @@ impl Poller {
                 } else if let Some(pause) = error.pause() {
                     let rest = pause.min(MAX_RETRY_AFTER).saturating_mul(PAUSES_FOR_ROOTS);
                     self.volatile.troubles.rest_windows(now + rest);
-                } else if others_work && self.volatile.troubles.fails_again(request.ask) {
+                } else if others_work && self.volatile.troubles.failures(request.ask) > 1 {
                     self.narrow(window, now);
                 }
             }
@@ -326,7 +313,7 @@ impl Poller {
     /// A window was refused. Where the account is not, part of it may be older than what it may read.
     fn refused(&mut self, ask: Ask, window: Window, now: Instant) {
         self.volatile.troubles.rest_windows(now + REFUSED_PAUSE);
-        let again = self.volatile.troubles.fails_again(ask);
+        let again = self.volatile.troubles.failures(ask) > 1;
         if !again || !self.is_accepted(now) {
             self.volatile.troubles.rest_until(window, now + REFUSED_REST);
         } else if window.width_s() > REFUSED_WIDTH_S {
@@ -359,8 +346,7 @@ impl Poller {
     }
 
     /// Whether what becomes visible in a window later is not seen by any root.
-    #[must_use]
-    pub fn is_beyond_roots(&self, window: Window) -> bool {
+    fn is_beyond_roots(&self, window: Window) -> bool {
         let reach = |tier: &crate::source::vonage::state::TierState| tier.frontier_s - tier.look_back_s;
         let reach_s = self.state.tiers.iter().map(reach).min();
         // No root reads before the start.
@@ -385,7 +371,7 @@ impl Poller {
     /// Whether the request failed the last time it was made.
     #[must_use]
     pub fn has_failed(&self, request: &Request) -> bool {
-        self.volatile.troubles.has_failed(request.ask)
+        self.volatile.troubles.failures(request.ask) > 0
     }
 
     /// The next request is a root: it shows whether what was refused is refused to the account.
@@ -400,7 +386,7 @@ impl Poller {
     #[must_use]
     pub fn caught_up(&self) -> bool {
         self.state.start_s.is_some()
-            && self.volatile.zone_row.is_none()
+            && self.volatile.zone.row.is_none()
             && self.state.owed.is_empty()
             && self.volatile.rooted.iter().all(|rooted| *rooted)
     }

@@ -9,7 +9,7 @@ use vigie_sim::faults::{HUGE_PAGE_BYTES, WRONG_DATE_S};
 use vigie_sim::quirks::{Nothing, Quirks, SortOrder};
 
 use super::world::Scenario;
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, on_paused_time};
 
 /// The longest that something fresh may go unseen here: an interval of 90 s, and some requests.
 const FRESH: TimeDelta = TimeDelta::minutes(5);
@@ -17,21 +17,24 @@ const FRESH: TimeDelta = TimeDelta::minutes(5);
 /// A calm world that has the quirk from its beginning to its end. What is visible some minutes before the end must have
 /// been evaluated by then, and not only by what `run --once` finds afterwards.
 fn run(quirks: Quirks, change: impl FnOnce(&mut Scenario)) -> Outcome {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(async {
+    on_paused_time(async {
         let mut scenario = Scenario::calm(quirks);
         change(&mut scenario);
         let mut daemon = Daemon::new(scenario);
         tokio::time::sleep(daemon.scenario.head_start).await;
-        let end = daemon.scenario.ends_at();
-        daemon.run_until(end - FRESH).await;
-        let visible = daemon.server.visible_ids();
-        daemon.run_until(end).await;
-        let late = daemon.late(&visible).await;
-        assert!(late.is_empty(), "{} of {} are not seen in time: {late:?}", late.len(), visible.len());
+        let late = late_at_the_end(&mut daemon).await;
+        assert!(late.is_empty(), "{} are not seen in time: {late:?}", late.len());
         daemon.finish().await
     })
+}
+
+/// Runs to the end of the world; of what was visible some minutes before, what has not been evaluated by then.
+async fn late_at_the_end(daemon: &mut Daemon) -> Vec<String> {
+    let end = daemon.scenario.ends_at();
+    daemon.run_until(end - FRESH).await;
+    let visible = daemon.server.visible_ids();
+    daemon.run_until(end).await;
+    daemon.late(&visible).await
 }
 
 fn assert_clean(name: &str, outcome: &Outcome) {
@@ -71,9 +74,7 @@ fn a_server_that_refuses_where_there_is_nothing_is_read_like_any_other() {
 /// A list that is not there at all answers 404 as well.
 #[test]
 fn a_list_that_is_gone_is_not_taken_for_one_without_rows() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
+    let outcome = on_paused_time(async {
         let mut daemon = Daemon::new(Scenario::calm(Quirks::default()));
         tokio::time::sleep(daemon.scenario.head_start).await;
         let begin = daemon.scenario.stress.start;
@@ -90,9 +91,7 @@ fn a_list_that_is_gone_is_not_taken_for_one_without_rows() {
 
 #[test]
 fn a_second_that_always_fails_keeps_nothing_else_waiting() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
+    let outcome = on_paused_time(async {
         let mut scenario = Scenario::calm(Quirks::default());
         scenario.stress.bursts_per_day = 200.0;
         scenario.stress.burst_max = 150;
@@ -101,11 +100,7 @@ fn a_second_that_always_fails_keeps_nothing_else_waiting() {
         let broken_at = daemon.server.crowded_second(daemon.scenario.stress.start + TimeDelta::minutes(60));
         daemon.server.set_quirks(Quirks { broken_at, ..Quirks::default() });
         tokio::time::sleep(daemon.scenario.head_start).await;
-        let end = daemon.scenario.ends_at();
-        daemon.run_until(end - FRESH).await;
-        let visible = daemon.server.visible_ids();
-        daemon.run_until(end).await;
-        let late = daemon.late(&visible).await;
+        let late = late_at_the_end(&mut daemon).await;
         // Every request reaches one second further on both sides.
         let (created_s, broken_s) = (daemon.server.created_s(), broken_at.expect("set").timestamp());
         let far: Vec<i64> = late.iter().map(|id| created_s[id] - broken_s).filter(|off_s| off_s.abs() > 2).collect();
@@ -121,9 +116,7 @@ fn a_second_that_always_fails_keeps_nothing_else_waiting() {
 /// `run --once` against a second that never answers says so instead of going on for ever.
 #[test]
 fn a_finite_run_gives_up_on_a_second_that_always_fails() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(async {
+    on_paused_time(async {
         let mut scenario = Scenario::calm(Quirks::default());
         scenario.start = vigie::source::vonage::Start::Ago(Duration::from_secs(3_600));
         let broken_at = Some(scenario.stress.start + TimeDelta::minutes(70));
@@ -160,9 +153,7 @@ fn a_row_that_no_answer_can_carry_is_kept_as_far_as_it_was_read_and_told() {
 /// The fault makes even an empty page as long as that, whatever is asked for.
 #[test]
 fn answers_with_more_in_them_than_rows_are_read_row_by_row() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
+    let outcome = on_paused_time(async {
         let mut scenario = Scenario::calm(Quirks::default());
         scenario.stress.events_per_hour = 60.0;
         (scenario.stress.bursts_per_day, scenario.body_bytes) = (0.0, 100_000);
@@ -185,11 +176,9 @@ fn answers_with_more_in_them_than_rows_are_read_row_by_row() {
 /// A `Date` that is off on some answers, or on all of them for an hour.
 #[test]
 fn a_wrong_date_loses_nothing_and_is_told() {
-    let runtime =
-        || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
     for ahead_s in [WRONG_DATE_S, 3_600, -3_600, -WRONG_DATE_S] {
         for minutes in [1, 60] {
-            let outcome = runtime().block_on(async {
+            let outcome = on_paused_time(async {
                 let mut daemon = Daemon::new(Scenario::calm(Quirks::default()));
                 tokio::time::sleep(daemon.scenario.head_start).await;
                 let begin = daemon.scenario.stress.start;
@@ -216,9 +205,7 @@ fn a_wrong_date_loses_nothing_and_is_told() {
 /// The very first answers have a wrong `Date`: nothing may be taken for older than the start, or for newer.
 #[test]
 fn a_first_date_that_is_wrong_does_not_decide_the_start() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
+    let outcome = on_paused_time(async {
         let mut daemon = Daemon::new(Scenario::calm(Quirks::default()));
         tokio::time::sleep(daemon.scenario.head_start).await;
         daemon.server.set_fault(Some(Fault::WrongDate { ahead_s: WRONG_DATE_S }));
@@ -261,20 +248,14 @@ fn a_row_that_is_always_shown_does_not_keep_windows_open() {
 /// A page that answers for itself is handed on although nothing can be learned of what comes after it.
 #[test]
 fn a_server_that_fails_behind_the_last_page_is_read_all_the_same() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
+    let outcome = on_paused_time(async {
         let quirks = Quirks { beyond: Nothing::ServerError, ..Quirks::default() };
         let mut scenario = Scenario::calm(quirks.clone());
         (scenario.stress.events_per_hour, scenario.stress.bursts_per_day) = (60.0, 24.0);
         let mut daemon = Daemon::new(scenario);
         tokio::time::sleep(daemon.scenario.head_start).await;
-        let end = daemon.scenario.ends_at();
-        daemon.run_until(end - FRESH).await;
-        let visible = daemon.server.visible_ids();
-        daemon.run_until(end).await;
-        let late = daemon.late(&visible).await;
-        assert!(late.is_empty(), "{} of {} are not seen in time", late.len(), visible.len());
+        let late = late_at_the_end(&mut daemon).await;
+        assert!(late.is_empty(), "{} are not seen in time: {late:?}", late.len());
         daemon.server.set_quirks(Quirks::default());
         daemon.finish().await
     });
@@ -286,12 +267,7 @@ fn a_server_that_fails_behind_the_last_page_is_read_all_the_same() {
 fn an_outage_of_empty_answers_while_the_past_is_read_loses_nothing() {
     for fault in [Fault::EmptyPage, Fault::NotFound] {
         for begins_ms in [300, 700, 1_500, 4_000] {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .expect("runtime");
-            let outcome = runtime.block_on(async {
+            let outcome = on_paused_time(async {
                 let mut scenario = Scenario::calm(Quirks::default());
                 scenario.head_start = Duration::from_secs(7_000);
                 scenario.start = vigie::source::vonage::Start::Ago(Duration::from_secs(6_900));
@@ -320,23 +296,41 @@ fn an_outage_of_empty_answers_while_the_past_is_read_loses_nothing() {
 fn clocks_that_are_put_forward_are_noticed_and_lose_nothing() {
     let hours = |hours: i32| chrono::FixedOffset::east_opt(hours * 3_600).expect("a zone");
     let quirks = |zone| Quirks { stamp: Some(vigie_sim::event::Stamp::Naive), zone, ..Quirks::default() };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    let outcome = runtime.block_on(async {
+    let outcome = on_paused_time(async {
         let mut daemon = Daemon::new(Scenario::calm(quirks(hours(1))));
         tokio::time::sleep(daemon.scenario.head_start).await;
         let middle = daemon.scenario.stress.start + TimeDelta::minutes(50);
         daemon.run_until(middle).await;
         daemon.server.set_quirks(quirks(hours(2)));
-        let end = daemon.scenario.ends_at();
-        daemon.run_until(end - FRESH).await;
-        let visible = daemon.server.visible_ids();
-        daemon.run_until(end).await;
-        let late = daemon.late(&visible).await;
-        assert!(late.is_empty(), "{} of {} are not seen in time", late.len(), visible.len());
+        let late = late_at_the_end(&mut daemon).await;
+        assert!(late.is_empty(), "{} are not seen in time: {late:?}", late.len());
         daemon.finish().await
     });
     assert_clean("an hour forward", &outcome);
     let told = outcome.notices.iter().filter(|kind| **kind == NoticeKind::FutureEvent).count();
     assert!((1..40).contains(&told), "{told} events were read as dated ahead");
+}
+
+/// Far more happens each second than a page holds, at a fast poll: each root owes its look-back again, and what was walked
+/// already must not keep the newest from its turn.
+#[test]
+fn a_flood_is_read_to_its_end_although_each_root_owes_it_again() {
+    let outcome = on_paused_time(async {
+        let mut scenario = Scenario::calm(Quirks::default());
+        (scenario.stress.events_per_hour, scenario.stress.duration) = (540_000.0, Duration::from_secs(40));
+        scenario.stress.bursts_per_day = 0.0;
+        scenario.head_start = Duration::ZERO;
+        for tier in &mut scenario.tiers {
+            tier.every = Duration::from_millis(200);
+        }
+        let mut daemon = Daemon::new(scenario);
+        let end = daemon.scenario.stress.start + TimeDelta::seconds(40);
+        daemon.run_until(end).await;
+        let visible = daemon.server.visible_ids();
+        daemon.run_until(end + FRESH).await;
+        let late = daemon.late(&visible).await;
+        assert!(late.is_empty(), "{} of {} are not seen in time", late.len(), visible.len());
+        daemon.finish().await
+    });
+    assert_clean("a flood", &outcome);
 }

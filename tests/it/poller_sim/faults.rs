@@ -16,15 +16,13 @@ use vigie_sim::quirks::{Malformed, Quirks, Totals};
 use vigie_sim::{Fault, FaultPlan, Sim, World};
 
 use super::world::Scenario;
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, on_paused_time};
 
 const SECRET: &str = "canary-7d1e";
 
 /// The fault holds for twelve minutes in the middle of a run, longer than the shortest look-back.
 fn run(quirks: Quirks, fault: Option<Fault>) -> Outcome {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(async {
+    on_paused_time(async {
         let mut daemon = Daemon::new(Scenario::calm(quirks));
         tokio::time::sleep(daemon.scenario.head_start).await;
         let begin = daemon.scenario.stress.start;
@@ -117,9 +115,7 @@ fn a_deceiving_api_loses_nothing_and_is_reported_by_name() {
 /// An hour in which only first pages come, with more events in one second than a page holds.
 #[test]
 fn a_server_that_does_not_page_is_asked_for_the_newest_and_hardly_for_the_rest() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(async {
+    on_paused_time(async {
         let mut scenario = Scenario::calm(Quirks::default());
         (scenario.stress.bursts_per_day, scenario.stress.burst_max) = (120.0, 260);
         let mut daemon = Daemon::new(scenario);

@@ -17,12 +17,17 @@ use crate::alert::{Alert, AlertRule, LATE_AFTER_SECONDS, MAX_ALERT_EVENT_IDS};
 use crate::event::Event;
 use crate::plan::Scratch;
 use crate::rule::{OWN_SOURCE, Rule};
-use crate::state::{self, DEFAULT_MAX_KEYS, Detection, FOLD_KIND, Finding, Firing, GroupKey, Noted, Sighting};
+use crate::state::{
+    self, DEFAULT_MAX_KEYS, Detection, FOLD_KIND, Finding, Firing, GroupKey, MAX_KEYS_LIMIT, Noted, Sighting,
+};
 use crate::state::{StateChange, StateKey};
 use crate::text::Untrusted;
 
 /// Most rows that one `tick` drops or decides, so that no commit grows without bound; the next tick takes the rest.
 pub const MAX_ROWS_PER_TICK: usize = 10_000;
+
+/// Ticks after which nothing that was due at the first can be left, whatever the rules: each rule decides as many rows.
+pub const MAX_TICKS: usize = MAX_KEYS_LIMIT / MAX_ROWS_PER_TICK + 1;
 
 /// Changes that are collected and not yet the engine's own.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ const MAX_WINDOW_REST: Duration = Duration::from_secs(300);
 /// What has not succeeded for this long is worth an alert by itself.
 pub const LASTING: Duration = Duration::from_secs(300);
 /// Failed requests in a row after which it is no passing fault: once is usual.
-const LASTING_FAILURES: u32 = 3;
+pub const LASTING_FAILURES: u32 = 3;
 
 /// What an answer would move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,22 +168,11 @@ impl Troubles {
         own.max(self.windows_rest_until.filter(|until| *until > now))
     }
 
-    /// The last request for it failed.
+    /// How many requests for it have failed in a row.
     #[must_use]
-    pub fn has_failed(&self, ask: Ask) -> bool {
-        self.all.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 0)
-    }
-
-    /// It failed before, too.
-    #[must_use]
-    pub fn fails_again(&self, ask: Ask) -> bool {
-        self.all.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures > 1)
-    }
-
-    /// It failed too often in a row for a passing fault.
-    #[must_use]
-    pub fn is_lasting(&self, ask: Ask) -> bool {
-        self.all.iter().any(|trouble| Some(trouble.subject) == Subject::of(ask) && trouble.failures >= LASTING_FAILURES)
+    pub fn failures(&self, ask: Ask) -> u32 {
+        let own = self.all.iter().find(|trouble| Some(trouble.subject) == Subject::of(ask));
+        own.map_or(0, |trouble| trouble.failures)
     }
 
     /// How long it has not succeeded, if that is to be told now: once.
@@ -271,11 +260,11 @@ mod tests {
         let ask = Ask::Walk(Window { from_s: 10, to_s: 11, proven_s: 0 });
         for turn in 0..3 {
             troubles.progressed(ask, now);
-            assert!(!troubles.is_lasting(ask) && !troubles.has_failures(), "a page came");
+            assert!(troubles.failures(ask) == 0 && !troubles.has_failures(), "a page came");
             for _ in 0..LASTING_FAILURES {
                 troubles.failed(ask, now);
             }
-            assert!(troubles.is_lasting(ask) && troubles.has_failures());
+            assert!(troubles.failures(ask) == LASTING_FAILURES && troubles.has_failures());
             let told = troubles.tell(ask, now + LASTING * turn);
             assert_eq!(told, (turn == 1).then_some(LASTING));
         }

@@ -26,6 +26,22 @@ const ZONE_STEP_S: i64 = 900;
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
+/// The search for the zone, as far as a restart forgets it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ZoneSearch {
+    /// The row that is looked for, by its stamp and id.
+    pub(super) row: Option<(NaiveDateTime, String)>,
+    /// Rows to choose from in the last answer.
+    rows: usize,
+    /// Probes that were answered.
+    tries: u32,
+    /// Probes that failed or said nothing: each makes the next another one.
+    failures: usize,
+    /// Since when rows wait, and whether that was told.
+    since: Option<Instant>,
+    pub(super) is_told: bool,
+}
+
 /// New rows without a zone came, and all of them are dated an hour ahead or so.
 fn all_new_are_ahead(seen: &Observation) -> bool {
     new_rows(seen).next().is_some() && !any_new_is_not_ahead(seen)
@@ -55,7 +71,7 @@ impl Poller {
         let naive: Vec<_> = seen.rows.iter().filter_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))).collect();
         if naive.is_empty() {
             if matches!(request.ask, Ask::Root(_)) {
-                (self.volatile.zone_since, self.volatile.zone_told) = (None, false);
+                (self.volatile.zone.since, self.volatile.zone.is_told) = (None, false);
             }
             return false;
         }
@@ -75,28 +91,28 @@ impl Poller {
         }
         let zone = &mut self.state.calibration.zone;
         if zone.proven().is_some() {
-            (self.volatile.zone_since, self.volatile.zone_told) = (None, false);
+            self.volatile.zone = ZoneSearch::default();
             return false;
         }
         if request.ask == Ask::Zone {
             return false;
         }
-        let lasts = now.saturating_duration_since(*self.volatile.zone_since.get_or_insert(now));
-        if lasts >= LASTING && !std::mem::replace(&mut self.volatile.zone_told, true) {
+        let lasts = now.saturating_duration_since(*self.volatile.zone.since.get_or_insert(now));
+        if lasts >= LASTING && !std::mem::replace(&mut self.volatile.zone.is_told, true) {
             let text = format!(
                 "for {} s events have waited for the zone of their stamps, which no answer tells: none of them is matched yet",
                 lasts.as_secs()
             );
-            step.notices.push(notice(NoticeKind::WindowStuck, &text));
+            step.notices.push(notice(NoticeKind::ZoneUnknown, &text));
         }
-        if self.volatile.zone_tries >= MAX_ZONE_TRIES {
+        if self.volatile.zone.tries >= MAX_ZONE_TRIES {
             zone.assume_utc();
             let text = "the zone of stamps without one cannot be found out; they are read as UTC";
-            step.notices.push(notice(NoticeKind::FilterIgnored, text));
+            step.notices.push(notice(NoticeKind::ZoneUnknown, text));
         } else {
-            self.volatile.zone_rows = naive.len();
-            let row = self.volatile.zone_failures / PIECES.len() % naive.len();
-            self.volatile.zone_row = naive.get(row).cloned();
+            self.volatile.zone.rows = naive.len();
+            let row = self.volatile.zone.failures / PIECES.len() % naive.len();
+            self.volatile.zone.row = naive.get(row).cloned();
         }
         if request.ask == Ask::Survey {
             self.begin(seen);
@@ -113,7 +129,7 @@ impl Poller {
     /// A part of the time in which a row with this stamp may lie, by what is known of its zone. What lies ahead of the
     /// server's clock need not be asked for, and may be refused: it comes last.
     pub(super) fn zone_request(&self, stamp: NaiveDateTime, now: Instant) -> Request {
-        let failures = self.volatile.zone_failures;
+        let failures = self.volatile.zone.failures;
         let window = |piece: usize| {
             let (index, parts) = PIECES.get(piece % PIECES.len()).copied().unwrap_or((0, 2));
             self.state.calibration.zone.probe(stamp, index, parts)
@@ -130,16 +146,16 @@ impl Poller {
 
     /// A zone probe failed or said nothing: next comes another part, and then another row.
     pub(super) fn ask_zone_otherwise(&mut self, now: Instant) {
-        self.volatile.zone_failures = self.volatile.zone_failures.wrapping_add(1);
-        if self.volatile.zone_failures.is_multiple_of(PIECES.len()) {
-            self.volatile.zone_row = None;
+        self.volatile.zone.failures = self.volatile.zone.failures.wrapping_add(1);
+        if self.volatile.zone.failures.is_multiple_of(PIECES.len()) {
+            self.volatile.zone.row = None;
             self.pause_for_zone(now);
         }
     }
 
     /// Rows to ask about come from roots: the next ones wait.
     fn pause_for_zone(&mut self, now: Instant) {
-        let rounds = self.volatile.zone_failures / PIECES.len() / self.volatile.zone_rows.max(1);
+        let rounds = self.volatile.zone.failures / PIECES.len() / self.volatile.zone.rows.max(1);
         let Some(doublings) = rounds.checked_sub(1) else { return };
         let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(16);
         let at = now + MIN_PAUSE.saturating_mul(1 << doublings).min(MAX_PAUSE);
@@ -147,8 +163,8 @@ impl Poller {
     }
 
     pub(super) fn probed_zone(&mut self, request: &Request, seen: &Observation, now: Instant) {
-        self.volatile.zone_tries += 1;
-        let Some((stamp, id)) = self.volatile.zone_row.clone() else { return };
+        self.volatile.zone.tries += 1;
+        let Some((stamp, id)) = self.volatile.zone.row.clone() else { return };
         let (Some(from_s), Some(to_s)) = (request.from_s, request.to_s) else { return };
         let zone = &mut self.state.calibration.zone;
         let before = zone.clone();
@@ -158,10 +174,9 @@ impl Poller {
         let rows = seen.rows.len() as u64;
         let complete = seen.page.total_elements == Some(rows) || seen.page.size.is_some_and(|size| rows < size);
         if zone.proven().is_some() {
-            self.volatile.zone_row = None;
-            (self.volatile.zone_tries, self.volatile.zone_failures) = (0, 0);
-        } else if self.volatile.zone_tries >= MAX_ZONE_TRIES {
-            self.volatile.zone_row = None;
+            self.volatile.zone = ZoneSearch::default();
+        } else if self.volatile.zone.tries >= MAX_ZONE_TRIES {
+            self.volatile.zone.row = None;
         } else if !seen.rows.iter().any(|row| row.id == id) {
             if complete {
                 zone.exclude(stamp, from_s, to_s);
@@ -170,7 +185,7 @@ impl Poller {
                 }
             } else if let Some(row) = seen.rows.iter().find_map(|row| row.naive.map(|stamp| (stamp, row.id.clone()))) {
                 // A row that the API does show in this window tells more than one that may be on another page.
-                self.volatile.zone_row = Some(row);
+                self.volatile.zone.row = Some(row);
             }
         }
     }
