@@ -100,6 +100,17 @@ pub struct IngestBatch {
     pub due_at: Option<DateTime<Utc>>,
 }
 
+impl IngestBatch {
+    /// Whether it moves a cursor and changes nothing else.
+    #[must_use]
+    pub fn is_cursor_alone(&self) -> bool {
+        let Self { source: _, cursor, events, state, alerts, folds, deliveries, unmuted, follow_ups, at: _, due_at: _ } =
+            self;
+        let rows = [events.len(), state.len(), alerts.len(), folds.len(), deliveries.len()];
+        cursor.is_some() && rows.iter().sum::<usize>() + unmuted.len() + follow_ups.len() == 0
+    }
+}
+
 /// What a start needs.
 #[derive(Debug, Default)]
 pub struct Loaded {

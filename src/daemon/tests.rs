@@ -354,22 +354,34 @@ async fn a_source_that_cannot_go_on_is_told_of() {
 /// A sink that wants a closing note.
 const CLOSING: &str = "sinks: {hook: {stdout: {closing: true}}}\n";
 
-#[tokio::test(start_paused = true)]
-async fn a_quiet_alert_is_closed_once_over_restarts() {
-    let mut rig = Rig::new(Outcome::Delivered, false);
+/// What was sent after each run of a daemon with these routes and for these hours.
+async fn sent_with_a_closing_note(rig: &mut Rig, runs: &[(&'static str, u64, usize)]) {
     rig.daemon.once = false;
-    for (hours, sent) in [(0, 1), (0, 1), (2, 2), (5, 2)] {
+    for (routes, hours, sent) in runs {
+        rig.routes = routes;
         let stop = CancellationToken::new();
         let (daemon, config, ends) = (rig.daemon.clone(), rig.config_with(Scripted::One, CLOSING), stop.clone());
         let running = tokio::spawn(async move { daemon.run(config, &ends).await });
         tokio::time::sleep(Duration::from_secs(hours * 3600 + 60)).await;
         stop.cancel();
         running.await.expect("no panic").expect("stored");
-        assert_eq!(rig.hook.sent(), sent, "after {hours} h");
+        assert_eq!(rig.hook.sent(), *sent, "after {hours} h");
     }
     let alert_id = rig.store.alerts().remove(0).alert.alert_id;
     let expected = [crate::sink::delivery_id(&alert_id, "hook"), crate::sink::update::update_id(&alert_id, "hook", 1)];
     assert_eq!(*rig.hook.sent.lock().expect("no panic"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_alert_is_closed_once_over_restarts() {
+    let mut rig = Rig::new(Outcome::Delivered, false);
+    sent_with_a_closing_note(&mut rig, &[("", 0, 1), ("", 0, 1), ("", 2, 2), ("", 5, 2)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_a_route_takes_only_later_is_closed_too() {
+    let mut rig = Rig::new(Outcome::Delivered, false);
+    sent_with_a_closing_note(&mut rig, &[(WRONG_ROUTES, 0, 0), ("", 0, 1), ("", 2, 2), ("", 5, 2)]).await;
 }
 
 #[tokio::test(start_paused = true)]

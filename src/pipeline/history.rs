@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use vigie_engine::state::{StateChange, StateKey};
 
 use super::notice::SelfNotice;
+use super::status::HistoryStatus;
 
 /// Rule id and kind of the rows; the engine passes them by.
 const ROW: (&str, &str) = ("vigie", "history");
@@ -96,6 +97,12 @@ impl History {
 }
 
 impl Change {
+    /// How far the reading is.
+    pub(super) fn progress(&self) -> HistoryStatus {
+        let oldest_at = self.read.oldest_us.and_then(DateTime::from_timestamp_micros);
+        HistoryStatus { events: self.read.events, oldest_at }
+    }
+
     /// The row for the store.
     pub(super) fn row(&self) -> StateChange {
         let (rule_id, kind) = ROW;

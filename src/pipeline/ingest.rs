@@ -4,6 +4,7 @@
 //! source where they were, so the same request gives the same result.
 
 mod accounts;
+mod cursors;
 mod evaluation;
 mod full;
 mod outlet;
@@ -25,6 +26,7 @@ use vigie_engine::route::Route;
 pub use outlet::Outlet;
 
 use self::evaluation::Evaluation;
+use self::owing::Owed;
 use super::deliver::Wake;
 use super::drift::Drift;
 use super::history::History;
@@ -68,6 +70,7 @@ pub struct Parts {
 pub struct Ingest {
     engine: Mutex<Engine>,
     accounts: accounts::Accounts,
+    cursors: cursors::Cursors,
     routes: Vec<Route>,
     outlets: Vec<Outlet>,
     wake: Wake,
@@ -101,6 +104,7 @@ impl Ingest {
         Self {
             engine: Mutex::new(engine),
             accounts: accounts::Accounts::new(drift, history),
+            cursors: cursors::Cursors::default(),
             routes,
             outlets,
             wake,
@@ -119,6 +123,27 @@ impl Ingest {
     /// # Errors
     /// When the store failed for good.
     pub async fn run_source(
+        &self,
+        name: &str,
+        source: &mut dyn Source,
+        cursor: Option<Cursor>,
+        once: bool,
+        stop: &CancellationToken,
+    ) -> StoreResult<SourceEnd> {
+        let end = self.poll(name, source, cursor, once, stop).await?;
+        if let Some(waiting) = self.cursors.take(name) {
+            match self.store.commit(waiting).await {
+                // The next start asks for the last minute again.
+                Err(StoreError::Full(cause)) => {
+                    tracing::warn!(source = name, %cause, "no space left for a quiet minute")
+                }
+                stored => stored?,
+            }
+        }
+        Ok(end)
+    }
+
+    async fn poll(
         &self,
         name: &str,
         source: &mut dyn Source,
@@ -217,6 +242,7 @@ impl Ingest {
             aloud_from: fetched.aloud_from,
             learn_from: fetched.learn_from,
             drift,
+            is_quiet: fetched.caught_up && fetched.windows_owed == 0 && fetched.at_fault.is_none(),
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
@@ -309,7 +335,7 @@ impl Ingest {
     /// Whether more is due than it decided.
     async fn commit_one(&self, source: &str, evaluation: Evaluation) -> StoreResult<bool> {
         let mut evaluation = evaluation.in_order();
-        let (now, drift) = (evaluation.now, evaluation.drift.take());
+        let (now, drift, is_quiet) = (evaluation.now, evaluation.drift.take(), evaluation.is_quiet);
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
         let mut engine = self.engine.lock().await;
         let mut effects = evaluation.run(&engine, source);
@@ -317,17 +343,16 @@ impl Ingest {
         let seen = self.accounts.learned(source, &evaluation, &effects.learned);
         let mut alerts = Vec::with_capacity(effects.alerts.len());
         let due_at = self.clock.steady();
-        let (mut deliveries, mut follow_ups) = (Vec::new(), Vec::new());
+        let mut owed = Owed::default();
         for alert in &effects.alerts {
-            let (muted_by, mut owed) = self.route(alert, now);
-            follow_ups.extend(super::follow::begin(alert, &owed, &self.outlets, due_at));
-            deliveries.append(&mut owed);
+            let muted_by = self.owe(alert, now, &mut owed);
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
-        let unmuted = self.reroute(&effects.folds, &mut deliveries, now).await?;
+        let unmuted = self.reroute(&effects.folds, now, &mut owed).await?;
         let outcomes: Vec<(&str, &str)> =
             alerts.iter().map(|new| (new.alert.rule.severity.as_str(), outcome(new))).collect();
-        let owed = !deliveries.is_empty();
+        let Owed { deliveries, follow_ups } = owed;
+        let is_owed = !deliveries.is_empty();
         let batch = IngestBatch {
             source: source.to_owned(),
             cursor: evaluation.cursor.clone(),
@@ -341,11 +366,20 @@ impl Ingest {
             at: Some(now),
             due_at: Some(due_at),
         };
-        self.store.commit(batch).await?;
-        self.episode.end();
-        self.status.stored();
+        let moves_cursor = batch.cursor.is_some();
+        if let Some(batch) = self.cursors.keep(batch, is_quiet, due_at) {
+            self.store.commit(batch).await?;
+            self.episode.end();
+            self.status.stored();
+            if moves_cursor {
+                self.cursors.stored(source, due_at);
+            }
+        }
         self.unrouted.forget(&unmuted);
         engine.apply(changes);
+        if let Some(seen) = &seen {
+            self.status.update_source(source, |status| status.history = Some(seen.progress()));
+        }
         self.accounts.apply(drift, seen);
         #[expect(clippy::cast_precision_loss, reason = "a rule remembers at most some 100,000 keys")]
         for (rule_id, keys) in engine.state_keys() {
@@ -356,7 +390,7 @@ impl Ingest {
         for (severity, outcome) in outcomes {
             counter!(names::ALERTS, "severity" => severity, "outcome" => outcome).increment(1);
         }
-        if owed {
+        if is_owed {
             self.wake.wake();
         }
         Ok(effects.more_is_due)

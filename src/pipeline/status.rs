@@ -23,6 +23,18 @@ pub struct SourceStatus {
     pub caught_up: bool,
     /// It gave everything it has (a file).
     pub finished: bool,
+    /// How far its history is read, once this process has read of it (`backfill`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryStatus>,
+}
+
+/// How much of the time before the start was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HistoryStatus {
+    /// Events that rules learned from, over all starts.
+    pub events: u64,
+    /// Stamp of the oldest of them.
+    pub oldest_at: Option<DateTime<Utc>>,
 }
 
 /// The whole program.

@@ -10,7 +10,7 @@ mod overlay;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -24,7 +24,7 @@ use crate::state::{self, FOLD_KIND, Sighting, Standing, StateChange, StateKey};
 pub use batch::{Batch, MAX_ROWS_PER_TICK, MAX_TICKS};
 pub use fold::{LATENESS_KEPT, MAX_WINDOWS};
 
-use memory::{Kept, Memory, Row, Slot};
+use memory::{Kept, Memory, Row, Rows, Slot};
 use overlay::Overlay;
 
 /// Compiled rules and what they remember.
@@ -101,11 +101,12 @@ impl Engine {
         &self.rules
     }
 
-    /// Takes up rows that the store kept. Rows of rules that are not in force, or that meant something else, are left
+    /// Begins with the rows that the store kept. Rows of rules that are not in force, or that meant something else, are left
     /// where they are; rows that do not parse are returned.
     pub fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Vec<StateKey> {
         let places: HashMap<String, usize> =
             self.rules.iter().enumerate().map(|(place, rule)| (rule.id.clone(), place)).collect();
+        let mut tables: BTreeMap<(usize, Slot), Rows> = BTreeMap::new();
         let mut refused = Vec::new();
         for (key, value) in rows {
             let Some((place, rule)) = places.get(&key.rule_id).and_then(|at| Some((*at, self.rules.get(*at)?))) else {
@@ -119,9 +120,12 @@ impl Engine {
                 continue;
             };
             match row {
-                Some(row) => self.memory.set(place, slot, &key.key, Some(Kept::new(rule, row))),
+                Some(row) => tables.entry((place, slot)).or_default().push((key.key.into(), Kept::new(rule, row))),
                 None => refused.push(key),
             }
+        }
+        for ((place, slot), rows) in tables {
+            self.memory.fill(place, slot, rows);
         }
         refused
     }

@@ -73,6 +73,17 @@ impl Event {
         self
     }
 
+    /// What an address database said of it, to be kept beside it.
+    pub(crate) fn geo_text(&self) -> Option<&str> {
+        self.geo.as_ref().map(GeoFields::text)
+    }
+
+    /// With what was kept beside it.
+    pub(crate) fn with_geo_text(mut self, text: &str) -> Self {
+        self.geo = GeoFields::read(text);
+        self
+    }
+
     /// The same record under another identity and time: for a source that must read it before it knows them.
     #[must_use]
     pub fn identified(self, id: &str, created_at: DateTime<Utc>) -> Self {

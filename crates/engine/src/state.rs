@@ -282,6 +282,9 @@ impl Detection {
 pub struct Standing {
     /// Whether this event would fire.
     pub holds: bool,
+    /// It will at this time, unless something comes before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_until: Option<DateTime<Utc>>,
     /// One sentence.
     pub summary: String,
     /// The noted events that count.
@@ -289,8 +292,12 @@ pub struct Standing {
 }
 
 impl Standing {
+    fn decided(holds: bool, summary: String, evidence: Vec<Evidence>) -> Self {
+        Self { holds, waits_until: None, summary, evidence }
+    }
+
     fn none(summary: String) -> Self {
-        Self { holds: false, summary, evidence: Vec::new() }
+        Self::decided(false, summary, Vec::new())
     }
 }
 

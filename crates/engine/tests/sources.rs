@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use vigie_engine::diagnostic::{Diagnostics, SourceFile};
 use vigie_engine::engine::{Engine, MAX_ROWS_PER_TICK};
-use vigie_engine::event::Event;
+use vigie_engine::event::{Event, Geo};
 use vigie_engine::rule;
 
 const RULES: &str = "
@@ -104,4 +104,37 @@ fn what_is_due_beyond_one_batch_is_decided_by_the_next_and_never_dropped() {
     assert_eq!((first.len(), more), (MAX_ROWS_PER_TICK, true));
     let (second, more) = run(&mut engine, "main", &[], 100_000);
     assert_eq!((second.len(), more), (500, false));
+}
+
+/// What an address database said of the event that an absence waits on is there when the alert is raised.
+#[test]
+fn what_was_found_about_an_address_outlives_the_wait_and_a_restart() {
+    let text = "
+rules:
+  - id: left-open
+    title: Left open
+    severity: high
+    absence: {after: {event_type: CREATE}, expect: {event_type: DELETE}, within: 1h, by: user}
+    alert: {title: 'From {{ event.geo.country }}', dedup: [geo.country], quiet: 1h}
+    tests:
+      - {name: other, events: [{event_type: OTHER, created_at: '2026-03-01T00:00:00Z'}], expect: nothing}
+";
+    let file = SourceFile { path: "rules.yaml".into(), text: text.into() };
+    let mut diagnostics = Diagnostics::default();
+    let rules = rule::load(&[file], &mut |_: &str, _: &str| Err("no lists".to_owned()), &mut diagnostics).rules;
+    assert!(!diagnostics.has_errors(), "{}", diagnostics.render());
+    let geo = Geo { country: Some("BR".into()), ..Geo::default() };
+    let engine = Engine::new(rules.clone());
+    let mut batch = engine.batch();
+    batch.step("main", &create("c1", "ann", 0).with_geo(&geo), at(0));
+    let rows = batch.finish().state.into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
+    let mut engine = Engine::new(rules);
+    assert!(engine.restore(rows).is_empty());
+    let mut batch = engine.batch();
+    batch.tick("main", at(3_601), None);
+    let alerts = batch.finish().alerts;
+    let key: Vec<(&str, &str)> =
+        alerts.iter().flat_map(|alert| &alert.key).map(|(field, value)| (field.as_str(), value.as_raw())).collect();
+    assert_eq!(key, [("geo.country", "BR")]);
+    assert_eq!(alerts[0].title.as_raw(), "From BR");
 }

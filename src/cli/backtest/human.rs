@@ -195,7 +195,7 @@ fn line(alert: &AlertPart<'_>) -> String {
 /// A key on one line.
 pub(super) fn key(key: KeyMap<'_>) -> String {
     if key.0.is_empty() {
-        return "(each match by itself)".into();
+        return "(no key)".into();
     }
     let part = |(field, value): &(String, vigie_engine::text::Untrusted)| {
         format!("{}={}", shown(field), value.single_line(MAX_TEXT_CHARS))
@@ -244,6 +244,6 @@ mod tests {
     fn a_key_is_one_inert_line() {
         let parts = [("actor".to_owned(), Untrusted::new("a\n\u{1b}[2Jb"))];
         assert_eq!(key(KeyMap(&parts)), "actor=a \\u{1b}[2Jb");
-        assert_eq!(key(KeyMap(&[])), "(each match by itself)");
+        assert_eq!(key(KeyMap(&[])), "(no key)");
     }
 }

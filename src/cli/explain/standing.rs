@@ -138,6 +138,7 @@ impl State {
     pub(super) fn verdict(&self) -> &'static str {
         match self {
             Self::Standing(standing) if standing.holds => "fires",
+            Self::Standing(standing) if standing.waits_until.is_some() => "waits",
             Self::Standing(_) => "does not fire",
             Self::NoState(_) => "may fire",
         }
@@ -148,7 +149,11 @@ impl State {
             Self::NoState(why) => return output.line(&format!("  no state: {}", single_line(why, MAX_SUMMARY_CHARS))),
             Self::Standing(standing) => standing,
         };
-        let mark = if standing.holds { "✓" } else { "✗" };
+        let mark = match (standing.holds, standing.waits_until) {
+            (true, _) => "✓",
+            (false, Some(_)) => "…",
+            (false, None) => "✗",
+        };
         output.line(&format!("  {mark} state: {}", single_line(&standing.summary, MAX_SUMMARY_CHARS)))?;
         standing.evidence.iter().try_for_each(|evidence| output.line(&format!("      {}", line(evidence, event))))
     }

@@ -21,6 +21,8 @@ pub(super) struct Evaluation {
     pub(super) aloud_from: Option<DateTime<Utc>>,
     pub(super) learn_from: Option<DateTime<Utc>>,
     pub(super) drift: Option<drift::Change>,
+    /// The source has shown all that there is and owes nothing: its cursor may wait.
+    pub(super) is_quiet: bool,
     pub(super) now: DateTime<Utc>,
 }
 
@@ -36,6 +38,7 @@ impl Evaluation {
             aloud_from: None,
             learn_from: None,
             drift: None,
+            is_quiet: false,
             now,
         }
     }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::owing::Owed;
 use super::{Ingest, announce};
 use crate::metrics as names;
 use crate::pipeline::notice::{self, SelfNotice};
@@ -181,7 +182,10 @@ impl Ingest {
         batch.step(notice::SOURCE, &event, now);
         let effects = batch.finish();
         drop(engine);
-        let owed = effects.alerts.iter().flat_map(|alert| self.route(alert, now).1);
+        let mut owed = Owed::default();
+        for alert in &effects.alerts {
+            self.owe(alert, now, &mut owed);
+        }
         let delivery = |row: crate::store::NewDelivery| Delivery {
             delivery_id: row.delivery_id,
             alert_id: row.alert_id,
@@ -190,7 +194,7 @@ impl Ingest {
             attempts: 0,
             created_at: due_at,
         };
-        owed.map(delivery).collect()
+        owed.deliveries.into_iter().map(delivery).collect()
     }
 }
 

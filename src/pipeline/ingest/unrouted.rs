@@ -14,9 +14,10 @@ use vigie_engine::alert::Alert;
 use vigie_engine::engine::Fold;
 use vigie_engine::route::destinations;
 
+use super::owing::Owed;
 use super::{Ingest, UNROUTED};
 use crate::pipeline::notice;
-use crate::store::{Alerts, IngestBatch, Maintain, NewDelivery, Result, StoreError, add_event_ids};
+use crate::store::{Alerts, IngestBatch, Maintain, Result, StoreError, add_event_ids};
 
 /// Alerts read at a time: an alert holds its event, which may be as large as an event may be.
 const PAGE: usize = 64;
@@ -84,20 +85,15 @@ impl Ingest {
         Ok(())
     }
 
-    /// Adds the deliveries of alerts that no route took and one takes now that another match came; says which they are.
-    pub(super) async fn reroute(
-        &self,
-        folds: &[Fold],
-        deliveries: &mut Vec<NewDelivery>,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<String>> {
+    /// Adds what sinks owe for alerts that no route took and one takes now that another match came; says which they are.
+    pub(super) async fn reroute(&self, folds: &[Fold], now: DateTime<Utc>, owed: &mut Owed) -> Result<Vec<String>> {
         let Some((alerts, folds)) = self.unrouted.among(folds) else { return Ok(Vec::new()) };
         let mut unmuted = Vec::with_capacity(folds.len());
         for fold in folds {
             let Some(mut alert) = alerts.alert(&fold.alert_id).await? else { continue };
             (alert.count, alert.first_at, alert.last_at) = (fold.count, fold.first_at, fold.last_at);
             add_event_ids(&mut alert.events, &fold.event_ids);
-            deliveries.extend(self.route(&alert, now).1);
+            self.owe(&alert, now, owed);
             unmuted.push(alert.alert_id);
         }
         Ok(unmuted)
@@ -108,12 +104,16 @@ impl Ingest {
         if open.is_empty() {
             return Ok(true);
         }
-        let deliveries = open.iter().flat_map(|alert| self.route(alert, now).1).collect();
+        let mut owed = Owed::default();
+        for alert in open {
+            self.owe(alert, now, &mut owed);
+        }
+        let Owed { deliveries, follow_ups } = owed;
         let unmuted: Vec<String> = open.iter().map(|alert| alert.alert_id.clone()).collect();
         tracing::info!(alerts = unmuted.len(), "open alerts that no route took before are delivered now");
         let source = notice::SOURCE.to_owned();
         let (at, due_at) = (Some(now), Some(self.clock.steady()));
-        let batch = IngestBatch { source, deliveries, unmuted, at, due_at, ..IngestBatch::default() };
+        let batch = IngestBatch { source, deliveries, unmuted, follow_ups, at, due_at, ..IngestBatch::default() };
         match self.store.commit(batch).await {
             Ok(()) => Ok(true),
             Err(StoreError::Full(cause)) => {

@@ -1,7 +1,8 @@
 //! kill -9 with rules that remember: the same alerts as a run that nobody disturbed, none twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -57,19 +58,47 @@ rules:
     severity: high
     absence: {after: {event_type: APP_CREATE}, expect: {event_type: APP_ENABLE}, within: 2s, by: user_email}
     alert: {quiet: 2h}
+  - id: deleted-unused
+    title: Created and deleted without an update in between
+    severity: high
+    sequence:
+      within: 1h
+      by: user_email
+      steps:
+        - {name: created, when: {event_type: APP_CREATE}}
+        - {name: updated, when: {event_type: APP_UPDATE}, absent: true}
+        - {name: deleted, when: {event_type: APP_DELETE}}
+    alert: {quiet: 2h}
+  - id: much-more
+    title: Much more than before
+    severity: high
+    when: {event_type: "*", source: CD}
+    spike: {ratio: 3, at_least: 10, window: 2m, baseline: 10m, by: user_email}
+    alert: {quiet: 2h}
 "#;
+const RULE_COUNT: usize = 8;
+/// Two accounts that show the same: what one of them is settled for must not decide anything in the other.
+const SOURCES: [&str; 2] = ["main", "other"];
+/// Somebody who always does something once a minute, and then every moment.
+const STEADY: &str = "steady@example.org";
 
-/// What an alert is, whichever run raised it.
-type Alerts = BTreeMap<(String, String), Vec<(String, String, u64)>>;
+/// Source, rule and key.
+type Subject = (String, String, String);
+/// What alerts are, whichever run raised them.
+type Alerts = BTreeMap<Subject, Vec<(String, String, u64)>>;
 
 fn configure(place: &Place, api: &Api, receiver: &Receiver) {
     place.write("rules/all.yaml", RULES);
     let account = format!("api_key: {KEY}, api_secret: {SECRET}, base_url: \"{}\"", api.base_url);
-    let source = format!("{{{account}, poll_interval: 200ms, start: 1h, lateness: 1s}}");
+    let source = |lateness: &str| {
+        format!("{{vonage_audit: {{{account}, poll_interval: 200ms, start: 1h, lateness: {lateness}}}}}")
+    };
+    let [main, other] = SOURCES;
+    let (first, second) = (source("1s"), source("3s"));
     place.write(
         "vigie.yaml",
         &format!(
-            "sources:\n  main: {{vonage_audit: {source}}}\nrules: [rules/]\n\
+            "sources:\n  {main}: {first}\n  {other}: {second}\nrules: [rules/]\n\
              sinks:\n  hook: {{webhook: {{url: \"{}\"}}}}\nroutes:\n  - to: hook\nstate: {{dir: state}}\n",
             receiver.url
         ),
@@ -88,7 +117,17 @@ fn happen(api: &Api, rng: &mut SmallRng, round: usize) {
     });
 }
 
-/// The account's alerts as they stand in the store.
+/// What the steady one did before anything is polled.
+fn happened(api: &Api) {
+    for minutes in 5..40 {
+        api.happen_with("USER_LOGIN", |event| {
+            event.user_email = Some(STEADY.into());
+            event.created_at -= TimeDelta::minutes(minutes);
+        });
+    }
+}
+
+/// The accounts' alerts as they stand in the store.
 async fn alerts(place: &Place) -> Alerts {
     let output = place.run(&["alerts", "list", "-c", "vigie.yaml", "--limit", "10000", "-o", "json"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -100,7 +139,7 @@ async fn alerts(place: &Place) -> Alerts {
             continue;
         }
         let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-        let key = (text(&alert["rule"]["id"]), alert["key"].to_string());
+        let key = (text(&alert["source"]), text(&alert["rule"]["id"]), alert["key"].to_string());
         let span = (text(&alert["first_at"]), text(&alert["last_at"]), alert["count"].as_u64().expect("a count"));
         alerts.entry(key).or_default().push(span);
     }
@@ -114,8 +153,12 @@ async fn settle(place: &Place, api: &Api, receiver: &Receiver) {
     let last = format!("last{}@example.org", api.pushed().len());
     api.happen_with("APP_CREATE", |event| event.user_email = Some(last.clone()));
     let has_last = |received: &[Received]| {
-        let mut bodies = received.iter().filter(|request| request.accepted).map(Received::json);
-        bodies.any(|alert| alert["rule"]["id"] == "never-enabled" && alert["key"]["user_email"] == last.as_str())
+        let bodies = received.iter().filter(|request| request.accepted).map(Received::json);
+        let is_last = |alert: &serde_json::Value| {
+            alert["rule"]["id"] == "never-enabled" && alert["key"]["user_email"] == last.as_str()
+        };
+        let told: BTreeSet<String> = bodies.filter(is_last).map(|alert| alert["source"].to_string()).collect();
+        told.len() == SOURCES.len()
     };
     assert!(receiver.wait(PATIENCE, has_last).await, "the last absence was never told\n{}", place.log());
     assert!(process.end("TERM").await.success());
@@ -129,10 +172,12 @@ async fn kill_9_at_100_random_moments_changes_no_stateful_alert() {
     let (api, receiver) = (Api::start().await, Receiver::start().await);
     let place = Place::new();
     configure(&place, &api, &receiver);
+    happened(&api);
     for round in 0..KILLS {
         let mut process = place.start(&["run", "-c", "vigie.yaml"]);
         for _ in 0..EVENTS_PER_ROUND {
             happen(&api, &mut rng, round);
+            api.happen_with("USER_LOGIN", |event| event.user_email = Some(STEADY.into()));
             // The moment of death is what is random here, so it is a time and not a signal.
             let pause_ms = rng.random_range(0..=MAX_ROUND_MS / EVENTS_PER_ROUND as u64);
             tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
@@ -148,25 +193,26 @@ async fn kill_9_at_100_random_moments_changes_no_stateful_alert() {
     let mut undisturbed = alerts(&calm).await;
     // The event that ended this run had not happened in the other.
     let last = format!("last{}@", api.pushed().len() - 1);
-    undisturbed.retain(|(_, key), _| !key.contains(&last));
+    undisturbed.retain(|(_, _, key), _| !key.contains(&last));
 
     assert_eq!(disturbed, undisturbed, "seed {seed}");
-    let rules: std::collections::BTreeSet<&str> = disturbed.keys().map(|(rule, _)| rule.as_str()).collect();
-    assert_eq!(rules.len(), 6, "seed {seed}: every rule fires: {rules:?}");
+    let rules: BTreeSet<(&str, &str)> =
+        disturbed.keys().map(|(source, rule, _)| (source.as_str(), rule.as_str())).collect();
+    assert_eq!(rules.len(), SOURCES.len() * RULE_COUNT, "seed {seed}: every rule fires in each source: {rules:?}");
     assert!(disturbed.values().all(|spans| spans.len() == 1), "seed {seed}: an alert twice");
     let told = told(&receiver.received());
     assert_eq!(told.len(), disturbed.len(), "seed {seed}: every alert was delivered, and no other");
     println!("{KILLS} kills, {} events: {} stateful alerts, as in a calm run", api.pushed().len(), disturbed.len());
 }
 
-/// Alerts that a destination took: rule and key to the one alert id.
-fn told(received: &[Received]) -> BTreeMap<(String, String), String> {
+/// Alerts that a destination took, with the one id that each has.
+fn told(received: &[Received]) -> BTreeMap<Subject, String> {
     let mut told = BTreeMap::new();
     for alert in received.iter().filter(|request| request.accepted).map(Received::json) {
         if alert["source"] == "vigie" {
             continue;
         }
-        let key = (alert["rule"]["id"].to_string(), alert["key"].to_string());
+        let key = (alert["source"].to_string(), alert["rule"]["id"].to_string(), alert["key"].to_string());
         let id = alert["alert_id"].to_string();
         let known = told.entry(key).or_insert_with(|| id.clone());
         assert_eq!(*known, id, "two alerts for one thing");

@@ -31,6 +31,9 @@ pub(super) struct Memory {
     rules: Vec<[Table; 2]>,
 }
 
+/// Rows to fill a table with.
+pub(super) type Rows = Vec<(Arc<str>, Kept)>;
+
 /// Rows of one kind of one rule.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -95,6 +98,13 @@ impl Memory {
         }
     }
 
+    /// Makes these all rows of a table.
+    pub(super) fn fill(&mut self, rule_index: usize, slot: Slot, rows: Rows) {
+        if let Some(table) = self.rules.get_mut(rule_index).and_then(|tables| tables.get_mut(slot as usize)) {
+            *table = Table::of(rows);
+        }
+    }
+
     /// Rows of each rule.
     pub(super) fn counts(&self) -> impl Iterator<Item = usize> {
         self.rules.iter().map(|tables| tables.iter().map(Table::len).sum())
@@ -102,6 +112,13 @@ impl Memory {
 }
 
 impl Table {
+    /// Of many rows at once: ordered sets are made from all of their members far sooner than one by one.
+    fn of(rows: Rows) -> Self {
+        let by_end = rows.iter().map(|(key, kept)| (kept.expires_at_us, Arc::clone(key))).collect();
+        let by_due = rows.iter().filter_map(|(key, kept)| Some((kept.due_us?, Arc::clone(key)))).collect();
+        Self { by_end, by_due, rows: rows.into_iter().collect() }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Row> {
         self.rows.get(key).map(|kept| &kept.row)
     }

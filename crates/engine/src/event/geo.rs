@@ -88,8 +88,7 @@ impl Geo {
             members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
         let raw = Value::from_iter([(GEO.to_owned(), Value::Object(members))]).to_string();
         // It was made here and is far below the size of an event; if it were no JSON, the fields would be missing.
-        let tape = reader::read(&raw).ok()?;
-        Some(GeoFields { raw: raw.into(), tape: tape.into() })
+        GeoFields::read(&raw)
     }
 }
 
@@ -99,6 +98,16 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
 }
 
 impl GeoFields {
+    /// From the text that one was made of.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let tape = reader::read(text).ok()?;
+        Some(Self { raw: text.into(), tape: tape.into() })
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.raw
+    }
+
     /// The object that holds `geo`.
     pub(super) fn root(&self) -> View<'_> {
         View::root(&self.raw, &self.tape)

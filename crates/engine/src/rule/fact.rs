@@ -94,8 +94,14 @@ impl Fact {
 /// Reports each pair of facts of one AND that excludes itself.
 pub(crate) fn report(facts: &[Fact], diagnostics: &mut Diagnostics) {
     for (index, later) in facts.iter().enumerate() {
-        let earlier = facts.iter().take(index).filter(|earlier| earlier.field == later.field);
-        for earlier in earlier {
+        report_between(facts.get(..index).unwrap_or_default(), std::slice::from_ref(later), diagnostics);
+    }
+}
+
+/// Reports each fact that excludes one that is given before.
+pub(crate) fn report_between(given: &[Fact], facts: &[Fact], diagnostics: &mut Diagnostics) {
+    for later in facts {
+        for earlier in given.iter().filter(|earlier| earlier.field == later.field) {
             match (earlier.says, later.says) {
                 (Says::Equals, Says::Equals) => report_equalities(earlier, later, diagnostics),
                 (Says::Equals, Says::Differs) if excludes(earlier, later) => contradiction(earlier, later, diagnostics),
@@ -154,7 +160,8 @@ fn same(one: &Literal, other: &Literal) -> bool {
 
 fn contradiction(earlier: &Fact, later: &Fact, diagnostics: &mut Diagnostics) {
     let message = format!("this can never match: `{}` excludes `{}` at {}", later.key, earlier.key, place(earlier));
-    let hint = "all lines of a map must hold at once; put alternatives into one list or under `any`";
+    let hint = "all lines of a map must hold at once, and the rule's `when` for every step; alternatives go into one list \
+                or under `any`";
     diagnostics.error(code::CONTRADICTION, &later.span, message, Some(hint.into()));
 }
 

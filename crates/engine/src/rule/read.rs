@@ -86,7 +86,7 @@ fn question(
     reader: &mut WhenReader<'_>,
     diagnostics: &mut Diagnostics,
 ) -> (Option<Condition>, Option<Option<Detection>>) {
-    let when = fields.get("when").map(|when| reader.read(when, "`when`", diagnostics));
+    let when = fields.get("when").map(|when| reader.read_whole(when, diagnostics));
     let (detection, steps) = match state::read(fields, reader, diagnostics) {
         Reading::None => (Some(None), None),
         Reading::Bad => return (when.unwrap_or(Some(Condition::All(Vec::new()))), None),

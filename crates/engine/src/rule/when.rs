@@ -21,6 +21,8 @@ pub(crate) struct WhenReader<'a> {
     vocabulary: Option<&'a [&'a str]>,
     /// Event types that were named outside of a negation, upper case.
     pub(crate) event_types: Vec<String>,
+    /// What holds for every event that the parts of a detection see.
+    given: Vec<Fact>,
     is_negated: bool,
 }
 
@@ -30,12 +32,21 @@ type Values = (Vec<Literal>, Vec<Span>);
 impl<'a> WhenReader<'a> {
     /// A reader for conditions on events.
     pub(crate) fn new(lists: &'a Lists) -> Self {
-        Self { lists, vocabulary: None, event_types: Vec::new(), is_negated: false }
+        Self { lists, vocabulary: None, event_types: Vec::new(), given: Vec::new(), is_negated: false }
     }
 
     /// A reader for conditions that know only these fields; one that ends in `.` stands for everything below it.
     pub(crate) fn with_vocabulary(lists: &'a Lists, vocabulary: &'a [&'a str]) -> Self {
         Self { vocabulary: Some(vocabulary), ..Self::new(lists) }
+    }
+
+    /// Reads a rule's own `when`, which the parts of its detection must agree with.
+    pub(crate) fn read_whole(&mut self, node: &Node, diagnostics: &mut Diagnostics) -> Option<Condition> {
+        let mut facts = Vec::new();
+        let condition = self.map(node, "`when`", &mut facts, diagnostics);
+        fact::report(&facts, diagnostics);
+        self.given = facts;
+        condition
     }
 
     /// Reads a map of conditions. `None` when something was reported.
@@ -211,7 +222,11 @@ impl<'a> WhenReader<'a> {
 
 impl PartReader for WhenReader<'_> {
     fn condition(&mut self, node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Option<Condition> {
-        self.read(node, what, diagnostics)
+        let mut facts = Vec::new();
+        let condition = self.map(node, what, &mut facts, diagnostics);
+        fact::report(&facts, diagnostics);
+        fact::report_between(&self.given, &facts, diagnostics);
+        condition
     }
 
     fn list(&mut self, key: &Key, node: &Node, diagnostics: &mut Diagnostics) -> Option<Values> {

@@ -76,11 +76,11 @@ impl Distinct {
         let (log, place) = with_event(row, observation);
         let missing = self.count.saturating_sub(self.values(&log, place).len());
         let end = if missing == 0 { "enough".to_owned() } else { format!("{missing} more to come") };
-        Standing {
-            holds: missing == 0,
-            summary: format!("{} (of {}): {end}", self.sentence(&log, place), self.count),
-            evidence: evidence(&log, log.window_start(place, self.within_us)..place + 1),
-        }
+        Standing::decided(
+            missing == 0,
+            format!("{} (of {}): {end}", self.sentence(&log, place), self.count),
+            evidence(&log, log.window_start(place, self.within_us)..place + 1),
+        )
     }
 }
 

@@ -176,11 +176,11 @@ impl FirstSeen {
             _ => format!("{value} is new; {known}"),
         };
         let observation = Observation::of(sighting);
-        Standing {
-            holds: is_new && (self.learn_us == 0 || at_us >= learned_us),
+        Standing::decided(
+            is_new && (self.learn_us == 0 || at_us >= learned_us),
             summary,
-            evidence: vec![Evidence::of(&observation, Some(&value))],
-        }
+            vec![Evidence::of(&observation, Some(&value))],
+        )
     }
 
     pub(super) fn expires_at_us(&self, seen: &Seen) -> i64 {

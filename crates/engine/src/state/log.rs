@@ -37,7 +37,7 @@ pub(crate) struct Observation {
     /// It has been a match.
     #[serde(rename = "f", skip_serializing_if = "is_false", default)]
     pub(crate) fired: bool,
-    /// Source and raw event, while a match by time may hang on it.
+    /// The event and where it came from, while a match by time may hang on it.
     #[serde(rename = "e", skip_serializing_if = "Option::is_none", default)]
     pub(crate) kept: Option<Kept>,
 }
@@ -48,6 +48,8 @@ pub(crate) struct Kept {
     source: Box<str>,
     at_us: i64,
     raw: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    geo: Option<Box<str>>,
 }
 
 /// Noted events of one key.
@@ -89,7 +91,8 @@ impl Observation {
         let event = sighting.event;
         let raw: Box<str> =
             if event.raw().len() <= MAX_KEPT_EVENT_BYTES { (&**event.raw()).into() } else { essence(event, by) };
-        self.kept = Some(Kept { source: sighting.source.into(), at_us: self.at_us, raw });
+        let geo = event.geo_text().map(Into::into);
+        self.kept = Some(Kept { source: sighting.source.into(), at_us: self.at_us, raw, geo });
     }
 
     pub(crate) fn has(&self, step: usize) -> bool {
@@ -145,6 +148,7 @@ impl Kept {
     /// The event and the name of its source.
     pub(crate) fn event(&self, event_id: &str) -> Option<(String, Event)> {
         let event = Event::new(event_id, DateTime::from_timestamp_micros(self.at_us)?, (&*self.raw).into()).ok()?;
+        let event = self.geo.iter().fold(event, |event, geo| event.with_geo_text(geo));
         Some((self.source.to_string(), event))
     }
 }

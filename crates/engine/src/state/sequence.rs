@@ -178,9 +178,16 @@ impl Sequence {
             return true;
         }
         chain.due_us = Some(end_us);
-        let after = log.observations.get(chain.last + 1..).unwrap_or_default();
-        let spoils = |known: &Observation| (trailing..self.steps.len()).any(|step| known.has(step));
-        !after.iter().take_while(|known| known.at_us < end_us).any(spoils)
+        self.spoiler(log, chain.first, chain.last).is_none()
+    }
+
+    /// What comes after the last event of a chain and within its window, although it must not.
+    fn spoiler<'l>(&self, log: &'l Log, first: usize, last: usize) -> Option<&'l Observation> {
+        let end_us = log.observations.get(first)?.at_us.saturating_add(self.within_us);
+        let trailing = self.last_present().map_or(0, |last| last + 1);
+        let after = log.observations.get(last + 1..).unwrap_or_default();
+        let spoils = |known: &&Observation| (trailing..self.steps.len()).any(|step| known.has(step));
+        after.iter().take_while(|known| known.at_us < end_us).find(spoils)
     }
 
     pub(super) fn finding(&self, log: &Log, firing: &Firing) -> (Untrusted, Vec<Evidence>) {
@@ -216,25 +223,39 @@ impl Sequence {
             return Standing::none("not counted: the event is none of the steps".into());
         }
         let (log, place) = with_event(row, observation);
+        let told = |us: i64| chrono::DateTime::from_timestamp_micros(us).unwrap_or_default();
+        let is_settled = |due_us: i64| sighting.settled_us.is_some_and(|settled_us| due_us <= settled_us);
         let chain = self.chains(&log).into_iter().find(|chain| chain.last == place);
-        let told = |us: i64| chrono::DateTime::from_timestamp_micros(us).unwrap_or_default().to_rfc3339();
-        let summary = match chain {
-            Some(Chain { due_us: None, .. }) => "the last step: the sequence is complete".to_owned(),
-            Some(Chain { due_us: Some(due_us), .. }) => {
-                format!("fires when the log is complete up to {}, unless an absent step comes", told(due_us))
+        let first = chain.map(|chain| chain.first).or_else(|| self.first_of(&log, place));
+        let evidence = self.evidence(&log, first.unwrap_or(0), place);
+        match (chain, first) {
+            (Some(Chain { due_us: Some(due_us), .. }), _) if !is_settled(due_us) => {
+                let due_at = told(due_us);
+                let summary = format!(
+                    "fires when the log is complete up to {}, unless an absent step comes",
+                    due_at.to_rfc3339()
+                );
+                Standing { holds: false, waits_until: Some(due_at), summary, evidence }
             }
-            None => {
+            (Some(_), _) => Standing::decided(true, "the sequence is complete".into(), evidence),
+            (None, Some(first)) => {
+                let spoiler = self.spoiler(&log, first, place).map(|known| {
+                    let steps = self.steps.iter().enumerate().filter(|(index, step)| step.absent && known.has(*index));
+                    let names: Vec<&str> = steps.map(|(_, step)| step.name.as_str()).collect();
+                    format!("{} came at {} (event {})", names.join(", "), told(known.at_us).to_rfc3339(), known.id)
+                });
+                Standing::decided(false, spoiler.unwrap_or_else(|| "an absent step came".into()), evidence)
+            }
+            (None, None) => {
                 let done: Vec<&str> = (self.steps.iter().enumerate())
                     .filter(|(index, step)| {
                         !step.absent && log.observations.iter().take(place + 1).any(|known| known.has(*index))
                     })
                     .map(|(_, step)| step.name.as_str())
                     .collect();
-                format!("incomplete; steps seen so far: {}", done.join(", "))
+                Standing::decided(false, format!("incomplete; steps seen so far: {}", done.join(", ")), evidence)
             }
-        };
-        let first = chain.map_or(0, |chain| chain.first);
-        Standing { holds: chain.is_some(), summary, evidence: self.evidence(&log, first, place) }
+        }
     }
 
     pub(super) fn meaning(&self, hasher: &mut blake3::Hasher) {

@@ -150,11 +150,7 @@ impl Spike {
         };
         let level = self.level(&log, number);
         let past = if level.has_past { "" } else { "; too little past to compare with" };
-        Standing {
-            holds: self.holds(&level),
-            summary: format!("{}{past}", self.told(&level)),
-            evidence: self.evidence(&log, number),
-        }
+        Standing::decided(self.holds(&level), format!("{}{past}", self.told(&level)), self.evidence(&log, number))
     }
 
     /// Long after its last event counts, for since when a key is known counts too: silence is a past.

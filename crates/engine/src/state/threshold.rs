@@ -48,11 +48,11 @@ impl Threshold {
         let counted = self.counted(&log, place);
         let missing = self.count.saturating_sub(counted);
         let end = if missing == 0 { "enough".to_owned() } else { format!("{missing} more to come") };
-        Standing {
-            holds: missing == 0,
-            summary: format!("{counted} of {} events within {}: {end}", self.count, shown(self.within_us)),
-            evidence: evidence(&log, log.window_start(place, self.within_us)..place + 1),
-        }
+        Standing::decided(
+            missing == 0,
+            format!("{counted} of {} events within {}: {end}", self.count, shown(self.within_us)),
+            evidence(&log, log.window_start(place, self.within_us)..place + 1),
+        )
     }
 }
 

@@ -5,6 +5,8 @@
 //! (`geo.lat`, `geo.lon`), else between the nearest borders of the two countries, so that neighbours are 0 km apart.
 //! The same address never travels, an unknown place never alerts, and ignored addresses are not seen at all.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
 use super::finding::none_found;
@@ -48,6 +50,7 @@ impl Travel {
         let Some(observation) = self.observation(sighting) else { return Noted::Fired(Vec::new()) };
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
         log.forget(sighting.settled_us, self.horizon_us());
+        forget_outrun(log, sighting.settled_us);
         let place = log.insert(observation);
         let firings = super::threshold::fire(log, place, self.horizon_us(), &group.text, |log, place| {
             self.origin(log, place).is_some()
@@ -119,14 +122,27 @@ impl Travel {
         };
         let (log, place) = with_event(row, observation);
         match self.told(&log, place) {
-            Some((summary, evidence)) => Standing { holds: true, summary: summary.as_raw().to_owned(), evidence },
+            Some((summary, evidence)) => Standing::decided(true, summary.as_raw().to_owned(), evidence),
             None => {
                 let start = log.window_start(place, self.horizon_us());
                 let noted = super::threshold::evidence(&log, start..place + 1);
-                Standing { holds: false, summary: "every earlier place is within reach".into(), evidence: noted }
+                Standing::decided(false, "every earlier place is within reach".into(), noted)
             }
         }
     }
+}
+
+/// Forgets settled events that a later settled one, of the same address at the same place, makes idle: whatever comes now
+/// is as far from both, and the later one leaves less time for it.
+fn forget_outrun(log: &mut Log, settled_us: Option<i64>) {
+    let Some(settled_us) = settled_us else { return };
+    let end = log.observations.partition_point(|known| known.at_us <= settled_us);
+    let mut seen = HashSet::new();
+    let settled = log.observations.iter().take(end).rev();
+    let mut is_latest: Vec<bool> =
+        settled.map(|known| seen.insert((&known.ip, &known.country, &known.value))).collect();
+    // From the oldest on; what is not settled stays.
+    log.observations.retain(|_| is_latest.pop().unwrap_or(true));
 }
 
 fn leap(here: &Observation, there: &Observation) -> Option<Leap> {

@@ -11,9 +11,8 @@ use vigie_engine::rule::{self, Rule};
 use vigie_engine::state::StateKey;
 
 use super::Spans;
+use super::naive::Subject;
 use super::plan::{Case, Happening, Step};
-
-const SOURCE: &str = "main";
 
 fn rules(yaml: &str) -> Vec<Rule> {
     let mut diagnostics = Diagnostics::default();
@@ -27,14 +26,14 @@ fn rules(yaml: &str) -> Vec<Rule> {
 /// What is durable.
 #[derive(Default)]
 struct Store {
-    seen: HashSet<String>,
+    seen: HashSet<(String, String)>,
     state: BTreeMap<StateKey, String>,
-    /// Key, first, last, count by alert id.
-    alerts: BTreeMap<String, (String, i64, i64, u64)>,
+    /// Subject, first, last, count by alert id.
+    alerts: BTreeMap<String, (Subject, i64, i64, u64)>,
 }
 
-/// Alerts by key.
-pub(crate) fn run(case: &Case) -> BTreeMap<String, Spans> {
+/// Alerts by subject.
+pub(crate) fn run(case: &Case) -> BTreeMap<Subject, Spans> {
     let rules = rules(&case.yaml);
     let mut store = Store::default();
     let mut engine = Engine::new(rules.clone());
@@ -47,44 +46,47 @@ pub(crate) fn run(case: &Case) -> BTreeMap<String, Spans> {
     for step in &case.arrivals {
         match step {
             Step::Restart => engine = restart(&store),
-            Step::Batch { events, lost, settled_us } => {
+            Step::Batch { source, events, lost, settled_us } => {
                 if *lost {
                     // Evaluated, never committed: as if it had not been.
-                    drop(evaluate(&engine, &store, events, *settled_us));
+                    drop(evaluate(&engine, &store, source, events, *settled_us));
                     engine = restart(&store);
                 }
-                let effects = evaluate(&engine, &store, events, *settled_us);
+                let effects = evaluate(&engine, &store, source, events, *settled_us);
                 // Each answer shows what was shown before once more.
-                commit(&mut engine, &mut store, events, effects);
-                let again = evaluate(&engine, &store, events, *settled_us);
-                commit(&mut engine, &mut store, events, again);
+                commit(&mut engine, &mut store, source, events, effects);
+                let again = evaluate(&engine, &store, source, events, *settled_us);
+                commit(&mut engine, &mut store, source, events, again);
             }
         }
     }
-    let effects = evaluate(&engine, &store, &[], Some(case.end_us));
-    commit(&mut engine, &mut store, &[], effects);
-    let mut spans: BTreeMap<String, Spans> = BTreeMap::new();
-    for (key, first, last, count) in store.alerts.into_values() {
-        spans.entry(key).or_default().push((first, last, count));
+    for (source, end_us) in &case.ends_us {
+        let effects = evaluate(&engine, &store, source, &[], Some(*end_us));
+        commit(&mut engine, &mut store, source, &[], effects);
+    }
+    let mut spans: BTreeMap<Subject, Spans> = BTreeMap::new();
+    for (subject, first, last, count) in store.alerts.into_values() {
+        spans.entry(subject).or_default().push((first, last, count));
     }
     spans
 }
 
-fn evaluate(engine: &Engine, store: &Store, events: &[Happening], settled_us: Option<i64>) -> Effects {
+fn evaluate(engine: &Engine, store: &Store, source: &str, events: &[Happening], settled_us: Option<i64>) -> Effects {
     let mut batch = engine.batch();
-    for happening in events.iter().filter(|happening| !store.seen.contains(&happening.id)) {
+    let is_new = |happening: &&Happening| !store.seen.contains(&(source.to_owned(), happening.id.clone()));
+    for happening in events.iter().filter(is_new) {
         let event = event(happening);
         let received_at = DateTime::from_timestamp_micros(happening.arrives_us).expect("valid");
-        batch.step(SOURCE, &event, received_at);
+        batch.step(source, &event, received_at);
     }
     if let Some(settled_us) = settled_us {
-        batch.tick(SOURCE, DateTime::from_timestamp_micros(settled_us).expect("valid"), None);
+        batch.tick(source, DateTime::from_timestamp_micros(settled_us).expect("valid"), None);
     }
     batch.finish()
 }
 
-fn commit(engine: &mut Engine, store: &mut Store, events: &[Happening], effects: Effects) {
-    store.seen.extend(events.iter().map(|event| event.id.clone()));
+fn commit(engine: &mut Engine, store: &mut Store, source: &str, events: &[Happening], effects: Effects) {
+    store.seen.extend(events.iter().map(|event| (source.to_owned(), event.id.clone())));
     for change in effects.state {
         match change.value {
             Some(value) => store.state.insert(change.key, value),
@@ -93,7 +95,12 @@ fn commit(engine: &mut Engine, store: &mut Store, events: &[Happening], effects:
     }
     for alert in effects.alerts {
         let key = alert.key.iter().map(|(_, value)| value.as_raw().to_owned()).collect::<Vec<_>>().join(",");
-        let span = (key, alert.first_at.timestamp_micros(), alert.last_at.timestamp_micros(), alert.count);
+        let span = (
+            (alert.source.clone(), key),
+            alert.first_at.timestamp_micros(),
+            alert.last_at.timestamp_micros(),
+            alert.count,
+        );
         assert!(store.alerts.insert(alert.alert_id, span).is_none(), "an alert twice");
         assert!(alert.finding.is_some_and(|finding| !finding.evidence.is_empty() || finding.detection == "first_seen"));
     }

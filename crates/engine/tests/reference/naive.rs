@@ -7,16 +7,29 @@ use vigie_engine::country;
 use super::Spans;
 use super::plan::{Case, Happening, Kind, Numbers, START_US, Step};
 
-/// Times of the matches by key.
-pub(crate) fn matches(case: &Case) -> BTreeMap<String, Vec<i64>> {
+/// A source and a key within it.
+pub(crate) type Subject = (String, String);
+
+/// Times of the matches of each subject.
+pub(crate) fn matches(case: &Case) -> BTreeMap<Subject, Vec<i64>> {
+    let sources = case.ends_us.iter();
+    sources.flat_map(|(source, end_us)| matches_of(case, source, *end_us)).collect()
+}
+
+fn events_of<'c>(case: &'c Case, of: &str) -> impl Iterator<Item = &'c Happening> {
+    let batches = case.arrivals.iter().filter_map(move |step| match step {
+        Step::Batch { source, events, .. } if *source == of => Some(events),
+        _ => None,
+    });
+    batches.flatten()
+}
+
+fn matches_of(case: &Case, source: &str, end_us: i64) -> BTreeMap<Subject, Vec<i64>> {
     let mut by_key: BTreeMap<String, Vec<Happening>> = BTreeMap::new();
-    for step in &case.arrivals {
-        let Step::Batch { events, .. } = step else { continue };
-        for event in events {
-            let key = if case.by_user { event.user } else { Some("") };
-            if let Some(key) = key {
-                by_key.entry(key.to_owned()).or_default().push(event.clone());
-            }
+    for event in events_of(case, source) {
+        let key = if case.by_user { event.user } else { Some("") };
+        if let Some(key) = key {
+            by_key.entry(key.to_owned()).or_default().push(event.clone());
         }
     }
     // The rule's first event, whatever its key; one without a value is not seen.
@@ -31,26 +44,23 @@ pub(crate) fn matches(case: &Case) -> BTreeMap<String, Vec<i64>> {
             Kind::Distinct => distinct(&events, &case.numbers),
             Kind::FirstSeen => first_seen(&events, &case.numbers, start_us),
             Kind::Travel => travel(&events, &case.numbers),
-            Kind::Sequence => sequence(&events, &case.numbers, case.end_us),
-            Kind::Absence => absence(&events, &case.numbers, case.end_us),
+            Kind::Sequence => sequence(&events, &case.numbers, end_us),
+            Kind::Absence => absence(&events, &case.numbers, end_us),
             Kind::Spike => spike(&events, &case.numbers),
         };
         times.sort_unstable();
         if !times.is_empty() {
-            matches.insert(key, times);
+            matches.insert((source.to_owned(), key), times);
         }
     }
     matches
 }
 
-/// How many values of a key were told as new too soon: what came later shows that they had not been gone. Nothing waits for
-/// that, so these stay told.
-pub(crate) fn told_too_soon(case: &Case, key: &str) -> u64 {
-    let batches = case.arrivals.iter().filter_map(|step| match step {
-        Step::Batch { events, .. } => Some(events),
-        _ => None,
-    });
-    let own = batches.flatten().filter(|event| if case.by_user { event.user == Some(key) } else { key.is_empty() });
+/// How many values of a subject were told as new too soon: what came later shows that they had not been gone. Nothing waits
+/// for that, so these stay told.
+pub(crate) fn told_too_soon(case: &Case, (source, key): &Subject) -> u64 {
+    let own =
+        events_of(case, source).filter(|event| if case.by_user { event.user == Some(key) } else { key.is_empty() });
     let seen: Vec<(i64, String)> = own.filter_map(|event| Some((event.at_us, event.country?.to_lowercase()))).collect();
     let is_new = |at: usize, others: &[(i64, String)]| {
         let (at_us, value) = &seen[at];

@@ -64,7 +64,7 @@ pub(crate) struct Happening {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A batch is evaluated; `lost`: it is not committed, the process starts anew and evaluates it again.
-    Batch { events: Vec<Happening>, lost: bool, settled_us: Option<i64> },
+    Batch { source: &'static str, events: Vec<Happening>, lost: bool, settled_us: Option<i64> },
     /// The process starts anew with what was committed.
     Restart,
 }
@@ -92,7 +92,8 @@ pub(crate) struct Case {
     pub(crate) quiet_us: i64,
     pub(crate) by_user: bool,
     pub(crate) lateness_us: i64,
-    pub(crate) end_us: i64,
+    /// Each source with the time up to which it is settled in the end; their ids and keys are the same.
+    pub(crate) ends_us: Vec<(&'static str, i64)>,
     pub(crate) arrivals: Vec<Step>,
 }
 
@@ -122,11 +123,17 @@ impl Case {
         let by_user = rng.chance(70);
         let quiet_us = rng.between(1, 30) * unit_us;
         let yaml = yaml(kind, &numbers, by_user, quiet_us);
-        let mut happenings = happenings(kind, rng, unit_us, length, lateness_us);
-        let end_us = happenings.iter().map(|event| event.at_us).max().unwrap_or(START_US);
-        happenings.sort_by_key(|event| event.arrives_us);
-        let arrivals = arrivals(happenings, rng, lateness_us);
-        Self { kind, yaml, numbers, quiet_us, by_user, lateness_us, end_us, arrivals }
+        let sources: &[&str] = if rng.chance(50) { &["main"] } else { &["main", "other"] };
+        let (mut ends_us, mut lanes) = (Vec::new(), Vec::new());
+        for source in sources {
+            let start_us = START_US + rng.between(-1, 1) * rng.below(length) * unit_us;
+            let mut happenings = happenings(kind, rng, (start_us, unit_us), length, lateness_us);
+            ends_us.push((*source, happenings.iter().map(|event| event.at_us).max().unwrap_or(start_us)));
+            happenings.sort_by_key(|event| event.arrives_us);
+            lanes.push(arrivals(source, happenings, rng, lateness_us));
+        }
+        let arrivals = interleaved(lanes, rng);
+        Self { kind, yaml, numbers, quiet_us, by_user, lateness_us, ends_us, arrivals }
     }
 
     pub(crate) fn is_late(&self) -> bool {
@@ -215,14 +222,20 @@ fn yaml(kind: Kind, numbers: &Numbers, by_user: bool, quiet_us: i64) -> String {
     )
 }
 
-fn happenings(kind: Kind, rng: &mut Rng, unit_us: i64, length: i64, lateness_us: i64) -> Vec<Happening> {
+fn happenings(
+    kind: Kind,
+    rng: &mut Rng,
+    (start_us, unit_us): (i64, i64),
+    length: i64,
+    lateness_us: i64,
+) -> Vec<Happening> {
     let count = rng.between(3, if kind == Kind::Spike { 120 } else { 40 });
     let burst = rng.below(length);
     (0..count)
         .map(|number| {
             // Some events crowd together, and many share a stamp.
             let place = if rng.chance(40) { burst + rng.below(6) } else { rng.below(length) };
-            let at_us = START_US + place * unit_us;
+            let at_us = start_us + place * unit_us;
             let late_us = if lateness_us > 0 && rng.chance(60) { rng.below(lateness_us + 1) } else { 0 };
             Happening {
                 id: format!("e{number}"),
@@ -237,7 +250,7 @@ fn happenings(kind: Kind, rng: &mut Rng, unit_us: i64, length: i64, lateness_us:
         .collect()
 }
 
-fn arrivals(happenings: Vec<Happening>, rng: &mut Rng, lateness_us: i64) -> Vec<Step> {
+fn arrivals(source: &'static str, happenings: Vec<Happening>, rng: &mut Rng, lateness_us: i64) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut rest = happenings;
     while !rest.is_empty() {
@@ -246,9 +259,23 @@ fn arrivals(happenings: Vec<Happening>, rng: &mut Rng, lateness_us: i64) -> Vec<
         // All that arrives up to the next event has arrived: nothing older than that less the lateness will come.
         let seen_us = rest.first().map(|next| next.arrives_us);
         let settled_us = seen_us.filter(|_| rng.chance(70)).map(|seen_us| seen_us - lateness_us);
-        steps.push(Step::Batch { events, lost: rng.chance(15), settled_us });
+        steps.push(Step::Batch { source, events, lost: rng.chance(15), settled_us });
         if rng.chance(15) {
             steps.push(Step::Restart);
+        }
+    }
+    steps
+}
+
+/// Steps of several sources, each in its own order.
+fn interleaved(lanes: Vec<Vec<Step>>, rng: &mut Rng) -> Vec<Step> {
+    let mut lanes: Vec<std::vec::IntoIter<Step>> = lanes.into_iter().map(Vec::into_iter).collect();
+    let mut steps = Vec::new();
+    while !lanes.is_empty() {
+        let at = usize::try_from(rng.below(i64::try_from(lanes.len()).expect("small"))).expect("fits");
+        match lanes[at].next() {
+            Some(step) => steps.push(step),
+            None => drop(lanes.remove(at)),
         }
     }
     steps
