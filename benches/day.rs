@@ -9,6 +9,8 @@ mod figures;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Context, Poll};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -162,27 +164,27 @@ impl Transport for Api {
     }
 }
 
-/// The real store; paused time stands still while it works, as it does not for other threads by itself.
+/// The real store. While it works this thread waits, so that paused time stands still: it would run on for other threads.
 struct Unhurried(SqliteStore);
 
-/// Paused time never runs on while a blocking task lasts.
-struct Busy(std::sync::mpsc::SyncSender<()>);
+struct Waiting(Thread);
 
-impl Busy {
-    fn begin() -> Self {
-        let (end, ended) = std::sync::mpsc::sync_channel(1);
-        // It ends with an error, when the sender is gone.
-        tokio::task::spawn_blocking(move || ended.recv());
-        Self(end)
+impl task::Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
-fn unhurried<'a, T: 'a>(work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+fn unhurried<'a, T: 'a>(mut work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
     Box::pin(async move {
-        let busy = Busy::begin();
-        let done = work.await;
-        drop(busy.0);
-        done
+        let waker = Arc::new(Waiting(std::thread::current())).into();
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match work.as_mut().poll(&mut context) {
+                Poll::Ready(done) => return done,
+                Poll::Pending => std::thread::park(),
+            }
+        }
     })
 }
 

@@ -109,6 +109,9 @@ pub struct Fetched {
     pub repeated: u64,
     /// The cursor once all of the above is stored.
     pub cursor: Cursor,
+    /// It stands for nothing but the time that has passed: after a crash an older one does as well, so that it need not
+    /// be stored with each answer.
+    pub cursor_may_wait: bool,
     /// What the operator must know.
     pub notices: Vec<Notice>,
     /// No older event will come any more, within the lateness bound: what waits for time alone may be decided up to

@@ -150,6 +150,7 @@ impl Source for Scripted {
                 poison: Vec::new(),
                 repeated: 0,
                 cursor: Cursor("1".into()),
+                cursor_may_wait: false,
                 notices: Vec::new(),
                 settled_at: None,
                 aloud_from: None,

@@ -242,7 +242,7 @@ impl Ingest {
             aloud_from: fetched.aloud_from,
             learn_from: fetched.learn_from,
             drift,
-            is_quiet: fetched.caught_up && fetched.windows_owed == 0 && fetched.at_fault.is_none(),
+            cursor_may_wait: fetched.cursor_may_wait,
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
@@ -335,7 +335,7 @@ impl Ingest {
     /// Whether more is due than it decided.
     async fn commit_one(&self, source: &str, evaluation: Evaluation) -> StoreResult<bool> {
         let mut evaluation = evaluation.in_order();
-        let (now, drift, is_quiet) = (evaluation.now, evaluation.drift.take(), evaluation.is_quiet);
+        let (now, drift, cursor_may_wait) = (evaluation.now, evaluation.drift.take(), evaluation.cursor_may_wait);
         // Held over the commit: the next batch must see what this one changed, and a failed commit must change nothing.
         let mut engine = self.engine.lock().await;
         let mut effects = evaluation.run(&engine, source);
@@ -367,7 +367,7 @@ impl Ingest {
             due_at: Some(due_at),
         };
         let moves_cursor = batch.cursor.is_some();
-        if let Some(batch) = self.cursors.keep(batch, is_quiet, due_at) {
+        if let Some(batch) = self.cursors.keep(batch, cursor_may_wait, due_at) {
             self.store.commit(batch).await?;
             self.episode.end();
             self.status.stored();

@@ -223,6 +223,7 @@ impl NdjsonSource {
             poison,
             repeated: 0,
             cursor: held.after.clone(),
+            cursor_may_wait: held.given.as_ref() == Some(&held.after),
             notices,
             settled_at: held.settled_at,
             aloud_from: None,

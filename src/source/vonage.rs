@@ -165,12 +165,14 @@ impl VonageSource {
         let cursor = poller.state.write().map_err(|error| stop(&error))?;
         let mut notices = step.notices;
         notices.extend(self.altered.notice());
+        let was_quiet = self.current.as_ref().is_some_and(|(_, before)| before.is_quiet());
         let fetched = Fetched {
             events: step.events,
             before_start: step.before_start,
             poison: step.poison,
             repeated,
             cursor: cursor.clone(),
+            cursor_may_wait: was_quiet && poller.is_quiet() && notices.is_empty(),
             notices,
             settled_at: poller.settled_s(self.options.lateness).map(moment),
             aloud_from: poller.state.start_s.map(moment),

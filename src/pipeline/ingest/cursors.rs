@@ -1,8 +1,8 @@
 //! Cursors that stand for nothing new: a quiet poll moves its source's cursor and nothing else, and that is stored once a
 //! minute only.
 //!
-//! An older cursor never loses and never repeats anything: from there the same time is asked for again, and ids count once.
-//! A cursor that owes anything is never kept waiting, so that every step of a long walk outlives a crash.
+//! The source says which cursors may wait, for it alone knows whether an older one does as well after a crash. One that comes
+//! with anything else, be it a row of state, is never kept waiting.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,11 +26,11 @@ struct Stored {
 }
 
 impl Cursors {
-    /// Keeps the batch of a quiet poll whose source's cursor was stored lately; gives back one that must be stored now.
-    pub(super) fn keep(&self, batch: IngestBatch, is_quiet: bool, now: DateTime<Utc>) -> Option<IngestBatch> {
+    /// Keeps a batch whose cursor may wait and was stored lately; gives back one that must be stored now.
+    pub(super) fn keep(&self, batch: IngestBatch, may_wait: bool, now: DateTime<Utc>) -> Option<IngestBatch> {
         let mut sources = self.sources();
         match sources.get_mut(&batch.source) {
-            Some(stored) if is_quiet && batch.is_cursor_alone() && now < stored.at + STORED_EVERY => {
+            Some(stored) if may_wait && batch.is_cursor_alone() && now < stored.at + STORED_EVERY => {
                 stored.waiting = Some(batch);
                 None
             }

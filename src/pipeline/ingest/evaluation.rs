@@ -21,8 +21,7 @@ pub(super) struct Evaluation {
     pub(super) aloud_from: Option<DateTime<Utc>>,
     pub(super) learn_from: Option<DateTime<Utc>>,
     pub(super) drift: Option<drift::Change>,
-    /// The source has shown all that there is and owes nothing: its cursor may wait.
-    pub(super) is_quiet: bool,
+    pub(super) cursor_may_wait: bool,
     pub(super) now: DateTime<Utc>,
 }
 
@@ -38,7 +37,7 @@ impl Evaluation {
             aloud_from: None,
             learn_from: None,
             drift: None,
-            is_quiet: false,
+            cursor_may_wait: false,
             now,
         }
     }

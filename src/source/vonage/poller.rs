@@ -391,6 +391,12 @@ impl Poller {
             && self.volatile.rooted.iter().all(|rooted| *rooted)
     }
 
+    /// There is nothing to be done but to wait for the next root.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.caught_up() && self.fault().is_none()
+    }
+
     /// At the very first start what lies so far before it is read too.
     #[must_use]
     pub fn reading_back(mut self, backfill: Option<Duration>) -> Self {

@@ -239,11 +239,7 @@ impl Sequence {
             }
             (Some(_), _) => Standing::decided(true, "the sequence is complete".into(), evidence),
             (None, Some(first)) => {
-                let spoiler = self.spoiler(&log, first, place).map(|known| {
-                    let steps = self.steps.iter().enumerate().filter(|(index, step)| step.absent && known.has(*index));
-                    let names: Vec<&str> = steps.map(|(_, step)| step.name.as_str()).collect();
-                    format!("{} came at {} (event {})", names.join(", "), told(known.at_us).to_rfc3339(), known.id)
-                });
+                let spoiler = self.spoiler(&log, first, place).map(|known| self.told_of(known));
                 Standing::decided(false, spoiler.unwrap_or_else(|| "an absent step came".into()), evidence)
             }
             (None, None) => {
@@ -253,9 +249,27 @@ impl Sequence {
                     })
                     .map(|(_, step)| step.name.as_str())
                     .collect();
-                Standing::decided(false, format!("incomplete; steps seen so far: {}", done.join(", ")), evidence)
+                let mut summary = format!("incomplete; steps seen so far: {}", done.join(", "));
+                let is_absent = |known: &&Observation| self.absent_steps(known).next().is_some();
+                if let Some(known) = log.observations.iter().take(place).rev().find(is_absent) {
+                    summary = format!("{summary}; {}", self.told_of(known));
+                }
+                Standing::decided(false, summary, evidence)
             }
         }
+    }
+
+    /// The absent steps that an event is.
+    fn absent_steps<'s>(&'s self, known: &'s Observation) -> impl Iterator<Item = &'s str> {
+        let steps = self.steps.iter().enumerate().filter(|(index, step)| step.absent && known.has(*index));
+        steps.map(|(_, step)| step.name.as_str())
+    }
+
+    /// An event that is an absent step.
+    fn told_of(&self, known: &Observation) -> String {
+        let at = chrono::DateTime::from_timestamp_micros(known.at_us).unwrap_or_default();
+        let names: Vec<&str> = self.absent_steps(known).collect();
+        format!("{} came at {} (event {})", names.join(", "), at.to_rfc3339(), known.id)
     }
 
     pub(super) fn meaning(&self, hasher: &mut blake3::Hasher) {

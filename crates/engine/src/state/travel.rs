@@ -132,11 +132,18 @@ impl Travel {
     }
 }
 
-/// Forgets settled events that a later settled one, of the same address at the same place, makes idle: whatever comes now
-/// is as far from both, and the later one leaves less time for it.
+/// So many settled events of a key stay in any case: one of them may lie before an event that comes even later than the
+/// lateness bound.
+const MAX_SETTLED: usize = 32;
+
+/// Of many settled events forgets those that a later settled one, of the same address at the same place, makes idle:
+/// whatever comes now is as far from both, and the later one leaves less time for it.
 fn forget_outrun(log: &mut Log, settled_us: Option<i64>) {
     let Some(settled_us) = settled_us else { return };
     let end = log.observations.partition_point(|known| known.at_us <= settled_us);
+    if end <= MAX_SETTLED {
+        return;
+    }
     let mut seen = HashSet::new();
     let settled = log.observations.iter().take(end).rev();
     let mut is_latest: Vec<bool> =

@@ -229,7 +229,7 @@ fn happenings(
     length: i64,
     lateness_us: i64,
 ) -> Vec<Happening> {
-    let count = rng.between(3, if kind == Kind::Spike { 120 } else { 40 });
+    let count = rng.between(3, if matches!(kind, Kind::Spike | Kind::Travel) { 120 } else { 40 });
     let burst = rng.below(length);
     (0..count)
         .map(|number| {
