@@ -156,7 +156,9 @@ impl Engine {
         let (place, rule) = self.rules.iter().enumerate().find(|(_, rule)| rule.id == rule_id)?;
         let rows = Overlay::new(self.memory.table(place, Slot::Noted)?, usize::MAX);
         let (received_at, settled_us) = (event.created_at(), self.settled_us.get(source).copied());
-        Some(rule.detection.as_ref()?.standing(&rows, &Sighting { source, event, received_at, settled_us }))
+        let detection = rule.detection.as_ref()?;
+        let keys = [detection.by.as_slice(), rule.alert.dedup.as_slice()];
+        Some(detection.standing(&rows, &Sighting { source, event, received_at, settled_us, keys }))
     }
 
     /// The fields whose values keep alerts of a rule apart.

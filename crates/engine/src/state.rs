@@ -119,6 +119,8 @@ pub(crate) struct Sighting<'e> {
     pub(crate) received_at: DateTime<Utc>,
     /// Nothing older than this comes any more, as far as known.
     pub(crate) settled_us: Option<i64>,
+    /// Fields that an alert about it is known by: an event that is kept in part keeps them.
+    pub(crate) keys: [&'e [FieldPath]; 2],
 }
 
 /// The rows of one detection, as the batch sees them.
@@ -142,7 +144,7 @@ pub(crate) struct Firing {
     pub(crate) moved_from_us: Option<i64>,
     /// The new value, where there is one.
     pub(crate) value: Option<Box<str>>,
-    /// The event itself, of a match that time decided.
+    /// The event itself, where it is not the one that was just noted.
     pub(crate) kept: Option<Kept>,
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use vigie_engine::diagnostic::{Diagnostics, SourceFile};
-use vigie_engine::engine::{Engine, MAX_ROWS_PER_TICK};
+use vigie_engine::engine::{Effects, Engine, MAX_ROWS_PER_TICK};
 use vigie_engine::event::{Event, Geo};
-use vigie_engine::rule;
+use vigie_engine::rule::{self, Rule};
 
 const RULES: &str = "
 rules:
@@ -106,30 +106,87 @@ fn what_is_due_beyond_one_batch_is_decided_by_the_next_and_never_dropped() {
     assert_eq!((second.len(), more), (500, false));
 }
 
-/// What an address database said of the event that an absence waits on is there when the alert is raised.
-#[test]
-fn what_was_found_about_an_address_outlives_the_wait_and_a_restart() {
-    let text = "
-rules:
-  - id: left-open
-    title: Left open
-    severity: high
-    absence: {after: {event_type: CREATE}, expect: {event_type: DELETE}, within: 1h, by: user}
-    alert: {title: 'From {{ event.geo.country }}', dedup: [geo.country], quiet: 1h}
-    tests:
-      - {name: other, events: [{event_type: OTHER, created_at: '2026-03-01T00:00:00Z'}], expect: nothing}
-";
+fn engine_of(rule_yaml: &str) -> Engine {
+    Engine::new(rules_of(rule_yaml))
+}
+
+fn rules_of(rule_yaml: &str) -> Vec<Rule> {
+    let text = format!("rules:\n  - {{id: one, title: One, severity: high, {rule_yaml}}}\n");
     let file = SourceFile { path: "rules.yaml".into(), text: text.into() };
     let mut diagnostics = Diagnostics::default();
     let rules = rule::load(&[file], &mut |_: &str, _: &str| Err("no lists".to_owned()), &mut diagnostics).rules;
     assert!(!diagnostics.has_errors(), "{}", diagnostics.render());
+    rules
+}
+
+/// What a batch leaves behind, in an engine that begins with it.
+fn restarted(rules: &[Rule], effects: Effects) -> Engine {
+    let mut engine = Engine::new(rules.to_vec());
+    let rows = effects.state.into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
+    assert!(engine.restore(rows).is_empty());
+    engine
+}
+
+/// While a source catches up nothing is settled, and all that a key does must be remembered; what waits for its time goes
+/// last.
+#[test]
+fn a_flood_of_one_key_does_not_push_out_what_waits_for_its_time() {
+    let mut engine = engine_of("when: {event_type: CREATE}, absence: {within: 3d}, alert: {quiet: 1h}");
+    let day_s = 86_400;
+    let mut batch = engine.batch();
+    batch.step("main", &create("first", "ann", 0), at(0));
+    for number in 0..3_000 {
+        batch.step("main", &create(&format!("e{number}"), "ann", 10 * day_s + number), at(0));
+    }
+    let effects = batch.finish();
+    assert!(effects.evicted_keys > 0);
+    engine.apply(effects.changes);
+    let mut batch = engine.batch();
+    batch.tick("main", at(20 * day_s), None);
+    let alerts = batch.finish().alerts;
+    let times: Vec<i64> = alerts.iter().map(|alert| (alert.first_at - at(0)).num_seconds()).collect();
+    assert_eq!(times, [3 * day_s, 13 * day_s + 2_999], "after the first, and after the last of the flood");
+}
+
+/// An event that was no match by itself is one once an earlier event comes late: the alert is about it, not about the late
+/// one.
+#[test]
+fn a_match_that_comes_about_late_is_told_of_its_own_event() {
+    for detection in [
+        "threshold: {count: 2, within: 1h, by: event_type}",
+        "distinct: {field: user, count: 2, within: 1h, by: event_type}",
+        "sequence: {within: 1h, by: event_type, steps: [{when: {user: ann}}, {when: {user: bob}}]}",
+    ] {
+        let rules = rules_of(&format!(
+            "when: {{event_type: CREATE}}, {detection}, alert: {{title: 'By {{{{ event.user }}}}', dedup: [user]}}"
+        ));
+        let engine = Engine::new(rules.clone());
+        let mut batch = engine.batch();
+        batch.step("main", &create("own", "bob", 20), at(20));
+        let engine = restarted(&rules, batch.finish());
+        let mut batch = engine.batch();
+        batch.step("main", &create("late", "ann", 10), at(30));
+        let alerts = batch.finish().alerts;
+        assert_eq!(alerts.len(), 1, "{detection}");
+        let alert = &alerts[0];
+        assert_eq!((alert.title.as_raw(), alert.first_at), ("By bob", at(20)), "{detection}");
+        assert_eq!(alert.key[0].1.as_raw(), "bob", "{detection}");
+        assert!(alert.event.get().contains("bob"), "{detection}");
+    }
+}
+
+/// What an address database said of the event that an absence waits on is there when the alert is raised.
+#[test]
+fn what_was_found_about_an_address_outlives_the_wait_and_a_restart() {
+    let rules = rules_of(
+        "absence: {after: {event_type: CREATE}, expect: {event_type: DELETE}, within: 1h, by: user}, \
+         alert: {title: 'From {{ event.geo.country }}', dedup: [geo.country], quiet: 1h}",
+    );
     let geo = Geo { country: Some("BR".into()), ..Geo::default() };
     let engine = Engine::new(rules.clone());
     let mut batch = engine.batch();
     batch.step("main", &create("c1", "ann", 0).with_geo(&geo), at(0));
-    let rows = batch.finish().state.into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
-    let mut engine = Engine::new(rules);
-    assert!(engine.restore(rows).is_empty());
+    let engine = restarted(&rules, batch.finish());
     let mut batch = engine.batch();
     batch.tick("main", at(3_601), None);
     let alerts = batch.finish().alerts;

@@ -167,15 +167,20 @@ impl<'engine> Batch<'engine> {
         voice: Voice,
     ) {
         let settled_us = self.settled_us(source);
+        let Some(rule) = self.engine.rules.get(rule_index) else { return };
         let Some(overlay) = self.overlay(rule_index, Slot::Noted) else { return };
-        let firings = match detection.note(&Sighting { source, event, received_at, settled_us }, overlay) {
+        let keys = [detection.by.as_slice(), rule.alert.dedup.as_slice()];
+        let firings = match detection.note(&Sighting { source, event, received_at, settled_us, keys }, overlay) {
             Noted::Fired(firings) => firings,
             Noted::Uncounted => return self.uncounted.add(rule_index),
         };
-        let Some(rule) = self.engine.rules.get(rule_index) else { return };
-        for firing in &firings {
+        for mut firing in firings {
+            // What comes late may make an event a match that came before it.
+            let kept = firing.kept.take().filter(|_| firing.event_id != event.id());
+            let kept = kept.and_then(|kept| kept.event(&firing.event_id));
+            let event = kept.as_ref().map_or(event, |(_, event)| event);
             let (at_us, event_id) = (firing.at_us, firing.event_id.as_str());
-            let found = Match { source, event, received_at, at_us, event_id, firing: Some(firing) };
+            let found = Match { source, event, received_at, at_us, event_id, firing: Some(&firing) };
             self.found(rule, rule_index, &found, voice);
         }
     }

@@ -7,7 +7,6 @@ use super::log::Log;
 use super::sequence::{Sequence, Step};
 use super::{Evidence, Firing};
 use crate::condition::Condition;
-use crate::event::FieldPath;
 use crate::text::Untrusted;
 
 /// Options of `absence`.
@@ -19,16 +18,16 @@ pub struct Absence {
 
 impl Absence {
     /// After an event of the first kind one of the second is expected.
-    pub(super) fn expecting(after: Condition, expect: Condition, within_us: i64, by: Vec<FieldPath>) -> Self {
+    pub(super) fn expecting(after: Condition, expect: Condition, within_us: i64) -> Self {
         let step = |name: &str, when: Condition, absent: bool| Step { name: name.to_owned(), when, absent };
         let steps = vec![step("after", after, false), step("expect", expect, true)];
-        Self { sequence: Sequence { steps, within_us, by }, is_silence: false }
+        Self { sequence: Sequence { steps, within_us }, is_silence: false }
     }
 
     /// After any event another is expected.
-    pub(super) fn silence(within_us: i64, by: Vec<FieldPath>) -> Self {
+    pub(super) fn silence(within_us: i64) -> Self {
         let any = || Condition::All(Vec::new());
-        Self { is_silence: true, ..Self::expecting(any(), any(), within_us, by) }
+        Self { is_silence: true, ..Self::expecting(any(), any(), within_us) }
     }
 
     pub(super) fn sequence(&self) -> &Sequence {

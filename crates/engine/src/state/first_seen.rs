@@ -21,6 +21,8 @@ use crate::text::Untrusted;
 pub const DEFAULT_MEMORY: std::time::Duration = std::time::Duration::from_secs(90 * 86_400);
 /// How long a rule only learns, unless it says otherwise: 30 d.
 pub const DEFAULT_LEARN: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
+/// A key's own row is written again when so large a part of `memory` has passed: rarely, and long before its end.
+const REFRESHED_PARTS: i64 = 16;
 /// How many values of a key are listed as known: for people, who read no more.
 const MAX_KNOWN: usize = 10;
 
@@ -80,7 +82,7 @@ impl FirstSeen {
             Sight::Earlier => (seen.since_us, seen.last_us) = (at_us, seen.last_us.max(at_us)),
             Sight::Known => seen.last_us = seen.last_us.max(at_us),
         }
-        if sight == Sight::New {
+        if sight == Sight::New || self.is_fading(rows.peek(&group.text), at_us) {
             self.learn(group, &value, at_us, rows);
         }
         let is_silent = self.learn_us > 0 && at_us < learned_us;
@@ -121,6 +123,14 @@ impl FirstSeen {
                 }
                 at_us
             }
+        }
+    }
+
+    /// Whether what a key has had is near its end, although it is still seen.
+    fn is_fading(&self, row: Option<&Row>, at_us: i64) -> bool {
+        match row {
+            Some(Row::Seen(key)) => at_us.saturating_sub(key.last_us) >= self.memory_us / REFRESHED_PARTS,
+            _ => true,
         }
     }
 

@@ -13,6 +13,8 @@ use crate::event::{Event, FieldPath};
 pub const MAX_OBSERVATIONS: usize = 1_000;
 /// Longest event that is kept whole for a match by time; of a longer one the fields that an alert shows are kept.
 pub const MAX_KEPT_EVENT_BYTES: usize = 8 * 1024;
+/// Most bytes of events that one log keeps whole; beyond it the fields that an alert shows are kept.
+const MAX_KEPT_BYTES: usize = 256 * 1024;
 /// Longest text of one field in a noted event: an intruder chooses it.
 const MAX_FIELD_BYTES: usize = 256;
 
@@ -34,7 +36,7 @@ pub(crate) struct Observation {
     /// Steps that the event fulfils, a bit each.
     #[serde(rename = "m", skip_serializing_if = "is_zero", default)]
     pub(crate) marks: u32,
-    /// It has been a match.
+    /// It has been a match, or can be none any more.
     #[serde(rename = "f", skip_serializing_if = "is_false", default)]
     pub(crate) fired: bool,
     /// The event and where it came from, while a match by time may hang on it.
@@ -86,11 +88,11 @@ impl Observation {
         }
     }
 
-    /// Keeps the event itself, for a match that time alone decides.
-    pub(crate) fn keep(&mut self, sighting: &Sighting<'_>, by: &[FieldPath]) {
+    /// Keeps the event itself, for a match that time or a later arrival decides; the fields that it is shown by, if there is no room for more.
+    pub(crate) fn keep(&mut self, sighting: &Sighting<'_>, in_part: bool) {
         let event = sighting.event;
-        let raw: Box<str> =
-            if event.raw().len() <= MAX_KEPT_EVENT_BYTES { (&**event.raw()).into() } else { essence(event, by) };
+        let is_short = event.raw().len() <= MAX_KEPT_EVENT_BYTES && !in_part;
+        let raw: Box<str> = if is_short { (&**event.raw()).into() } else { essence(event, sighting.keys) };
         let geo = event.geo_text().map(Into::into);
         self.kept = Some(Kept { source: sighting.source.into(), at_us: self.at_us, raw, geo });
     }
@@ -101,6 +103,23 @@ impl Observation {
 }
 
 impl Log {
+    /// Notes an event, with itself as long as one that comes late may make it a match; gives its place.
+    pub(crate) fn note(&mut self, mut observation: Observation, sighting: &Sighting<'_>, keep_us: i64) -> usize {
+        self.forget(sighting.settled_us, keep_us);
+        let is_settled = |at_us: i64| sighting.settled_us.is_some_and(|settled_us| at_us <= settled_us);
+        self.observations.iter_mut().take_while(|known| is_settled(known.at_us)).for_each(|known| known.kept = None);
+        if !is_settled(observation.at_us) {
+            observation.keep(sighting, self.is_full());
+        }
+        self.insert(observation)
+    }
+
+    /// So many events are kept whole that of the next ones a part must do.
+    pub(crate) fn is_full(&self) -> bool {
+        let kept = self.observations.iter().filter_map(|known| known.kept.as_ref());
+        kept.map(|kept| kept.raw.len()).sum::<usize>() > MAX_KEPT_BYTES
+    }
+
     /// Puts an event in its place and gives that place.
     pub(crate) fn insert(&mut self, observation: Observation) -> usize {
         let place = self.observations.partition_point(|known| known.at_us <= observation.at_us);
@@ -108,14 +127,18 @@ impl Log {
         place
     }
 
-    /// Forgets what lies further than `keep_us` before the time up to which the source is settled, and the oldest of
-    /// too many.
-    pub(crate) fn forget(&mut self, settled_us: Option<i64>, keep_us: i64) {
+    /// Forgets what lies further than `keep_us` before the time up to which the source is settled.
+    pub(crate) fn forget_settled(&mut self, settled_us: Option<i64>, keep_us: i64) {
         if let Some(settled_us) = settled_us {
             let from_us = settled_us.saturating_sub(keep_us);
             let gone = self.observations.partition_point(|known| known.at_us <= from_us);
             self.observations.drain(..gone);
         }
+    }
+
+    /// The same, and the oldest of too many.
+    fn forget(&mut self, settled_us: Option<i64>, keep_us: i64) {
+        self.forget_settled(settled_us, keep_us);
         let too_many = self.observations.len().saturating_sub(MAX_OBSERVATIONS);
         self.observations.drain(..too_many);
         self.forgotten += too_many as u64;
@@ -154,7 +177,7 @@ impl Kept {
 }
 
 /// The fields of a large event that keys and alerts show.
-fn essence(event: &Event, by: &[FieldPath]) -> Box<str> {
+fn essence(event: &Event, keys: [&[FieldPath]; 2]) -> Box<str> {
     const SHOWN: [&str; 9] = [
         "id",
         "event_type",
@@ -166,7 +189,7 @@ fn essence(event: &Event, by: &[FieldPath]) -> Box<str> {
         "source_ip",
         "source_country",
     ];
-    let fields = SHOWN.into_iter().chain(by.iter().map(FieldPath::as_str));
+    let fields = SHOWN.into_iter().chain(keys.into_iter().flatten().map(FieldPath::as_str));
     let fields =
         fields.filter_map(|name| Some((name.to_owned(), serde_json::Value::from(&*short(&event.text(name)?)))));
     serde_json::Value::Object(fields.collect()).to_string().into()

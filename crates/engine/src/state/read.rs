@@ -212,9 +212,8 @@ fn sequence(node: &Node, what: &str, parts: &mut dyn PartReader, diagnostics: &m
         }
     }
     let steps: Vec<Step> = steps.into_iter().collect::<Option<_>>()?;
-    let by = common.by.clone()?;
     let when = Condition::Any(steps.iter().map(|step| step.when.clone()).collect());
-    let read = common.with(Question::Sequence(Sequence { steps, within_us: within?, by }))?;
+    let read = common.with(Question::Sequence(Sequence { steps, within_us: within? }))?;
     Some(Read { when: Some(when), ..read })
 }
 
@@ -239,13 +238,12 @@ fn absence(node: &Node, what: &str, parts: &mut dyn PartReader, diagnostics: &mu
         fields.get(name).map(|node| parts.condition(node, &format!("`{name}`"), diagnostics))
     };
     let (after, expect) = (part("after", diagnostics), part("expect", diagnostics));
-    let by = common.by.clone()?;
     match (after, expect) {
-        (None, None) => common.with(Question::Absence(Absence::silence(within?, by))),
+        (None, None) => common.with(Question::Absence(Absence::silence(within?))),
         (Some(after), Some(expect)) => {
             let (after, expect) = (after?, expect?);
             let when = Condition::Any(vec![after.clone(), expect.clone()]);
-            let read = common.with(Question::Absence(Absence::expecting(after, expect, within?, by)))?;
+            let read = common.with(Question::Absence(Absence::expecting(after, expect, within?)))?;
             Some(Read { when: Some(when), ..read })
         }
         (after, _) => {

@@ -8,11 +8,10 @@
 
 use super::finding::none_found;
 use super::key::GroupKey;
-use super::log::{Log, Observation};
+use super::log::{Log, MAX_OBSERVATIONS, Observation};
 use super::threshold::{shown, with_event};
 use super::{Evidence, Firing, Noted, Row, Rows, Sighting, Standing};
 use crate::condition::Condition;
-use crate::event::FieldPath;
 use crate::text::Untrusted;
 
 /// Options of `sequence`.
@@ -22,8 +21,6 @@ pub struct Sequence {
     pub steps: Vec<Step>,
     /// Length of the window in microseconds.
     pub within_us: i64,
-    /// Fields that a kept event must not lose.
-    pub by: Vec<FieldPath>,
 }
 
 /// One step.
@@ -55,12 +52,16 @@ impl Sequence {
             return Noted::Fired(Vec::new());
         }
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
+        if !self.waits() {
+            log.note(observation, sighting, self.keep_us());
+            return Noted::Fired(self.fire(log, &group.text, |_| true));
+        }
         self.decide(log, sighting.settled_us);
-        log.forget(sighting.settled_us, self.keep_us());
-        log.insert(observation);
-        let firings = if self.waits() { Vec::new() } else { self.fire(log, &group.text, |_| true) };
+        log.forget_settled(sighting.settled_us, self.keep_us());
+        log.insert(self.kept(log, observation, sighting));
         self.release(log, sighting.settled_us);
-        Noted::Fired(firings)
+        self.make_room(log);
+        Noted::Fired(Vec::new())
     }
 
     /// Forgets nothing: the findings of what fires now are still to be made.
@@ -85,9 +86,13 @@ impl Sequence {
     fn observation(&self, sighting: &Sighting<'_>) -> Observation {
         let holds = self.steps.iter().enumerate().filter(|(_, step)| step.when.holds(sighting.event));
         let marks = holds.fold(0, |marks, (index, _)| marks | (1 << index));
-        let mut observation = Observation { marks, ..Observation::of(sighting) };
-        if self.waits() && self.last_present().is_some_and(|last| observation.has(last)) {
-            observation.keep(sighting, &self.by);
+        Observation { marks, ..Observation::of(sighting) }
+    }
+
+    /// With the event itself, if a match may hang on it.
+    fn kept(&self, log: &Log, mut observation: Observation, sighting: &Sighting<'_>) -> Observation {
+        if self.last_present().is_some_and(|last| observation.has(last)) {
+            observation.keep(sighting, log.is_full());
         }
         observation
     }
@@ -149,6 +154,33 @@ impl Sequence {
             }
             is_open || settled_us.is_none_or(|settled_us| known.at_us > settled_us)
         });
+    }
+
+    /// Of too many events the oldest go that no open chain rests on; what they had decided stays decided. Where nothing
+    /// else is left, the oldest chain goes.
+    fn make_room(&self, log: &mut Log) {
+        let too_many = log.observations.len().saturating_sub(MAX_OBSERVATIONS);
+        if too_many == 0 {
+            return;
+        }
+        let mut is_needed = vec![false; log.observations.len()];
+        let open: Vec<Chain> = self.chains(log).into_iter().filter(|chain| !self.has_fired(log, chain.last)).collect();
+        for chain in &open {
+            is_needed.iter_mut().take(chain.last + 1).skip(chain.first).for_each(|needed| *needed = true);
+        }
+        let idle = is_needed.iter().filter(|needed| !**needed).count();
+        let all = idle < too_many;
+        let mut places = is_needed.iter().enumerate().filter(|(_, needed)| all || !**needed);
+        let Some((end, _)) = places.nth(too_many - 1) else { return };
+        let is_open = |place: usize| open.binary_search_by_key(&place, |chain| chain.last).is_ok();
+        let mut place = 0;
+        log.observations.retain_mut(|known| {
+            let here = place;
+            place += 1;
+            known.fired |= here <= end && !is_open(here);
+            here > end || (!all && is_needed.get(here).copied().unwrap_or(true))
+        });
+        log.forgotten += too_many as u64;
     }
 
     /// Every event that ends a chain, with the chain that begins last.

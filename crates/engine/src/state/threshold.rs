@@ -22,8 +22,7 @@ pub struct Threshold {
 impl Threshold {
     pub(super) fn note(&self, group: &GroupKey, sighting: &Sighting<'_>, rows: &mut dyn Rows) -> Noted {
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
-        log.forget(sighting.settled_us, self.within_us);
-        let place = log.insert(Observation::of(sighting));
+        let place = log.note(Observation::of(sighting), sighting, self.within_us);
         let firings = fire(log, place, self.within_us, &group.text, |log, place| self.holds(log, place));
         Noted::Fired(firings)
     }
@@ -71,7 +70,8 @@ pub(super) fn fire(
     for at in new {
         if let Some(known) = log.observations.get_mut(at) {
             known.fired = true;
-            firings.push(Firing::new(row_key, known.at_us, known.id.to_string()));
+            let kept = known.kept.take();
+            firings.push(Firing { kept, ..Firing::new(row_key, known.at_us, known.id.to_string()) });
         }
     }
     firings

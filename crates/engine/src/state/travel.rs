@@ -49,9 +49,8 @@ impl Travel {
     pub(super) fn note(&self, group: &GroupKey, sighting: &Sighting<'_>, rows: &mut dyn Rows) -> Noted {
         let Some(observation) = self.observation(sighting) else { return Noted::Fired(Vec::new()) };
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
-        log.forget(sighting.settled_us, self.horizon_us());
         forget_outrun(log, sighting.settled_us);
-        let place = log.insert(observation);
+        let place = log.note(observation, sighting, self.horizon_us());
         let firings = super::threshold::fire(log, place, self.horizon_us(), &group.text, |log, place| {
             self.origin(log, place).is_some()
         });

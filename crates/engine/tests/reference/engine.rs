@@ -12,7 +12,7 @@ use vigie_engine::state::StateKey;
 
 use super::Spans;
 use super::naive::Subject;
-use super::plan::{Case, Happening, Step};
+use super::plan::{Case, Happening, Kind, Step};
 
 fn rules(yaml: &str) -> Vec<Rule> {
     let mut diagnostics = Diagnostics::default();
@@ -54,15 +54,15 @@ pub(crate) fn run(case: &Case) -> BTreeMap<Subject, Spans> {
                 }
                 let effects = evaluate(&engine, &store, source, events, *settled_us);
                 // Each answer shows what was shown before once more.
-                commit(&mut engine, &mut store, source, events, effects);
+                commit(case, &mut engine, &mut store, source, events, effects);
                 let again = evaluate(&engine, &store, source, events, *settled_us);
-                commit(&mut engine, &mut store, source, events, again);
+                commit(case, &mut engine, &mut store, source, events, again);
             }
         }
     }
     for (source, end_us) in &case.ends_us {
         let effects = evaluate(&engine, &store, source, &[], Some(*end_us));
-        commit(&mut engine, &mut store, source, &[], effects);
+        commit(case, &mut engine, &mut store, source, &[], effects);
     }
     let mut spans: BTreeMap<Subject, Spans> = BTreeMap::new();
     for (subject, first, last, count) in store.alerts.into_values() {
@@ -85,7 +85,7 @@ fn evaluate(engine: &Engine, store: &Store, source: &str, events: &[Happening], 
     batch.finish()
 }
 
-fn commit(engine: &mut Engine, store: &mut Store, source: &str, events: &[Happening], effects: Effects) {
+fn commit(case: &Case, engine: &mut Engine, store: &mut Store, source: &str, events: &[Happening], effects: Effects) {
     store.seen.extend(events.iter().map(|event| (source.to_owned(), event.id.clone())));
     for change in effects.state {
         match change.value {
@@ -95,6 +95,15 @@ fn commit(engine: &mut Engine, store: &mut Store, source: &str, events: &[Happen
     }
     for alert in effects.alerts {
         let key = alert.key.iter().map(|(_, value)| value.as_raw().to_owned()).collect::<Vec<_>>().join(",");
+        let event: serde_json::Value = serde_json::from_str(alert.event.get()).expect("JSON");
+        assert!(alert.events.iter().any(|id| event["id"] == id.as_str()), "it shows an event that it does not rest on");
+        let hangs_on_its_event = matches!(case.kind, Kind::Threshold | Kind::Distinct | Kind::FirstSeen | Kind::Travel);
+        let at_us = event["at_us"].as_i64().expect("a number");
+        let span_us = alert.first_at.timestamp_micros()..=alert.last_at.timestamp_micros();
+        assert!(!hangs_on_its_event || span_us.contains(&at_us), "it shows an event of another time");
+        if case.by_user {
+            assert_eq!(event["user_email"], key.as_str(), "it shows an event of somebody else");
+        }
         let span = (
             (alert.source.clone(), key),
             alert.first_at.timestamp_micros(),
@@ -118,6 +127,7 @@ fn event(happening: &Happening) -> Event {
         "user_email": happening.user,
         "source_country": happening.country,
         "source_ip": happening.ip,
+        "at_us": happening.at_us,
     });
     let at = DateTime::from_timestamp_micros(happening.at_us).expect("valid");
     Event::new(&happening.id, at, Arc::from(raw.to_string())).expect("an event")
