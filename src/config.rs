@@ -31,6 +31,7 @@ pub mod variables;
 
 pub use files::{Directory, Watched, read_files};
 pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
+pub use rules::BUILTIN_PATH;
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use vigie_engine::engine::Engine;
+use vigie_engine::engine::{Engine, Restored};
 
 use crate::clock::Clock;
 use crate::config::{Config, NamedSink};
@@ -78,10 +78,7 @@ impl Daemon {
         let Loaded { cursors, state, lanes: lane_states } = loaded;
         let mut engine = Engine::new(config.rules);
         let (drift, history) = (Drift::restore(&state), History::restore(&state));
-        let unusable = engine.restore(state);
-        if !unusable.is_empty() {
-            tracing::error!(rows = unusable.len(), first = ?unusable.first(), "rule state that cannot be read is not used");
-        }
+        warn_of_state(&engine.restore(state));
         let (notices, notices_in) = NoticeSender::channel();
         let shared = Lanes {
             store: self.store.clone(),
@@ -272,6 +269,17 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells what of the noted cannot be used.
+fn warn_of_state(restored: &Restored) {
+    let Restored { unreadable, set_aside } = restored;
+    if !unreadable.is_empty() {
+        tracing::error!(rows = unreadable.len(), first = ?unreadable.first(), "rule state that cannot be read is not used");
+    }
+    for (rule, rows) in set_aside {
+        tracing::warn!(rule, rows, "the rule asks for something else than when these were noted; it begins anew");
     }
 }
 

@@ -52,7 +52,7 @@ pub const DELIVERY_OLDEST: &str = "vigie_delivery_oldest_seconds";
 pub const DEAD_LETTERS: &str = "vigie_dead_letters_total";
 /// Rows of rule state, by rule.
 pub const STATE_KEYS: &str = "vigie_state_keys";
-/// Rows of rule state given up because a bound was reached.
+/// Rows of rule state given up because a bound was reached, by rule.
 pub const STATE_EVICTED: &str = "vigie_state_evicted_total";
 /// Whether the last reload of the configuration took effect.
 pub const RELOAD_SUCCESSFUL: &str = "vigie_config_last_reload_successful";
@@ -122,7 +122,7 @@ pub const METRICS: &[Metric] = &[
     metric(
         STATE_EVICTED,
         Kind::Counter,
-        "",
+        "rule",
         "Rows and noted events of rule state given up because a bound was reached",
     ),
     metric(RELOAD_SUCCESSFUL, Kind::Gauge, "", "Whether the last reload of the configuration took effect"),

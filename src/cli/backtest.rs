@@ -23,7 +23,7 @@ use super::output::Output;
 use super::replay::Replay;
 use super::{Form, Global, load, log, progress, run as run_verb};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, NamedSource};
+use crate::config::{BUILTIN_PATH, Config, NamedSource};
 use crate::geo::Lookup;
 use crate::pipeline::notice;
 use crate::source::ndjson::Fields;
@@ -36,8 +36,6 @@ use tally::Tally;
 /// The source's name where nobody gave one.
 const FILE_SOURCE: &str = "file";
 const API_SOURCE: &str = "api";
-/// What the ids of the program's own rules begin with.
-const OWN_RULES: &str = "vigie-";
 /// Days that are named on stderr as too loud; the report has all.
 const MAX_LOUD_DAYS: usize = 20;
 
@@ -166,7 +164,7 @@ fn load_rules(args: &Args, global: &Global, output: &mut Output) -> Result<Optio
 /// The rules that `--rule` names. The program's own rules are asked only about its own events.
 fn chosen(mut rules: Vec<Rule>, args: &Args) -> Result<Vec<Rule>, Failure> {
     if args.source.as_deref() != Some(notice::SOURCE) {
-        rules.retain(|rule| !rule.id.starts_with(OWN_RULES));
+        rules.retain(|rule| &*rule.span.path != BUILTIN_PATH);
     }
     let Some(wanted) = &args.rule else { return Ok(rules) };
     if rules.iter().any(|rule| rule.id == *wanted) {
@@ -249,7 +247,7 @@ async fn gather(args: &Args, task: &Task, origin: Option<Origin>, output: &mut O
     if args.api {
         let (name, account) = account(args, origin)?;
         let bar = progress::bar(None, "events fetched", task.quiet);
-        let history = from_api(&name, &account, task, &bar, output).await;
+        let history = from_api(&name, &account, task, args.max_per_day.is_some(), &bar, output).await;
         bar.finish_and_clear();
         return history;
     }
@@ -277,6 +275,7 @@ async fn from_api(
     source: &str,
     account: &Account,
     task: &Task,
+    must_be_whole: bool,
     bar: &ProgressBar,
     output: &mut Output,
 ) -> Result<History, Failure> {
@@ -299,6 +298,11 @@ async fn from_api(
     });
     let walked = walked.await?;
     taken?;
+    if walked == Walked::Cut && must_be_whole {
+        let text = "the API has more events than one listing gives, so --max-per-day cannot be judged: narrow the time with \
+                    --since and --until";
+        return Err(Failure::text(Exit::UNAVAILABLE, text));
+    }
     if walked == Walked::Cut {
         output.note("the API has more events than one listing gives: narrow the time with --since and --until")?;
     }

@@ -7,7 +7,6 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chrono::FixedOffset;
 use vigie_engine::condition::Explanation;
 use vigie_engine::engine::Engine;
 use vigie_engine::event::Event;
@@ -16,7 +15,7 @@ use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::Output;
 use super::{Form, Global, load};
 use crate::clock::{Clock, SystemClock};
-use crate::source::stamp::Stamp;
+use crate::source::ndjson::{self, Fields};
 
 /// How much of a value a line of the tree shows.
 const MAX_VALUE_CHARS: usize = 80;
@@ -55,7 +54,7 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
             None => return Ok(Exit::CONFIG),
         },
     };
-    let event = read_event(&args.event)?;
+    let event = read_event(&args.event, output)?;
     let event = match config.as_ref().and_then(|config| config.geo.as_ref()) {
         Some(lookup) => lookup.locate_event(event),
         None => event,
@@ -70,6 +69,7 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
         sources: config.sources.iter().map(|source| source.name.as_str()).collect(),
         geo: config.geo.as_deref(),
     });
+    let is_enabled = rules.iter().any(|rule| rule.id == args.rule && rule.enabled);
     let is_stateful = rules.iter().any(|rule| rule.id == args.rule && rule.detection.is_some());
     let state = if is_stateful { Some(standing::ask(&args, rules, &event, place, output)?) } else { None };
     match output.form() {
@@ -80,10 +80,15 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
                 (true, None) => "fires",
             };
             output.line(&format!("{} {verdict} on event {}", args.rule, single(event.id())))?;
+            if !is_enabled {
+                output.line("  ✗ the rule is switched off (`enabled: false`)")?;
+            }
             tree(&explanation, 0, output)?;
             state.iter().try_for_each(|state| state.print(&event, output))?;
         }
-        Form::Json | Form::Ndjson => output.json(&Explained { explanation: &explanation, state: state.as_ref() })?,
+        Form::Json | Form::Ndjson => {
+            output.json(&Explained { explanation: &explanation, enabled: is_enabled, state: state.as_ref() })?
+        }
     }
     Ok(Exit::OK)
 }
@@ -93,11 +98,12 @@ pub(super) fn run(args: Args, global: &Global, output: &mut Output) -> Outcome {
 struct Explained<'a> {
     #[serde(flatten)]
     explanation: &'a Explanation,
+    enabled: bool,
     #[serde(flatten)]
     state: Option<&'a standing::State>,
 }
 
-fn read_event(path: &PathBuf) -> Result<Event, Failure> {
+fn read_event(path: &PathBuf, output: &mut Output) -> Result<Event, Failure> {
     let mut text = String::new();
     if path.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text).exit(Exit::USAGE)?;
@@ -109,11 +115,13 @@ fn read_event(path: &PathBuf) -> Result<Event, Failure> {
     let now = SystemClock.now();
     let refused = |error| Failure::usage(format!("{} holds no event: {error}", path.display()));
     // Read as an event first: what no strict reader of JSON takes may be one all the same.
-    let unnamed = Event::new("(no id)", now, raw.clone()).map_err(refused)?;
-    let stamp = unnamed.text("created_at").as_deref().and_then(Stamp::parse);
-    let created_at = stamp.and_then(|stamp| stamp.at(FixedOffset::east_opt(0)?)).unwrap_or(now);
-    let id = unnamed.text("id").unwrap_or("(no id)".into());
-    Event::new(&id, created_at, raw).map_err(refused)
+    let unnamed = Event::new("(no id)", now, raw).map_err(refused)?;
+    let created_at = ndjson::time_of(&unnamed, &Fields::default());
+    if created_at.is_none() {
+        output.note("the event has no time that can be read (created_at, timestamp, time): it counts as of now")?;
+    }
+    let id = unnamed.text("id").unwrap_or("(no id)".into()).into_owned();
+    Ok(unnamed.identified(&id, created_at.unwrap_or(now)))
 }
 
 fn tree(explanation: &Explanation, depth: usize, output: &mut Output) -> std::io::Result<()> {

@@ -4,7 +4,7 @@
 //! day, so that what it did can be told by the day. Nothing is stored.
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
-use vigie_engine::engine::{Effects, Engine, MAX_TICKS};
+use vigie_engine::engine::{Effects, Engine, MAX_TICKS, Restored};
 use vigie_engine::event::Event;
 use vigie_engine::rule::Rule;
 use vigie_engine::state::StateKey;
@@ -35,7 +35,7 @@ impl Replay {
     }
 
     /// Takes up what a daemon noted; tells which rows cannot be read.
-    pub(super) fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Vec<StateKey> {
+    pub(super) fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Restored {
         self.engine.restore(rows)
     }
 
@@ -47,6 +47,14 @@ impl Replay {
             day.chunks(MAX_BATCH_EVENTS).for_each(|some| self.evaluate(day_of(first), some, took));
             self.day = Some(day_of(first));
         }
+    }
+
+    /// Notes events without letting time pass: what waits for them stays undecided.
+    pub(super) fn note(&mut self, events: &[Event]) {
+        let mut batch = self.engine.batch();
+        events.iter().for_each(|event| batch.step(&self.source, event, event.created_at()));
+        let effects = batch.finish();
+        self.engine.apply(effects.changes);
     }
 
     /// Lets time go on to the last stamp.

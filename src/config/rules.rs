@@ -11,7 +11,8 @@ use crate::pipeline::notice::BUILTIN_RULES;
 /// Largest list file in bytes: some hundred thousand addresses.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 /// Shown as the path of the built-in rules.
-const BUILTIN_PATH: &str = "builtin/vigie.yaml";
+/// Where the program's own rules say that they are from.
+pub const BUILTIN_PATH: &str = "builtin/vigie.yaml";
 
 pub(super) struct LoadedRules {
     pub(super) rules: Vec<Rule>,

@@ -28,6 +28,12 @@ const FIELD_MISSING: u32 = 5;
 const MIN_SILENCE_S: i64 = 6 * 3_600;
 /// And when it is so many times the longest silence that was normal.
 const SILENCE_RATIO: i64 = 2;
+/// Events so close to each other, in seconds, are one stretch of activity: no silence that counts lies between them.
+const JOINED_S: i64 = 3_600;
+/// A stretch that goes on is looked at each day.
+const LONGEST_STRETCH_S: i64 = 86_400;
+/// Stretches that wait until their time is settled: a year of nights. Of more the two oldest become one.
+const MAX_STRETCHES: usize = 400;
 /// Types and fields that are kept: an intruder does not choose types, but a provider may add many.
 const MAX_TYPES: usize = 300;
 const MAX_FIELDS: usize = 64;
@@ -46,8 +52,13 @@ struct Account {
     events: u64,
     first_s: i64,
     last_s: i64,
-    /// The longest time between two events that was not told of.
+    /// The longest time between two events that was not told of, in settled time: what comes out of order, or is dated in
+    /// the future, shows no silence.
     longest_gap_s: i64,
+    /// Up to where that was looked at: the last event then.
+    heard_s: Option<i64>,
+    /// Stretches of activity behind it, in order of time, from the first to the last event.
+    stretches: Vec<(i64, i64)>,
     /// The present silence was told.
     quiet_told: bool,
     types: BTreeMap<String, Shape>,
@@ -93,8 +104,8 @@ impl Drift {
     /// What events and the time up to which the source is settled change.
     pub(super) fn observe(&self, source: &str, events: &[Event], settled_at: Option<DateTime<Utc>>) -> Option<Change> {
         let before = self.accounts.get(source);
-        let is_silence = |account: &Account| settled_at.is_some_and(|at| account.is_silence(at.timestamp()));
-        if events.is_empty() && !before.is_some_and(is_silence) {
+        let has_news = |account: &Account| settled_at.is_some_and(|at| account.has_news(at.timestamp()));
+        if events.is_empty() && !before.is_some_and(has_news) {
             return None;
         }
         let mut account = before.cloned().unwrap_or_default();
@@ -147,14 +158,8 @@ impl Account {
             (self.first_s, self.last_s) = (at_s, at_s);
         }
         self.events += 1;
-        if at_s > self.last_s {
-            // A silence that was told is no measure of what is normal.
-            if !std::mem::take(&mut self.quiet_told) {
-                self.longest_gap_s = self.longest_gap_s.max(at_s - self.last_s);
-            }
-            self.last_s = at_s;
-        }
-        self.first_s = self.first_s.min(at_s);
+        (self.first_s, self.last_s) = (self.first_s.min(at_s), self.last_s.max(at_s));
+        self.hear(at_s);
         let Some(name) = event.text("event_type").map(|name| single_line(&name, MAX_NAME_CHARS)) else { return };
         if !self.types.contains_key(&name) {
             if self.types.len() >= MAX_TYPES {
@@ -168,18 +173,75 @@ impl Account {
         self.types.entry(name.clone()).or_default().take(&name, event, told);
     }
 
+    /// Adds an event to the stretches of activity.
+    fn hear(&mut self, at_s: i64) {
+        let place = self.stretches.partition_point(|(from_s, _)| *from_s <= at_s);
+        self.stretches.insert(place, (at_s, at_s));
+        let mut joined: Vec<(i64, i64)> = Vec::with_capacity(self.stretches.len());
+        for (from_s, to_s) in self.stretches.drain(..) {
+            match joined.last_mut() {
+                Some((_, end_s)) if from_s - *end_s <= JOINED_S => *end_s = to_s.max(*end_s),
+                _ => joined.push((from_s, to_s)),
+            }
+        }
+        if joined.len() > MAX_STRETCHES {
+            let (_, to_s) = joined.remove(1);
+            joined.iter_mut().take(1).for_each(|oldest| oldest.1 = to_s);
+        }
+        self.stretches = joined;
+    }
+
+    /// Takes up the stretches that are settled.
+    fn settle(&mut self, settled_s: i64) {
+        while let Some((from_s, to_s)) = self.stretches.first_mut() {
+            let is_over = *to_s <= settled_s;
+            if !is_over && settled_s - *from_s <= LONGEST_STRETCH_S {
+                break;
+            }
+            let end_s = (*to_s).min(settled_s);
+            // A silence that was told is no measure of what is normal.
+            if let Some(heard_s) = self.heard_s
+                && *from_s > heard_s
+                && !std::mem::take(&mut self.quiet_told)
+            {
+                self.longest_gap_s = self.longest_gap_s.max(*from_s - heard_s);
+            }
+            self.heard_s = self.heard_s.max(Some(end_s));
+            if is_over {
+                self.stretches.remove(0);
+            } else {
+                *from_s = end_s;
+                break;
+            }
+        }
+    }
+
+    /// Whether the time up to `settled_s` tells anything.
+    fn has_news(&self, settled_s: i64) -> bool {
+        let is_ripe = |(from_s, to_s): &(i64, i64)| *to_s <= settled_s || settled_s - from_s > LONGEST_STRETCH_S;
+        self.is_silence(settled_s) || self.stretches.first().is_some_and(is_ripe)
+    }
+
+    /// The last event up to `settled_s`.
+    fn heard_until_s(&self, settled_s: i64) -> Option<i64> {
+        let heard = self.stretches.iter().take_while(|(from_s, _)| *from_s <= settled_s);
+        heard.map(|(_, to_s)| (*to_s).min(settled_s)).max().max(self.heard_s)
+    }
+
     /// Whether it is to be told that nothing has come up to `settled_s`.
     fn is_silence(&self, settled_s: i64) -> bool {
-        let silence_s = settled_s - self.last_s;
+        let Some(heard_s) = self.heard_until_s(settled_s) else { return false };
+        let silence_s = settled_s - heard_s;
         let is_long = silence_s >= MIN_SILENCE_S && silence_s >= self.longest_gap_s.saturating_mul(SILENCE_RATIO);
         self.is_known() && is_long && !self.quiet_told
     }
 
     /// Nothing has come up to `settled_s`.
     fn listen(&mut self, settled_s: i64, told: &mut Told) {
+        self.settle(settled_s);
         if self.is_silence(settled_s) {
             self.quiet_told = true;
-            let silence_s = settled_s - self.last_s;
+            let silence_s = settled_s - self.heard_s.unwrap_or(settled_s);
             let hours = |seconds: i64| seconds / 3_600;
             let text = format!(
                 "no event for {} h; in {} days the longest silence was {} h",
@@ -302,6 +364,43 @@ mod tests {
         assert!(feed(&mut drift, &[back], None).is_empty());
         let again = feed(&mut drift, &[], at(LAST_S + 40 * 3_600));
         assert_eq!(again.len(), 1, "what was told is not what is normal");
+    }
+
+    /// A start in the past reads pages in any order, and a row may be dated far ahead: neither is a silence.
+    #[test]
+    fn silence_is_not_learned_from_the_order_of_arrival_nor_from_a_stamp_in_the_future() {
+        let raw = r#"{"event_type":"APP_CREATE"}"#;
+        let stamps = |numbers: &mut dyn Iterator<Item = i64>| -> Vec<Event> {
+            numbers.map(|number| event(START_S + number * 14_400, raw)).collect()
+        };
+        let shuffled = stamps(&mut (0..60).map(|number| number * 37 % 60));
+        let backwards = stamps(&mut (0..60).rev());
+        for mut events in [shuffled, backwards] {
+            events.insert(30, event(4_070_908_800, raw));
+            let mut drift = Drift::default();
+            assert!(feed(&mut drift, &events, at(START_S)).is_empty());
+            assert!(feed(&mut drift, &[], at(LAST_S + 7 * 3_600)).is_empty(), "less than twice four hours");
+            let told = feed(&mut drift, &[], at(LAST_S + 8 * 3_600));
+            assert!(
+                told.iter().any(|(kind, text)| *kind == "VIGIE_ACCOUNT_QUIET" && text.contains("was 4 h")),
+                "{told:?}"
+            );
+        }
+    }
+
+    /// A busy account is one stretch without an end; it is heard all the same.
+    #[test]
+    fn an_account_that_is_never_silent_is_missed_when_it_is() {
+        let mut drift = Drift::default();
+        let raw = r#"{"event_type":"APP_CREATE"}"#;
+        let last_s = START_S + 10 * 86_400;
+        for at_s in (START_S..=last_s).step_by(1_800) {
+            assert!(feed(&mut drift, &[event(at_s, raw)], at(at_s - 600)).is_empty());
+            assert!(feed(&mut drift, &[], at(at_s - 300)).is_empty());
+        }
+        assert!(feed(&mut drift, &[], at(last_s + 5 * 3_600)).is_empty());
+        let told = feed(&mut drift, &[], at(last_s + 6 * 3_600));
+        assert!(told[0].1.starts_with("no event for 6 h"), "{told:?}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod accounts;
 mod cursors;
 mod evaluation;
+mod evicted;
+mod figures;
 mod full;
 mod outlet;
 mod owing;
@@ -15,11 +17,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use metrics::{counter, gauge};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use vigie_engine::engine::{Effects, Engine, MAX_TICKS};
+use vigie_engine::engine::{Engine, MAX_TICKS};
 use vigie_engine::event::{Event, text_digest};
 use vigie_engine::route::Route;
 
@@ -71,6 +72,7 @@ pub struct Ingest {
     engine: Mutex<Engine>,
     accounts: accounts::Accounts,
     cursors: cursors::Cursors,
+    evicted: evicted::Evicted,
     routes: Vec<Route>,
     outlets: Vec<Outlet>,
     wake: Wake,
@@ -105,6 +107,7 @@ impl Ingest {
             engine: Mutex::new(engine),
             accounts: accounts::Accounts::new(drift, history),
             cursors: cursors::Cursors::default(),
+            evicted: evicted::Evicted::default(),
             routes,
             outlets,
             wake,
@@ -246,6 +249,7 @@ impl Ingest {
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
+        self.notify(self.evicted.notices(self.clock.steady())).await?;
         if fetched.caught_up && fetched.learn_from.is_some() {
             self.tell_of_history(name, now).await?;
         }
@@ -272,29 +276,6 @@ impl Ingest {
             caught_up: fetched.caught_up,
             at_fault: fetched.at_fault,
         })
-    }
-
-    /// An answer was taken; only one without fault counts as a success.
-    #[expect(clippy::cast_precision_loss, reason = "metrics are floats; seconds and counts stay far below 2^53")]
-    fn polled(&self, name: &str, windows_owed: u64, at_fault: Option<&str>, now: DateTime<Utc>) {
-        let source = name.to_owned();
-        let outcome = if at_fault.is_none() { "ok" } else { "at_fault" };
-        counter!(names::POLL, "source" => source.clone(), "outcome" => outcome).increment(1);
-        gauge!(names::WINDOWS_OWED, "source" => source.clone()).set(windows_owed as f64);
-        match at_fault {
-            None => {
-                gauge!(names::POLL_LAST_SUCCESS, "source" => source).set(now.timestamp() as f64);
-                self.status.update_source(name, |status| {
-                    status.last_success_at = Some(now);
-                    status.failing = None;
-                    status.failing_since = None;
-                });
-            }
-            Some(fault) => self.status.update_source(name, |status| {
-                status.failing = Some(fault.to_owned());
-                status.failing_since.get_or_insert(now);
-            }),
-        }
     }
 
     /// Drops what the store has and what the answer itself repeats; an id counts once.
@@ -394,19 +375,6 @@ impl Ingest {
             self.wake.wake();
         }
         Ok(effects.more_is_due)
-    }
-
-    fn count(&self, effects: &Effects) {
-        for (rule_id, matches) in &effects.matches {
-            counter!(names::RULE_MATCHES, "rule" => rule_id.clone()).increment(*matches);
-        }
-        for (rule_id, events) in &effects.uncounted {
-            counter!(names::RULE_UNCOUNTED, "rule" => rule_id.clone()).increment(*events);
-        }
-        counter!(names::UNUSABLE_VALUES).increment(effects.unusable_values);
-        counter!(names::TITLE_FAILURES).increment(effects.title_failures);
-        counter!(names::STATE_EVICTED).increment(effects.evicted_keys);
-        self.status.update(|snapshot| snapshot.alerts += effects.alerts.len() as u64);
     }
 
     async fn fetch_failed(

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use vigie_engine::event::Event;
 
 use crate::clock::Clock;
 use crate::pipeline::BoxFuture;
@@ -62,6 +63,12 @@ impl Default for Fields {
             event_type: Vec::new(),
         }
     }
+}
+
+/// The time that an event says it is of, if it can be read.
+#[must_use]
+pub fn time_of(event: &Event, fields: &Fields) -> Option<DateTime<Utc>> {
+    line::time_of(event, fields)
 }
 
 /// What to read.

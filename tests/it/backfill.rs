@@ -22,8 +22,12 @@ rules:
 "#;
 
 fn login(api: &Api, days_ago: i64, country: &'static str) -> String {
+    login_at(api, days_ago * 24 * 60, country)
+}
+
+fn login_at(api: &Api, minutes_ago: i64, country: &'static str) -> String {
     api.happen_with("USER_LOGIN", |event| {
-        event.created_at = now() - TimeDelta::days(days_ago);
+        event.created_at = now() - TimeDelta::minutes(minutes_ago);
         event.user_email = Some("ann@example.org".into());
         event.source_country = Some(country.into());
     })
@@ -101,4 +105,32 @@ async fn without_a_history_the_rule_only_learns() {
     let (told, summary) = told("", false).await;
     assert_eq!(told, [("plain".to_owned(), "last".to_owned())].into());
     assert_eq!(summary, "");
+}
+
+/// What came after the start is judged by what came before it, in whatever order the API shows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_after_the_start_waits_until_the_history_is_read() {
+    let (api, receiver, place) = (Api::start().await, Receiver::start().await, Place::new());
+    // More than one answer holds on either side of the start, so that neither is read by the way.
+    for hours_ago in (49..=29 * 24).step_by(2) {
+        login_at(&api, hours_ago * 60, if hours_ago == 20 * 24 + 1 { "FR" } else { "GB" });
+    }
+    let new = login_at(&api, 30 * 60, "BR");
+    let known = login_at(&api, 29 * 60, "FR");
+    for minutes_ago in (10..2_800).step_by(15) {
+        login_at(&api, minutes_ago, "GB");
+    }
+    configure(&place, &api, &receiver, ", start: 2d, backfill: 28d");
+    let process = place.start(&["run", "-c", "vigie.yaml"]);
+    let last = api.happen("APP_DELETE");
+    let has_last = |received: &[Received]| {
+        let told = rules_and_events(received);
+        told.iter().any(|(_, event)| *event == last) && told.iter().any(|(rule, _)| rule == "vigie-history-read")
+    };
+    assert!(receiver.wait(PATIENCE, has_last).await, "{}", place.log());
+    assert!(process.end("TERM").await.success());
+    let told = rules_and_events(&receiver.received());
+    let told: Vec<&str> =
+        told.iter().filter(|(rule, _)| rule == "new-country").map(|(_, event)| event.as_str()).collect();
+    assert_eq!(told, [new.as_str()], "and not {known}, which is known from the history");
 }

@@ -92,7 +92,7 @@ fn play<'w>(rules: Vec<Rule>, events: impl Iterator<Item = &'w SimEvent>, end: D
         }
         batch.tick(SOURCE, at - LATENESS, None);
         let effects = batch.finish();
-        assert_eq!((effects.title_failures, effects.evicted_keys), (0, 0));
+        assert_eq!((effects.title_failures, effects.evicted), (0, Vec::new()));
         alerts.extend(effects.alerts.into_iter().map(|alert| (alert.alert_id.clone(), alert)));
         for fold in effects.folds {
             let alert = alerts.get_mut(&fold.alert_id).expect("an alert that was raised");

@@ -18,6 +18,7 @@ pub(crate) mod number;
 mod tests;
 pub(crate) mod text;
 mod url;
+mod zone;
 
 pub use build::MAX_REGEX_BYTES;
 pub use during::During;
@@ -61,6 +62,8 @@ pub struct Test {
     operator: String,
     expected: String,
     fingerprint: [u8; 32],
+    /// What it asks as it was written: with the names of lists in place of their values.
+    meaning: [u8; 32],
 }
 
 /// What a test wants of a field's text, when that is all it wants; for tables over many tests.
@@ -113,7 +116,8 @@ impl Condition {
         self.holds_counting(event, &mut 0)
     }
 
-    /// Feeds a hash with what it asks, so that conditions which ask the same give the same.
+    /// Feeds a hash with what it asks, so that conditions which ask the same give the same. Lists count by their names:
+    /// who adds a network to one must not lose what was noted before.
     pub(crate) fn meaning(&self, hasher: &mut blake3::Hasher) {
         let mut block = |name: &str, parts: &[Self]| {
             hasher.update(name.as_bytes());
@@ -126,7 +130,7 @@ impl Condition {
             Self::Not(part) => block("not", std::slice::from_ref(part)),
             Self::Test(test) => {
                 hasher.update(&[u8::from(test.negated)]);
-                hasher.update(&test.fingerprint);
+                hasher.update(&test.meaning);
             }
             Self::During(during) => {
                 hasher.update(during.written().as_bytes());
@@ -174,6 +178,13 @@ impl Test {
 
     pub(crate) fn is_negated(&self) -> bool {
         self.negated
+    }
+
+    /// The same test, whose values came from lists, among them: these names stood in their place.
+    #[must_use]
+    pub(crate) fn written_as(mut self, names: &str) -> Self {
+        self.meaning = *blake3::hash(format!("{:?}{names:?}", self.key).as_bytes()).as_bytes();
+        self
     }
 
     /// Tests that ask the same, apart from negation, have the same fingerprint.

@@ -59,10 +59,20 @@ pub struct Effects {
     pub unusable_values: u64,
     /// More was due than one batch decides: time has to act once more.
     pub more_is_due: bool,
-    /// Rows and noted events that had to make room for others; see `max_keys` and [`crate::state::MAX_OBSERVATIONS`].
-    pub evicted_keys: u64,
+    /// Rows and noted events per rule id that had to make room for others; see `max_keys` and
+    /// [`crate::state::MAX_OBSERVATIONS`].
+    pub evicted: Vec<(String, u64)>,
     /// Title templates that could not be filled in; the alert has its rule's title.
     pub title_failures: u64,
+}
+
+/// What could not be taken up of the rows that a store kept.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Rows that do not parse.
+    pub unreadable: Vec<StateKey>,
+    /// Rows by rule in force that were noted when the rule asked for something else: it begins anew.
+    pub set_aside: BTreeMap<String, u64>,
 }
 
 /// Changes of a batch in the engine's own form.
@@ -102,12 +112,12 @@ impl Engine {
     }
 
     /// Begins with the rows that the store kept. Rows of rules that are not in force, or that meant something else, are left
-    /// where they are; rows that do not parse are returned.
-    pub fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Vec<StateKey> {
+    /// where they are.
+    pub fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Restored {
         let places: HashMap<String, usize> =
             self.rules.iter().enumerate().map(|(place, rule)| (rule.id.clone(), place)).collect();
         let mut tables: BTreeMap<(usize, Slot), Rows> = BTreeMap::new();
-        let mut refused = Vec::new();
+        let mut restored = Restored::default();
         for (key, value) in rows {
             let Some((place, rule)) = places.get(&key.rule_id).and_then(|at| Some((*at, self.rules.get(*at)?))) else {
                 continue;
@@ -117,17 +127,18 @@ impl Engine {
             } else if rule.detection.as_ref().is_some_and(|detection| detection.kind() == key.kind) {
                 (Slot::Noted, state::Row::read(&key.kind, &value).map(Row::Noted))
             } else {
+                *restored.set_aside.entry(key.rule_id).or_default() += 1;
                 continue;
             };
             match row {
                 Some(row) => tables.entry((place, slot)).or_default().push((key.key.into(), Kept::new(rule, row))),
-                None => refused.push(key),
+                None => restored.unreadable.push(key),
             }
         }
         for ((place, slot), rows) in tables {
             self.memory.fill(place, slot, rows);
         }
-        refused
+        restored
     }
 
     /// Rows of state by rule id, for the metrics.
@@ -149,13 +160,21 @@ impl Engine {
         self.settled_us.extend(changes.settled_us);
     }
 
-    /// How a stateful rule stands for the subject of an event: what was noted, what is missing. `None` when no rule has
-    /// this id, or it has no detection.
+    /// How a stateful rule stands for the subject of an event: what was noted, what is missing; what time decides up to
+    /// `known_until`, where the log is known to be complete up to there. `None` when no rule has this id, or it has no
+    /// detection.
     #[must_use]
-    pub fn standing(&self, rule_id: &str, source: &str, event: &Event) -> Option<Standing> {
+    pub fn standing(
+        &self,
+        rule_id: &str,
+        source: &str,
+        event: &Event,
+        known_until: Option<DateTime<Utc>>,
+    ) -> Option<Standing> {
         let (place, rule) = self.rules.iter().enumerate().find(|(_, rule)| rule.id == rule_id)?;
         let rows = Overlay::new(self.memory.table(place, Slot::Noted)?, usize::MAX);
-        let (received_at, settled_us) = (event.created_at(), self.settled_us.get(source).copied());
+        let known_us = known_until.map(|at| at.timestamp_micros());
+        let (received_at, settled_us) = (event.created_at(), known_us.or(self.settled_us.get(source).copied()));
         let detection = rule.detection.as_ref()?;
         let keys = [detection.by.as_slice(), rule.alert.dedup.as_slice()];
         Some(detection.standing(&rows, &Sighting { source, event, received_at, settled_us, keys }))
@@ -205,11 +224,18 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, rule_index: usize) {
+        self.add_many(rule_index, 1);
+    }
+
+    fn add_many(&mut self, rule_index: usize, more: u64) {
+        if more == 0 {
+            return;
+        }
         let count = self.counts.entry(rule_index).or_insert_with(|| {
             self.order.push(rule_index);
             0
         });
-        *count += 1;
+        *count += more;
     }
 
     fn counts(&self, rules: &[Rule]) -> Vec<(String, u64)> {

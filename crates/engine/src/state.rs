@@ -181,6 +181,13 @@ impl Detection {
         &self.kind
     }
 
+    /// How long after an event time alone may still decide a match that begins with it, in microseconds; `None` when
+    /// nothing waits for time.
+    #[must_use]
+    pub fn waits_us(&self) -> Option<i64> {
+        self.sequence().filter(|sequence| sequence.waits()).map(|sequence| sequence.within_us)
+    }
+
     /// Whether it keeps apart or compares what only an address database knows.
     #[must_use]
     pub fn asks_geo(&self) -> bool {

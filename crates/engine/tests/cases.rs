@@ -43,7 +43,7 @@ impl World {
     fn restart(&mut self) {
         let mut engine = Engine::new(self.rules.clone());
         let rows = self.state.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        assert!(engine.restore(rows).is_empty());
+        assert!(engine.restore(rows).unreadable.is_empty());
         self.engine = Some(engine);
     }
 
@@ -85,9 +85,7 @@ impl World {
         let mut add = |name: String, count: u64| *self.counts.entry(name).or_default() += count;
         effects.learned.into_iter().for_each(|(rule, count)| add(format!("learned {rule}"), count));
         effects.uncounted.into_iter().for_each(|(rule, count)| add(format!("uncounted {rule}"), count));
-        if effects.evicted_keys > 0 {
-            add("evicted".into(), effects.evicted_keys);
-        }
+        effects.evicted.into_iter().for_each(|(rule, count)| add(format!("evicted {rule}"), count));
         self.engine.as_mut().expect("an engine").apply(effects.changes);
     }
 

@@ -90,6 +90,7 @@ mod tests {
             counts: Counts { alerts, matches: alerts },
             learned: 0,
             uncounted: 0,
+            evicted: 0,
             days: BTreeMap::new(),
         }
     }

@@ -113,7 +113,11 @@ impl Report<'_> {
                 let alerts = part.counts.alerts;
                 format!("{} {alerts:>4}", part.day)
             });
-            let silent = [(rule.learned, "learned"), (rule.uncounted, "uncounted")];
+            let silent = [
+                (rule.learned, "learned"),
+                (rule.uncounted, "uncounted"),
+                (rule.evicted, "forgotten before their time"),
+            ];
             let silent =
                 silent.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(" ({count} {what})"));
             output.line(&format!(

@@ -144,7 +144,11 @@ impl Report<'_> {
             let layer = Layer { class: rule.severity.as_str(), name: format!("{} by day", rule.id), sums };
             let loudest = rule.loudest_day.as_ref();
             let loudest = loudest.map_or(String::new(), |part| format!("{} ({})", part.day, part.counts.alerts));
-            let silent = [(rule.learned, "only learned"), (rule.uncounted, "could not be counted")];
+            let silent = [
+                (rule.learned, "only learned"),
+                (rule.uncounted, "could not be counted"),
+                (rule.evicted, "forgotten before their time"),
+            ];
             let silent = silent.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("; {count} {what}"));
             page.push_str(&format!(
                 "<tr><td><code>{}</code><small>{}{}</small></td><td>{}</td><td class=\"number\">{}</td>\

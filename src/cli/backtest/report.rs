@@ -67,6 +67,7 @@ pub(super) struct RulePart<'t> {
     pub(super) counts: Counts,
     pub(super) learned: u64,
     pub(super) uncounted: u64,
+    pub(super) evicted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) loudest_day: Option<RuleDay<'t>>,
     pub(super) days: Vec<RuleDay<'t>>,
@@ -237,6 +238,7 @@ fn rule_part(rule: &super::tally::RuleTally) -> RulePart<'_> {
         counts: rule.counts,
         learned: rule.learned,
         uncounted: rule.uncounted,
+        evicted: rule.evicted,
         loudest_day: days.iter().find(|part| Some(part.day) == loudest).cloned(),
         days,
     }

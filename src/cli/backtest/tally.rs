@@ -46,6 +46,8 @@ pub(super) struct RuleTally {
     pub(super) learned: u64,
     /// Events that it could not count, because a field that it needs was missing.
     pub(super) uncounted: u64,
+    /// Rows and noted events that it had to forget before their time.
+    pub(super) evicted: u64,
     pub(super) days: BTreeMap<NaiveDate, Counts>,
 }
 
@@ -81,6 +83,7 @@ impl Tally {
             counts: Counts::default(),
             learned: 0,
             uncounted: 0,
+            evicted: 0,
             days: BTreeMap::new(),
         };
         let rule_places = rules.iter().enumerate().map(|(place, rule)| (rule.id.clone(), place)).collect();
@@ -109,6 +112,9 @@ impl Tally {
         }
         for (id, events) in &effects.uncounted {
             self.rule(id).into_iter().for_each(|rule| rule.uncounted += events);
+        }
+        for (id, rows) in &effects.evicted {
+            self.rule(id).into_iter().for_each(|rule| rule.evicted += rows);
         }
         effects.alerts.iter().for_each(|alert| self.raise(alert));
         for fold in &effects.folds {

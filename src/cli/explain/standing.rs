@@ -2,11 +2,12 @@
 //!
 //! The store is only read. An event that it holds was judged already: then it is what the store keeps from before it that
 //! counts, and not what is noted now. A history counts up to the event's own time: what came later did not make it fire.
+//! Only where a rule waits for what does not come, the history is read on for as long as it waits.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use indicatif::ProgressBar;
 use vigie_engine::event::Event;
 use vigie_engine::rule::Rule;
@@ -57,22 +58,29 @@ pub(super) fn ask(
     place: Option<Place<'_>>,
     output: &Output,
 ) -> Result<State, Failure> {
-    let standing = |replay: &Replay, source: &str| match replay.engine().standing(&args.rule, source, event) {
+    let waits_us = rules.iter().find(|rule| rule.id == args.rule).and_then(|rule| rule.detection.as_ref()?.waits_us());
+    let standing = |replay: &Replay, source: &str, known_until| match replay.engine().standing(
+        &args.rule,
+        source,
+        event,
+        known_until,
+    ) {
         Some(standing) => State::Standing(standing),
         None => State::NoState("the rule has no detection".into()),
     };
     let geo = place.as_ref().and_then(|place| place.geo);
-    let before = HistoryWindow { from: None, to: event.created_at().checked_add_signed(TimeDelta::microseconds(1)) };
+    let own_end = event.created_at().checked_add_signed(TimeDelta::microseconds(1));
+    let around = HistoryWindow { from: None, to: own_end.filter(|_| waits_us.is_none()) };
     if let Some(path) = &args.history {
         let source = args.source.as_deref().unwrap_or(FILE_SOURCE);
         let path = (path.as_os_str() != "-").then_some(path.as_path());
         let mut replay = Replay::new(rules, source, None);
-        run_verb::block_on(async {
+        let known_until = run_verb::block_on(async {
             let bar = ProgressBar::hidden();
-            let history = History::of_file(source, path, Fields::default(), before, &bar).await?;
-            take(&mut replay, history, event, geo).await
+            let history = History::of_file(source, path, Fields::default(), around, &bar).await?;
+            take(&mut replay, history, event, waits_us, geo).await
         })??;
-        return Ok(standing(&replay, source));
+        return Ok(standing(&replay, source, known_until));
     }
     let Some(place) = place else {
         return Ok(State::NoState("no configuration names a store, and no --history was given".into()));
@@ -94,30 +102,38 @@ pub(super) fn ask(
     }
     let store = Arc::new(load::open_beside(place.state_dir)?);
     let mut replay = Replay::new(rules, source, None);
-    let is_judged = run_verb::block_on(async {
+    let known_until = run_verb::block_on(async {
         let held = store.held(source, &[event.id().to_owned()]).await.exit(Exit::STORAGE)?;
         if held.iter().all(|held| *held == Held::Nothing) {
-            return Ok(false);
+            return Ok(None);
         }
-        let history = History::of_store(store.clone(), before, |name| name == source).await?;
-        take(&mut replay, history, event, geo).await?;
-        Ok::<_, Failure>(true)
+        let history = History::of_store(store.clone(), around, |name| name == source).await?;
+        Ok::<_, Failure>(Some(take(&mut replay, history, event, waits_us, geo).await?))
     })??;
-    if is_judged {
+    if let Some(known_until) = known_until {
         output.note("the store holds this event: what it keeps from before it is what counts here")?;
-        return Ok(standing(&replay, source));
+        return Ok(standing(&replay, source, known_until));
     }
     let loaded = run_verb::block_on(async { store.load().await })?.exit(Exit::STORAGE)?;
-    let unreadable = replay.restore(loaded.state).len();
+    let unreadable = replay.restore(loaded.state).unreadable.len();
     if unreadable > 0 {
         output.note(&format!("{unreadable} rows of state cannot be read and were left out"))?;
     }
-    Ok(standing(&replay, source))
+    Ok(standing(&replay, source, None))
 }
 
-/// Runs over what came before the event, or at its time; the event itself is left out.
-async fn take(replay: &mut Replay, mut history: History, event: &Event, geo: Option<&Lookup>) -> Result<(), Failure> {
-    for part in &mut history.parts {
+/// Runs over what came before the event, or at its time, and notes what came while the rule still waits; the event itself is
+/// left out. Gives up to when the history is known, where the rule waits.
+async fn take(
+    replay: &mut Replay,
+    mut history: History,
+    event: &Event,
+    waits_us: Option<i64>,
+    geo: Option<&Lookup>,
+) -> Result<Option<DateTime<Utc>>, Failure> {
+    let own = event.created_at();
+    let end = own.checked_add_signed(TimeDelta::microseconds(waits_us.unwrap_or(0))).unwrap_or(own);
+    'parts: for part in &mut history.parts {
         loop {
             let mut events = part.next(&mut history.skipped).await?;
             if events.is_empty() {
@@ -127,10 +143,17 @@ async fn take(replay: &mut Replay, mut history: History, event: &Event, geo: Opt
             if let Some(geo) = geo {
                 events = events.into_iter().map(|event| geo.locate_event(event)).collect();
             }
-            replay.take(&events, &mut |_, _| {});
+            let later = events.partition_point(|earlier| earlier.created_at() <= own);
+            let (before, after) = events.split_at_checked(later).unwrap_or_default();
+            replay.take(before, &mut |_, _| {});
+            let due = after.partition_point(|later| later.created_at() <= end);
+            replay.note(after.get(..due).unwrap_or_default());
+            if due < after.len() {
+                break 'parts;
+            }
         }
     }
-    Ok(())
+    Ok(history.last_at.filter(|_| waits_us.is_some()))
 }
 
 impl State {

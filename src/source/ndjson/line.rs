@@ -39,7 +39,7 @@ pub(super) fn read_line(line: &Line, fields: &Fields) -> Read {
         Err(error) => return poison(text, None, &describe(&error)),
     };
     let root = unnamed.root();
-    let Some(at) = first(root, &fields.time).and_then(moment) else {
+    let Some(at) = time_of(&unnamed, fields) else {
         return poison(text, None, "it has no time that can be read");
     };
     let id = first(root, &fields.id).and_then(plain).map_or_else(|| digest(text), Cow::into_owned);
@@ -52,6 +52,11 @@ pub(super) fn read_line(line: &Line, fields: &Fields) -> Read {
         Ok(event) => Read::Event(event),
         Err(error) => poison(text, Some(at), &describe(&error)),
     }
+}
+
+/// The time that an event says it is of.
+pub(super) fn time_of(event: &Event, fields: &Fields) -> Option<DateTime<Utc>> {
+    first(event.root(), &fields.time).and_then(moment)
 }
 
 fn describe(error: &EventError) -> String {

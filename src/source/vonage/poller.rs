@@ -39,6 +39,8 @@ pub use crate::source::vonage::poller::request::{Ask, Request};
 
 /// Drains between two roots, so that neither starves the other.
 const DRAINS_PER_ROOT: u32 = 8;
+/// The history before the start may keep the first root waiting for so long: more than 100,000 events take.
+const MAX_HISTORY_FIRST: Duration = Duration::from_secs(3_600);
 /// Refusals (401, 403) may lock an account: after one all windows pause, and that one rests.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 const REFUSED_REST: Duration = Duration::from_secs(30);
@@ -182,6 +184,8 @@ struct Volatile {
     surveys: u32,
     /// When a root last succeeded.
     accepted_at: Option<Instant>,
+    /// When this process began with it.
+    began: Instant,
 }
 
 impl Poller {
@@ -203,6 +207,7 @@ impl Poller {
             size: PageSize::default(),
             clock: ServerClock::new(state.last_date_s(), now),
             surveys: 0,
+            began: now,
             accepted_at: None,
         };
         Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile }
@@ -218,12 +223,24 @@ impl Poller {
         if let Some((stamp, _)) = &self.volatile.zone.row {
             return Request { size, ..self.zone_request(*stamp, now) };
         }
+        if let Some(history) = self.history(now) {
+            return history;
+        }
         let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
         match (next, self.drain(now)) {
             (Some((_, due)), Some(drain)) if *due > now || self.volatile.drains_since_root < DRAINS_PER_ROOT => drain,
             (Some((tier, _)), _) => self.root(tier, now),
             (None, drain) => drain.unwrap_or_else(|| self.root(0, now)),
         }
+    }
+
+    /// What is owed of the time before the start, before anything later was asked for: rules that remember must know it
+    /// before they judge. When it cannot be had, or not in good time, the rest goes on without it.
+    fn history(&self, now: Instant) -> Option<Request> {
+        let start_s = self.state.start_s.filter(|_| self.backfill_s > 0)?;
+        let is_first = self.state.tiers.iter().all(|tier| tier.frontier_s == start_s);
+        let is_in_time = now.saturating_duration_since(self.volatile.began) < MAX_HISTORY_FIRST;
+        if is_first && is_in_time { self.drain(now) } else { None }
     }
 
     /// How long until something is due; zero while something is owed that need not rest.
@@ -401,6 +418,14 @@ impl Poller {
     #[must_use]
     pub fn reading_back(mut self, backfill: Option<Duration>) -> Self {
         self.backfill_s = backfill.map_or(0, |backfill| i64::try_from(backfill.as_secs()).unwrap_or(i64::MAX));
+        if self.state.has_less_history(self.backfill_s) {
+            let (now_s, was_s) = (self.backfill_s, self.state.backfill_s);
+            tracing::warn!(
+                now_s,
+                was_s,
+                "`backfill` counts at the first start only; the history before it stays unread"
+            );
+        }
         self
     }
 

@@ -44,6 +44,9 @@ pub struct State {
     /// The option `start` as it was when `start_s` was set.
     #[serde(default)]
     pub start: Option<String>,
+    /// How much before it was to be read, in seconds.
+    #[serde(default)]
+    pub backfill_s: i64,
 }
 
 /// A `Date`, and our own clock when it came.
@@ -102,6 +105,7 @@ impl State {
             uncounted: BTreeMap::new(),
             clock: None,
             start: None,
+            backfill_s: 0,
         }
     }
 
@@ -148,6 +152,12 @@ impl State {
             (None, Start::Now | Start::Ago(_)) => return None,
         };
         (was != now.text()).then_some(was)
+    }
+
+    /// Whether there was a first run, which was told to read less of the history than `backfill_s`.
+    #[must_use]
+    pub fn has_less_history(&self, backfill_s: i64) -> bool {
+        self.start_s.is_some() && self.backfill_s < backfill_s
     }
 
     /// The last `Date` before a restart: as a cursor of an older release has none, where its frontiers stand.

@@ -46,13 +46,15 @@ pub(super) fn test(key: &str, values: &[Literal]) -> Result<Test, BuildError> {
     }?;
     let written: Vec<&str> =
         values.iter().map(Literal::written).map(|text| if text.is_empty() { "\"\"" } else { text }).collect();
+    let fingerprint = fingerprint(&chain, values);
     Ok(Test {
         key: key.to_owned(),
         matchers,
         negated: chain.negated(),
         operator: chain.shown.clone(),
         expected: single_line(&written.join(", "), MAX_EXPECTED_CHARS),
-        fingerprint: fingerprint(&chain, values),
+        fingerprint,
+        meaning: fingerprint,
         target: Target { every: chain.every(), field: chain.field, stamp: chain.stamp },
     })
 }

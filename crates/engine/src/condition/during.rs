@@ -4,8 +4,8 @@
 //! `days: fri, hours: 22:00-06:00` holds at 02:00 on Saturday and not at 02:00 on Friday.
 
 use chrono::{DateTime, Datelike, NaiveTime, Timelike, Utc, Weekday};
-use chrono_tz::Tz;
 
+use super::zone::Zone;
 use super::{BuildError, Part, code};
 use crate::diagnostic::nearest;
 
@@ -27,7 +27,7 @@ pub struct During {
     days: u8,
     /// Minutes of the day, `[from, to)`; `to` is below `from` where the window spans midnight.
     hours: Vec<(u16, u16)>,
-    zone: Tz,
+    zone: Zone,
     written: String,
 }
 
@@ -45,7 +45,7 @@ impl During {
         }
         let parsed_days = days.map_or(Ok(0x7f), parse_days)?;
         let parsed_hours = hours.map_or(Ok(vec![(0, MINUTES_A_DAY)]), parse_hours)?;
-        let zone = tz.map_or(Ok(Tz::UTC), parse_zone)?;
+        let zone = tz.map_or(Ok(Zone::utc()), parse_zone)?;
         let words = [days, hours].into_iter().flatten().chain([zone.name()]);
         let written = words.map(str::trim).collect::<Vec<_>>().join(" ");
         Ok(Self { days: parsed_days, hours: parsed_hours, zone, written })
@@ -54,7 +54,7 @@ impl During {
     /// Whether an instant lies in it.
     #[must_use]
     pub fn holds_at(&self, instant: DateTime<Utc>) -> bool {
-        let local = instant.with_timezone(&self.zone);
+        let local = self.zone.local(instant);
         let minute = (local.hour() * 60 + local.minute()) as u16;
         let (today, yesterday) = (local.weekday(), local.weekday().pred());
         self.hours.iter().any(|&(from, to)| {
@@ -74,7 +74,8 @@ impl During {
 
     /// The instant in the window's zone, for people.
     pub(crate) fn local(&self, instant: DateTime<Utc>) -> String {
-        instant.with_timezone(&self.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string()
+        let local = self.zone.local(instant).format("%a %Y-%m-%d %H:%M:%S");
+        format!("{local} {}", self.zone.abbreviation(instant))
     }
 
     fn has_day(&self, day: Weekday) -> bool {
@@ -133,15 +134,15 @@ fn parse_hours(text: &str) -> Result<Vec<(u16, u16)>, BuildError> {
     Ok(hours)
 }
 
-fn parse_zone(text: &str) -> Result<Tz, BuildError> {
-    let names = || chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+fn parse_zone(text: &str) -> Result<Zone, BuildError> {
     let wanted = text.trim().replace(' ', "_");
-    if let Some(zone) = chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(&wanted)) {
-        return Ok(*zone);
+    if let Some(zone) = Zone::find(&wanted) {
+        return Ok(zone);
     }
     let city = |name: &'static str| name.rsplit('/').next().unwrap_or(name);
-    let by_city = || nearest(&wanted, names().map(city)).and_then(|near| names().find(|name| city(name) == near));
-    let near = nearest(&wanted, names()).filter(|_| wanted.contains('/')).or_else(by_city);
+    let by_city =
+        || nearest(&wanted, Zone::names().map(city)).and_then(|near| Zone::names().find(|name| city(name) == near));
+    let near = nearest(&wanted, Zone::names()).filter(|_| wanted.contains('/')).or_else(by_city);
     let hint = near.map_or_else(
         || "zones are named as in the tz database: `Europe/London`".to_owned(),
         |name| format!("did you mean `{name}`?"),

@@ -115,16 +115,19 @@ impl<'engine> Batch<'engine> {
         self.effects.matches = counts(&self.tally);
         self.effects.learned = counts(&self.learned);
         self.effects.uncounted = counts(&self.uncounted);
+        let mut evicted = Tally::default();
         let mut changes = Changes { rows: Vec::new(), settled_us: self.settled_us };
         for ((rule_index, slot), overlay) in self.rows {
             let Some(rule) = engine.rules.get(rule_index) else { continue };
-            self.effects.evicted_keys += overlay.evicted;
+            let mut gone = overlay.evicted;
             for (key, row) in overlay.into_rows() {
-                let kept = row.map(|row| kept(rule, row, &mut self.effects.evicted_keys));
+                let kept = row.map(|row| kept(rule, row, &mut gone));
                 self.effects.state.push(state_change(rule, slot, &key, kept.as_ref()));
                 changes.rows.push((rule_index, slot, key, kept));
             }
+            evicted.add_many(rule_index, gone);
         }
+        self.effects.evicted = evicted.counts(&engine.rules);
         self.effects.changes = changes;
         self.effects
     }

@@ -90,7 +90,10 @@ fn question(
     let (detection, steps) = match state::read(fields, reader, diagnostics) {
         Reading::None => (Some(None), None),
         Reading::Bad => return (when.unwrap_or(Some(Condition::All(Vec::new()))), None),
-        Reading::Good(detection, steps) => (Some(Some(*detection)), steps),
+        Reading::Good(good) => {
+            let (detection, steps) = *good;
+            (Some(Some(detection)), steps)
+        }
     };
     let when = match (when, steps) {
         (Some(when), Some(steps)) => when.map(|when| Condition::All(vec![when, steps])),

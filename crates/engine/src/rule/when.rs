@@ -137,6 +137,10 @@ impl<'a> WhenReader<'a> {
         match Test::build(&key.text, values) {
             Ok(test) => {
                 facts.extend(fact);
+                let test = match names_of_lists(node) {
+                    Some(names) => test.written_as(&names),
+                    None => test,
+                };
                 is_known.then_some(test)
             }
             Err(error) => {
@@ -243,6 +247,18 @@ fn only_or(mut parts: Vec<Condition>, block: fn(Vec<Condition>) -> Condition) ->
         }
         None => block(parts),
     }
+}
+
+/// The values as they are written, if a list is among them.
+fn names_of_lists(node: &Node) -> Option<String> {
+    let items = node.items().unwrap_or(std::slice::from_ref(node)).iter();
+    let texts: Vec<&str> = items
+        .filter_map(|item| match &item.kind {
+            Kind::Scalar(scalar) => Some(scalar.text.as_str()),
+            _ => None,
+        })
+        .collect();
+    texts.iter().any(|text| reference(text).is_some()).then(|| texts.join("\n"))
 }
 
 /// `\$name` is the text `$name`.

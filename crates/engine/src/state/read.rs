@@ -48,7 +48,7 @@ pub(crate) enum Reading {
     /// Something was reported.
     Bad,
     /// A detection, and the condition that selects its events where its steps say that.
-    Good(Box<Detection>, Option<Condition>),
+    Good(Box<(Detection, Option<Condition>)>),
 }
 
 /// Reads the detection of a rule.
@@ -73,7 +73,7 @@ pub(crate) fn read(rule: &Fields<'_>, parts: &mut dyn PartReader, diagnostics: &
         _ => spike(node, &what, diagnostics),
     };
     match read {
-        Some(read) if is_good => Reading::Good(Box::new(read.detection), read.when),
+        Some(read) if is_good => Reading::Good(Box::new((read.detection, read.when))),
         _ => Reading::Bad,
     }
 }

@@ -103,7 +103,7 @@ impl Sequence {
         if begins_absent { self.within_us.saturating_mul(2) } else { self.within_us }
     }
 
-    fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         self.steps.iter().any(|step| step.absent)
     }
 
@@ -269,7 +269,11 @@ impl Sequence {
                 );
                 Standing { holds: false, waits_until: Some(due_at), summary, evidence }
             }
-            (Some(_), _) => Standing::decided(true, "the sequence is complete".into(), evidence),
+            (Some(Chain { due_us: Some(due_us), .. }), _) => {
+                let summary = format!("complete: no absent step came up to {}", told(due_us).to_rfc3339());
+                Standing::decided(true, summary, evidence)
+            }
+            (Some(_), _) => Standing::decided(true, "the last step: the sequence is complete".into(), evidence),
             (None, Some(first)) => {
                 let spoiler = self.spoiler(&log, first, place).map(|known| self.told_of(known));
                 Standing::decided(false, spoiler.unwrap_or_else(|| "an absent step came".into()), evidence)

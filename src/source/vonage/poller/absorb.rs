@@ -60,7 +60,10 @@ impl Poller {
         match request.ask {
             Ask::Survey => {
                 self.begin(&seen);
-                self.ingest(&seen, 0, &mut step);
+                // Where history comes first, what this shows of it and of later by chance comes in its turn.
+                if self.backfill_s == 0 {
+                    self.ingest(&seen, 0, &mut step);
+                }
             }
             Ask::Zone => self.probed_zone(request, &seen, now),
             Ask::Root(tier) => self.rooted(tier, request, &seen, verdict(judgement), now, &mut step),
@@ -117,7 +120,7 @@ impl Poller {
             Start::At(at) => at.timestamp(),
         };
         self.state.start_s = Some(start_s);
-        self.state.start = Some(self.start.text());
+        (self.state.start, self.state.backfill_s) = (Some(self.start.text()), self.backfill_s);
         self.state.tiers.iter_mut().for_each(|tier| tier.frontier_s = start_s);
         if self.backfill_s > 0 {
             // Owed like any other window: read piece by piece, proven complete, durable over restarts.
