@@ -5,6 +5,8 @@
 //! whole POST was read here, so both ways over loopback count against the aim.
 #![expect(clippy::print_stdout, reason = "a benchmark reports on stdout")]
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "shared/figures.rs"]
 mod figures;
 
@@ -24,9 +26,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vigie_sim::{FaultPlan, Quirks, Sim, SimEvent, SimRequest};
 
+use binary::binary;
 use figures::{millis, percentiles, print, print_fsync, scratch};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_vigie");
 const KEY: &str = "abcd1234";
 const SECRET: &str = "bench-secret";
 /// Events whose way is timed, one after the other.
@@ -50,7 +52,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn size() -> anyhow::Result<()> {
-    let bytes = std::fs::metadata(BINARY)?.len() as f64;
+    let bytes = std::fs::metadata(binary())?.len() as f64;
     let measured = format!("{:.2} MB", bytes / MEGABYTE);
     print("size of the stripped binary", &measured, Some(("20 MB or less", bytes <= 20.0 * MEGABYTE)));
     Ok(())
@@ -140,7 +142,7 @@ state: {{dir: state}}
 
     fn spawn(&self) -> anyhow::Result<Child> {
         let log = std::fs::File::create(self.directory.path().join("stderr.log"))?;
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.args(["run", "-c", "vigie.yaml"]).current_dir(self.directory.path()).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         command.spawn().context("the binary does not start")

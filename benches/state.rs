@@ -4,6 +4,8 @@
 //! The release binary reads a file of log-ins, 100,000 people from 10 addresses each, under one `first_seen` rule. Nothing
 //! is simulated: each value is a row that was committed with its event.
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "shared/figures.rs"]
 mod figures;
 
@@ -15,9 +17,9 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use binary::binary;
 use figures::{print, print_fsync, scratch};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_vigie");
 const PEOPLE: u32 = 100_000;
 const ADDRESSES: u32 = 10;
 /// Log-ins from known addresses, read while all values are remembered.
@@ -120,7 +122,7 @@ struct Run {
 /// One finite run of the program, from its start to its end.
 fn run(directory: &Path) -> anyhow::Result<Run> {
     let log = File::create(directory.join("stderr.log"))?;
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(["run", "--once", "-c", "vigie.yaml"]).current_dir(directory).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let began = Instant::now();
