@@ -22,7 +22,7 @@ use crate::pipeline::notice::SelfNotice;
 use crate::pipeline::status::Status;
 use crate::source::Cursor;
 use crate::store::follow::FollowUps;
-use crate::store::{Alerts, Loaded, Maintain, Queue, Result, Store, StoreError};
+use crate::store::{Alerts, Loaded, Maintain, Queue, Result, StateStream, Store, StoreError};
 
 /// How often retention looks for something to remove.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
@@ -77,8 +77,7 @@ impl Daemon {
         let loaded = self.store.load().await?;
         let Loaded { cursors, state, lanes: lane_states } = loaded;
         let mut engine = Engine::new(config.rules);
-        let (drift, history) = (Drift::restore(&state), History::restore(&state));
-        warn_of_state(&engine.restore(state));
+        let (drift, history) = take_up(&mut engine, state).await?;
         let (notices, notices_in) = NoticeSender::channel();
         let shared = Lanes {
             store: self.store.clone(),
@@ -270,6 +269,19 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+/// Takes up what was noted, while it is read.
+async fn take_up(engine: &mut Engine, mut state: StateStream) -> Result<(Drift, History)> {
+    let (mut drift, mut history) = (Drift::default(), History::default());
+    let mut restoring = engine.restoring();
+    while let Some(rows) = state.next().await? {
+        drift.take_up(&rows);
+        history.take_up(&rows);
+        restoring.take(rows);
+    }
+    warn_of_state(&restoring.finish());
+    Ok((drift, history))
 }
 
 /// Tells what of the noted cannot be used.

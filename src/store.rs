@@ -11,10 +11,11 @@ pub mod memory;
 pub mod sqlite;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
 use vigie_engine::alert::{Alert, MAX_ALERT_EVENT_IDS};
 use vigie_engine::engine::Fold;
 use vigie_engine::event::Digest;
-use vigie_engine::state::{StateChange, StateKey};
+use vigie_engine::state::{StateChange, StateRows};
 
 use crate::pipeline::BoxFuture;
 use crate::sink::Delivery;
@@ -111,13 +112,47 @@ impl IngestBatch {
     }
 }
 
+/// Rule state as it is read, of one snapshot with the cursors. It is to be taken, or dropped, before the store is asked for
+/// anything else: reading waits for it.
+#[derive(Debug)]
+pub struct StateStream(mpsc::Receiver<Result<StateRows>>);
+
+impl StateStream {
+    /// A stream that holds so many parts, and the end where it is filled.
+    #[must_use]
+    pub fn channel(parts: usize) -> (mpsc::Sender<Result<StateRows>>, Self) {
+        let (rows, stream) = mpsc::channel(parts.max(1));
+        (rows, Self(stream))
+    }
+
+    /// The next rows; `None` at the end.
+    ///
+    /// # Errors
+    /// When the store could not be read on.
+    pub async fn next(&mut self) -> Result<Option<StateRows>> {
+        self.0.recv().await.transpose()
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// When the store could not be read to its end.
+    pub async fn all(mut self) -> Result<Vec<StateRows>> {
+        let mut all = Vec::new();
+        while let Some(rows) = self.next().await? {
+            all.push(rows);
+        }
+        Ok(all)
+    }
+}
+
 /// What a start needs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loaded {
     /// Cursor of each source that has one.
     pub cursors: Vec<(String, Cursor)>,
-    /// Rule state.
-    pub state: Vec<(StateKey, String)>,
+    /// Rule state, read while it is taken.
+    pub state: StateStream,
     /// Lanes that were not healthy when the process ended.
     pub lanes: Vec<(String, LaneState)>,
 }

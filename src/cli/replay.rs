@@ -7,7 +7,8 @@ use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use vigie_engine::engine::{Effects, Engine, MAX_TICKS, Restored};
 use vigie_engine::event::Event;
 use vigie_engine::rule::Rule;
-use vigie_engine::state::StateKey;
+
+use crate::store::{StateStream, StoreError};
 
 /// Events of a batch. Each tick within it looks again at all rows that ended before it, so a large one costs more.
 const MAX_BATCH_EVENTS: usize = 32;
@@ -35,8 +36,12 @@ impl Replay {
     }
 
     /// Takes up what a daemon noted; tells which rows cannot be read.
-    pub(super) fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Restored {
-        self.engine.restore(rows)
+    pub(super) async fn restore(&mut self, mut state: StateStream) -> Result<Restored, StoreError> {
+        let mut restoring = self.engine.restoring();
+        while let Some(rows) = state.next().await? {
+            restoring.take(rows);
+        }
+        Ok(restoring.finish())
     }
 
     /// Runs over events in order of time; `took` gets what each day's part of them did.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use vigie_engine::event::Event;
-use vigie_engine::state::{StateChange, StateKey};
+use vigie_engine::state::{StateChange, StateKey, StateRows};
 use vigie_engine::text::single_line;
 
 use super::notice::SelfNotice;
@@ -88,17 +88,18 @@ pub(super) struct Change {
 
 impl Drift {
     /// Takes up what the store kept.
-    #[must_use]
-    pub fn restore(rows: &[(StateKey, String)]) -> Self {
-        let ours = rows.iter().filter(|(key, _)| (key.rule_id.as_str(), key.kind.as_str()) == ROW);
-        let accounts = ours.filter_map(|(key, value)| match serde_json::from_str(value) {
-            Ok(account) => Some((key.key.clone(), account)),
-            Err(error) => {
-                tracing::warn!(source = %key.key, ?error, "what the account showed so far cannot be read; it is learned anew");
-                None
+    pub fn take_up(&mut self, rows: &StateRows) {
+        if (rows.rule_id.as_str(), rows.kind.as_str()) != ROW {
+            return;
+        }
+        for (source, value) in &rows.rows {
+            match serde_json::from_str(value) {
+                Ok(account) => drop(self.accounts.insert(source.to_string(), account)),
+                Err(error) => {
+                    tracing::warn!(%source, ?error, "what the account showed so far cannot be read; it is learned anew")
+                }
             }
-        });
-        Self { accounts: accounts.collect() }
+        }
     }
 
     /// What events and the time up to which the source is settled change.
@@ -312,7 +313,9 @@ mod tests {
                 // Through the store and back, as after a restart.
                 let row = change.row();
                 drift.apply(change);
-                *drift = Drift::restore(&[(row.key, row.value.expect("a value"))]);
+                *drift = Drift::default();
+                let rows = StateRows::of([(row.key, row.value.expect("a value"))]);
+                rows.iter().for_each(|rows| drift.take_up(rows));
             }
         }
         told

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
-use vigie_engine::state::{StateChange, StateKey};
+use vigie_engine::state::{StateChange, StateKey, StateRows};
 
 use super::notice::SelfNotice;
 use super::status::HistoryStatus;
@@ -42,17 +42,18 @@ pub(super) struct Change {
 
 impl History {
     /// Takes up what the store kept.
-    #[must_use]
-    pub fn restore(rows: &[(StateKey, String)]) -> Self {
-        let ours = rows.iter().filter(|(key, _)| (key.rule_id.as_str(), key.kind.as_str()) == ROW);
-        let sources = ours.filter_map(|(key, value)| match serde_json::from_str(value) {
-            Ok(read) => Some((key.key.clone(), read)),
-            Err(error) => {
-                tracing::warn!(source = %key.key, ?error, "how much history was read cannot be read; counting begins anew");
-                None
+    pub fn take_up(&mut self, rows: &StateRows) {
+        if (rows.rule_id.as_str(), rows.kind.as_str()) != ROW {
+            return;
+        }
+        for (source, value) in &rows.rows {
+            match serde_json::from_str(value) {
+                Ok(read) => drop(self.sources.insert(source.to_string(), read)),
+                Err(error) => {
+                    tracing::warn!(%source, ?error, "how much history was read cannot be read; counting begins anew")
+                }
             }
-        });
-        Self { sources: sources.collect() }
+        }
     }
 
     /// Adds events of the past and the matches that they would have been.
@@ -126,7 +127,9 @@ mod tests {
             assert!(history.clone().sources.get("main").is_none_or(|read| read.events < change.read.events));
             let row = change.row();
             history.apply(change);
-            history = History::restore(&[(row.key, row.value.expect("a value"))]);
+            history = History::default();
+            let rows = StateRows::of([(row.key, row.value.expect("a value"))]);
+            rows.iter().for_each(|rows| history.take_up(rows));
         }
         let (notice, told) = history.summary("main").expect("a summary");
         let text = "4 events since 1970-01-11T00:00:00Z were learned from; silent matches: loud 4, calm 2";

@@ -13,12 +13,12 @@ use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 use vigie_engine::engine::Fold;
 use vigie_engine::event::Digest;
-use vigie_engine::state::StateKey;
+use vigie_engine::state::{StateKey, StateRows};
 
 use super::archive::{AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryRow, DeliveryStatus, Retried};
 use super::{
     Alerts, BoxError, IngestBatch, LaneState, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Queue, Resolution, Result,
-    STATE_GRACE_DAYS, Settlement, Store, StoreError, StoredEvent, add_event_ids,
+    STATE_GRACE_DAYS, Settlement, StateStream, Store, StoreError, StoredEvent, add_event_ids,
 };
 use crate::pipeline::BoxFuture;
 use crate::sink::Delivery;
@@ -180,9 +180,14 @@ impl Content {
             _ => true,
         };
         let state = self.state.iter().filter(|(_, state)| kept(state));
+        let parts = StateRows::of(state.map(|(key, state)| (key.clone(), state.value.clone())));
+        let (rows, stream) = StateStream::channel(parts.len());
+        for part in parts {
+            rows.try_send(Ok(part)).expect("it holds them all");
+        }
         Loaded {
             cursors: cursors.map(|(name, (cursor, _))| (name.clone(), cursor.clone())).collect(),
-            state: state.map(|(key, state)| (key.clone(), state.value.clone())).collect(),
+            state: stream,
             lanes: self.lanes.iter().map(|(sink, lane)| (sink.clone(), lane.clone())).collect(),
         }
     }

@@ -345,7 +345,7 @@ impl Alerts for SqliteStore {
 
 impl Store for SqliteStore {
     fn load(&self) -> BoxFuture<'_, Result<Loaded>> {
-        Box::pin(self.reader.ask(|session| session.load()))
+        Box::pin(self.reader.load())
     }
 
     fn take_over(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> BoxFuture<'_, Result<()>> {

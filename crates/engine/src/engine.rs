@@ -7,10 +7,11 @@ mod batch;
 mod fold;
 mod memory;
 mod overlay;
+mod restore;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -19,12 +20,13 @@ use crate::condition::Explanation;
 use crate::event::{Event, FieldPath};
 use crate::plan::Plan;
 use crate::rule::{Exception, Rule};
-use crate::state::{self, FOLD_KIND, Sighting, Standing, StateChange, StateKey};
+use crate::state::{Sighting, Standing, StateChange, StateKey, StateRows};
 
 pub use batch::{Batch, MAX_ROWS_PER_TICK, MAX_TICKS};
 pub use fold::{LATENESS_KEPT, MAX_WINDOWS};
+pub use restore::{Restored, Restoring};
 
-use memory::{Kept, Memory, Row, Rows, Slot};
+use memory::{Kept, Memory, Slot};
 use overlay::Overlay;
 
 /// Compiled rules and what they remember.
@@ -66,15 +68,6 @@ pub struct Effects {
     pub title_failures: u64,
 }
 
-/// What could not be taken up of the rows that a store kept.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Rows that do not parse.
-    pub unreadable: Vec<StateKey>,
-    /// Rows by rule in force that were noted when the rule asked for something else: it begins anew.
-    pub set_aside: BTreeMap<String, u64>,
-}
-
 /// Changes of a batch in the engine's own form.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -114,31 +107,14 @@ impl Engine {
     /// Begins with the rows that the store kept. Rows of rules that are not in force, or that meant something else, are left
     /// where they are.
     pub fn restore(&mut self, rows: Vec<(StateKey, String)>) -> Restored {
-        let places: HashMap<String, usize> =
-            self.rules.iter().enumerate().map(|(place, rule)| (rule.id.clone(), place)).collect();
-        let mut tables: BTreeMap<(usize, Slot), Rows> = BTreeMap::new();
-        let mut restored = Restored::default();
-        for (key, value) in rows {
-            let Some((place, rule)) = places.get(&key.rule_id).and_then(|at| Some((*at, self.rules.get(*at)?))) else {
-                continue;
-            };
-            let (slot, row) = if key.kind == FOLD_KIND {
-                (Slot::Fold, serde_json::from_str(&value).ok().map(Row::Fold))
-            } else if rule.detection.as_ref().is_some_and(|detection| detection.kind() == key.kind) {
-                (Slot::Noted, state::Row::read(&key.kind, &value).map(Row::Noted))
-            } else {
-                *restored.set_aside.entry(key.rule_id).or_default() += 1;
-                continue;
-            };
-            match row {
-                Some(row) => tables.entry((place, slot)).or_default().push((key.key.into(), Kept::new(rule, row))),
-                None => restored.unreadable.push(key),
-            }
-        }
-        for ((place, slot), rows) in tables {
-            self.memory.fill(place, slot, rows);
-        }
-        restored
+        let mut restoring = self.restoring();
+        StateRows::of(rows).into_iter().for_each(|rows| restoring.take(rows));
+        restoring.finish()
+    }
+
+    /// The same, part by part.
+    pub fn restoring(&mut self) -> Restoring<'_> {
+        Restoring::new(self)
     }
 
     /// Rows of state by rule id, for the metrics.

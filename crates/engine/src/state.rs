@@ -18,6 +18,8 @@ mod spike;
 mod threshold;
 mod travel;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,32 @@ pub struct StateKey {
     pub kind: String,
     /// Group key within the rule; opaque to the store.
     pub key: String,
+}
+
+/// Rows of one kind of one rule as the store kept them, in order of their keys; perhaps not all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateRows {
+    /// See [`StateKey::rule_id`].
+    pub rule_id: String,
+    /// See [`StateKey::kind`].
+    pub kind: String,
+    /// Key and value of each.
+    pub rows: Vec<(Arc<str>, String)>,
+}
+
+impl StateRows {
+    /// Single rows, those of one kind of one rule that follow each other together.
+    #[must_use]
+    pub fn of(rows: impl IntoIterator<Item = (StateKey, String)>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for (StateKey { rule_id, kind, key }, value) in rows {
+            match all.last_mut().filter(|last| last.rule_id == rule_id && last.kind == kind) {
+                Some(last) => last.rows.push((key.into(), value)),
+                None => all.push(Self { rule_id, kind, rows: vec![(key.into(), value)] }),
+            }
+        }
+        all
+    }
 }
 
 /// A row set or removed.

@@ -114,8 +114,9 @@ pub(super) fn ask(
         output.note("the store holds this event: what it keeps from before it is what counts here")?;
         return Ok(standing(&replay, source, known_until));
     }
-    let loaded = run_verb::block_on(async { store.load().await })?.exit(Exit::STORAGE)?;
-    let unreadable = replay.restore(loaded.state).unreadable.len();
+    let restored =
+        run_verb::block_on(async { replay.restore(store.load().await?.state).await })?.exit(Exit::STORAGE)?;
+    let unreadable = restored.unreadable.len();
     if unreadable > 0 {
         output.note(&format!("{unreadable} rows of state cannot be read and were left out"))?;
     }

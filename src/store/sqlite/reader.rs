@@ -10,15 +10,24 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 use tokio::sync::{mpsc, oneshot};
 use vigie_engine::event::Digest;
-use vigie_engine::state::StateKey;
+use vigie_engine::state::StateRows;
 
 use super::fault::{Class, Fault};
 use super::stamp::Stamp;
 use crate::source::{Cursor, Held};
-use crate::store::{LaneState, Loaded, Queue, Result, STATE_GRACE_DAYS};
+use crate::store::{LaneState, Loaded, Queue, Result, STATE_GRACE_DAYS, StateStream};
 
 /// Requests that may wait.
 const QUEUE: usize = 64;
+
+/// Rows of rule state that are handed over at a time: enough to be worth it, few enough that both sides work at once.
+const ROWS_PER_PART: usize = 10_000;
+
+/// Parts that wait for the side that takes them.
+const MAX_PARTS: usize = 8;
+
+/// Cursors by source, lanes by sink, and when the newest cursor was stored.
+type Sources = (Vec<(String, Cursor)>, Vec<(String, LaneState)>, Option<DateTime<Utc>>);
 
 /// What the reader's requests work with.
 pub(super) struct ReadSession<'c> {
@@ -64,6 +73,15 @@ impl Reader {
             let value = session.on_snapshot(read).map_err(Fault::into_store_error);
             drop(reply.send(value));
         });
+        self.requests.as_ref().ok_or_else(gone)?.send(job).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// What a start needs.
+    pub(super) async fn load(&self) -> Result<Loaded> {
+        let gone = || Fault::gone().into_store_error();
+        let (begun, answer) = oneshot::channel();
+        let job: Job = Box::new(move |session| session.load(begun));
         self.requests.as_ref().ok_or_else(gone)?.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -164,34 +182,83 @@ impl<'c> ReadSession<'c> {
         })
     }
 
-    /// State is expired by the time of the newest commit, since a store is told no other time. What was set lately stays:
-    /// old events are being read, and their time goes on from there.
-    pub(super) fn load(&mut self) -> std::result::Result<Loaded, Fault> {
-        let mut loaded = Loaded::default();
-        let mut newest: Option<DateTime<Utc>> = None;
+    /// Gives what a start needs through `begun`, and then rule state part by part, until nobody takes it.
+    fn load(&mut self, begun: oneshot::Sender<Result<Loaded>>) {
+        let (parts, state) = StateStream::channel(MAX_PARTS);
+        let mut begun = Some((begun, state));
+        let outcome = self.on_snapshot(|session| {
+            let (cursors, lanes, newest) = session.load_sources()?;
+            let is_wanted =
+                begun.take().is_some_and(|(begun, state)| begun.send(Ok(Loaded { cursors, state, lanes })).is_ok());
+            if is_wanted { session.load_state(newest, &parts) } else { Ok(()) }
+        });
+        if let Err(fault) = outcome {
+            let error = fault.into_store_error();
+            // Whoever asked is gone, or hears of it.
+            match begun {
+                Some((begun, _)) => drop(begun.send(Err(error))),
+                None => drop(parts.blocking_send(Err(error))),
+            }
+        }
+    }
+
+    fn load_sources(&mut self) -> std::result::Result<Sources, Fault> {
+        let (mut found, mut newest): (_, Option<DateTime<Utc>>) = (Vec::new(), None);
         let mut cursors =
             self.connection.prepare("SELECT name, cursor, cursor_at FROM sources WHERE cursor IS NOT NULL")?;
         let mut rows = cursors.query([])?;
         while let Some(row) = rows.next()? {
-            loaded.cursors.push((row.get(0)?, Cursor(row.get(1)?)));
+            found.push((row.get(0)?, Cursor(row.get(1)?)));
             newest = newest.max(row.get::<_, Option<Stamp>>(2)?.map(|stamp| stamp.0));
         }
-        let kept_from = newest.map_or(i64::MIN, |newest| state_kept_from(newest).timestamp_micros());
-        let mut state = self.connection.prepare(
-            "SELECT rule_id, kind, key, value FROM state WHERE expires_at IS NULL OR expires_at >= ?1 OR set_at >= ?1",
-        )?;
-        let mut rows = state.query([kept_from])?;
-        while let Some(row) = rows.next()? {
-            let key = StateKey { rule_id: row.get(0)?, kind: row.get(1)?, key: row.get(2)? };
-            loaded.state.push((key, row.get(3)?));
-        }
+        let mut states = Vec::new();
         let mut lanes = self.connection.prepare("SELECT sink, step, paused_until, reason FROM lanes")?;
         let mut rows = lanes.query([])?;
         while let Some(row) = rows.next()? {
             let paused_until = row.get::<_, Option<Stamp>>(2)?.map(|stamp| stamp.0);
-            loaded.lanes.push((row.get(0)?, LaneState { step: row.get(1)?, paused_until, reason: row.get(3)? }));
+            states.push((row.get(0)?, LaneState { step: row.get(1)?, paused_until, reason: row.get(3)? }));
         }
-        Ok(loaded)
+        Ok((found, states, newest))
+    }
+
+    /// State is expired by the time of the newest commit, since a store is told no other time. What was set lately stays:
+    /// old events are being read, and their time goes on from there.
+    fn load_state(
+        &mut self,
+        newest: Option<DateTime<Utc>>,
+        parts: &mpsc::Sender<Result<StateRows>>,
+    ) -> std::result::Result<(), Fault> {
+        let kept_from = newest.map_or(i64::MIN, |newest| state_kept_from(newest).timestamp_micros());
+        let mut kinds = self.connection.prepare(
+            "SELECT rule_id, kind FROM state WHERE (rule_id, kind) > (?1, ?2) ORDER BY rule_id, kind LIMIT 1",
+        )?;
+        let mut state = self.connection.prepare(
+            "SELECT key, value FROM state WHERE rule_id = ?1 AND kind = ?2
+                AND (expires_at IS NULL OR expires_at >= ?3 OR set_at >= ?3) ORDER BY key",
+        )?;
+        let mut at = (String::new(), String::new());
+        let next = |row: &rusqlite::Row<'_>| Ok::<(String, String), _>((row.get(0)?, row.get(1)?));
+        while let Some((rule_id, kind)) = kinds.query_row(params![at.0, at.1], next).optional()? {
+            let mut found = state.query(params![rule_id, kind, kept_from])?;
+            loop {
+                let mut rows = Vec::new();
+                while rows.len() < ROWS_PER_PART
+                    && let Some(row) = found.next()?
+                {
+                    rows.push((row.get(0)?, row.get(1)?));
+                }
+                let is_end = rows.len() < ROWS_PER_PART;
+                let part = StateRows { rule_id: rule_id.clone(), kind: kind.clone(), rows };
+                if parts.blocking_send(Ok(part)).is_err() {
+                    return Ok(());
+                }
+                if is_end {
+                    break;
+                }
+            }
+            at = (rule_id, kind);
+        }
+        Ok(())
     }
 
     fn source_no(&mut self, name: &str) -> std::result::Result<Option<i64>, Fault> {

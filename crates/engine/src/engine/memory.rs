@@ -1,7 +1,7 @@
 //! What the rules remember in memory: the committed rows, by rule and key, with their ends of life and what is due in
 //! order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(super) type Rows = Vec<(Arc<str>, Kept)>;
 /// Rows of one kind of one rule.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    rows: HashMap<Arc<str>, Kept>,
+    rows: BTreeMap<Arc<str>, Kept>,
     by_end: BTreeSet<(i64, Arc<str>)>,
     by_due: BTreeSet<(i64, Arc<str>)>,
 }

@@ -10,7 +10,7 @@ use crate::alert::{LATE_AFTER_SECONDS, MAX_ALERT_EVENT_IDS};
 use crate::condition::{Condition, Literal, Test};
 use crate::diagnostic::Span;
 use crate::rule::{AlertSpec, Severity};
-use crate::state::{DEFAULT_MAX_KEYS, MAX_KEY_BYTES};
+use crate::state::{DEFAULT_MAX_KEYS, FOLD_KIND, MAX_KEY_BYTES};
 
 fn equals(key: &str, value: &str) -> Condition {
     Condition::Test(Test::build(key, vec![Literal::Text(value.into())]).expect(key))
