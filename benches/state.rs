@@ -10,7 +10,8 @@ mod binary;
 mod figures;
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
@@ -24,6 +25,8 @@ const PEOPLE: u32 = 100_000;
 const ADDRESSES: u32 = 10;
 /// Log-ins from known addresses, read while all values are remembered.
 const MORE: u32 = 200_000;
+/// A start takes some seconds.
+const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often the process is looked at while it runs.
 const LOOK: Duration = Duration::from_millis(20);
 const MEGABYTE: f64 = 1_000_000.0;
@@ -67,6 +70,7 @@ fn main() -> anyhow::Result<()> {
     let filled = run(path)?;
     let state_bytes = state_bytes(path)?;
     let restarted = run(path)?;
+    let ready = until_ready(path)?;
     write(path, values..values + MORE)?;
     let more = run(path)?;
 
@@ -82,8 +86,9 @@ fn main() -> anyhow::Result<()> {
         &format!("{rate:.0} events/s"),
         aim("10,000 events/s", rate >= 1e4),
     );
-    let seconds = restarted.took.as_secs_f64();
-    print("start, load and end with them", &format!("{seconds:.2} s"), aim("2 s or less", seconds <= 2.0));
+    let (ready_s, whole_s) = (ready.as_secs_f64(), restarted.took.as_secs_f64());
+    print("restart with them, until it polls", &format!("{ready_s:.2} s"), aim("2 s or less", ready_s <= 2.0));
+    print("start, load and end with them", &format!("{whole_s:.2} s"), None);
     let own = restarted.resident - empty.resident;
     let each = own / f64::from(values);
     print("resident memory of them", &format!("{:.0} MB, {each:.0} B each", own / MEGABYTE), None);
@@ -143,6 +148,40 @@ fn run(directory: &Path) -> anyhow::Result<Run> {
             Err(RecvTimeoutError::Disconnected) => anyhow::bail!("nobody waits for the process"),
         }
     }
+}
+
+/// From the start of a daemon until `/readyz` says that it polls.
+fn until_ready(directory: &Path) -> anyhow::Result<Duration> {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let server = format!("{CONFIGURATION}server: {{listen: 127.0.0.1:{port}}}\n");
+    std::fs::write(directory.join("daemon.yaml"), server.replace("path: log.jsonl", "path: log.jsonl, follow: true"))?;
+    let mut command = Command::new(binary());
+    command.args(["run", "-c", "daemon.yaml"]).current_dir(directory).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let began = Instant::now();
+    let mut process = command.spawn().context("the binary does not start")?;
+    let ready = loop {
+        if is_ready(port) {
+            break began.elapsed();
+        }
+        anyhow::ensure!(process.try_wait()?.is_none(), "the daemon ended");
+        anyhow::ensure!(began.elapsed() < GIVE_UP, "it is never ready");
+        std::thread::park_timeout(LOOK);
+    };
+    process.kill()?;
+    process.wait()?;
+    Ok(ready)
+}
+
+fn is_ready(port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"))
 }
 
 /// None once it has ended.

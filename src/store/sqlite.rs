@@ -327,6 +327,10 @@ impl Opening<'_> {
 
 impl Seen for SqliteStore {
     fn held<'a>(&'a self, source: &'a str, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Held>>> {
+        if ids.is_empty() {
+            // Most polls find nothing, and another thread costs more than all else that they do.
+            return Box::pin(std::future::ready(Ok(Vec::new())));
+        }
         let (source, ids) = (source.to_owned(), ids.to_vec());
         Box::pin(self.reader.ask(move |session| session.held(&source, &ids)))
     }
