@@ -104,7 +104,7 @@ impl Replay {
             let at = event.created_at();
             batch.tick(&self.source, at, self.aloud_from);
             if self.aloud_from.is_some_and(|from| at < from) {
-                batch.learn(&self.source, event, at);
+                batch.learn(&self.source, event, at, self.aloud_from);
             } else {
                 batch.step(&self.source, event, at);
             }

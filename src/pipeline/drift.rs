@@ -32,6 +32,8 @@ const SILENCE_RATIO: i64 = 2;
 const JOINED_S: i64 = 3_600;
 /// A stretch that goes on is looked at each day.
 const LONGEST_STRETCH_S: i64 = 86_400;
+/// Clocks may differ by so much, in seconds.
+const AHEAD_S: i64 = 300;
 /// Stretches that wait until their time is settled: a year of nights. Of more the two oldest become one.
 const MAX_STRETCHES: usize = 400;
 /// Types and fields that are kept: an intruder does not choose types, but a provider may add many.
@@ -50,8 +52,8 @@ pub struct Drift {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Account {
     events: u64,
-    first_s: i64,
-    last_s: i64,
+    /// The first event, in settled time.
+    first_s: Option<i64>,
     /// The longest time between two events that was not told of, in settled time: what comes out of order, or is dated in
     /// the future, shows no silence.
     longest_gap_s: i64,
@@ -103,9 +105,16 @@ impl Drift {
     }
 
     /// What events and the time up to which the source is settled change.
-    pub(super) fn observe(&self, source: &str, events: &[Event], settled_at: Option<DateTime<Utc>>) -> Option<Change> {
+    pub(super) fn observe(
+        &self,
+        source: &str,
+        events: &[Event],
+        settled_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Option<Change> {
         let before = self.accounts.get(source);
-        let has_news = |account: &Account| settled_at.is_some_and(|at| account.has_news(at.timestamp()));
+        let has_news =
+            |account: &Account| settled_at.is_some_and(|at| account.has_news(at.timestamp(), now.timestamp()));
         if events.is_empty() && !before.is_some_and(has_news) {
             return None;
         }
@@ -115,7 +124,7 @@ impl Drift {
             account.take(event, &mut told);
         }
         if let Some(settled_at) = settled_at {
-            account.listen(settled_at.timestamp(), &mut told);
+            account.listen(settled_at.timestamp(), now.timestamp(), &mut told);
         }
         let notice = |(event_type, text)| SelfNotice { event_type, about: source.to_owned(), text };
         let notices = told.into_iter().map(notice).collect();
@@ -149,17 +158,14 @@ type Told = Vec<(&'static str, String)>;
 
 impl Account {
     fn is_known(&self) -> bool {
-        self.events >= KNOWN_EVENTS && self.last_s - self.first_s >= KNOWN_FOR_S
+        let span_s = self.first_s.zip(self.heard_s).map_or(0, |(first_s, heard_s)| heard_s - first_s);
+        self.events >= KNOWN_EVENTS && span_s >= KNOWN_FOR_S
     }
 
     fn take(&mut self, event: &Event, told: &mut Told) {
         let at_s = event.created_at().timestamp();
         let is_known = self.is_known();
-        if self.events == 0 {
-            (self.first_s, self.last_s) = (at_s, at_s);
-        }
         self.events += 1;
-        (self.first_s, self.last_s) = (self.first_s.min(at_s), self.last_s.max(at_s));
         self.hear(at_s);
         let Some(name) = event.text("event_type").map(|name| single_line(&name, MAX_NAME_CHARS)) else { return };
         if !self.types.contains_key(&name) {
@@ -207,6 +213,7 @@ impl Account {
             {
                 self.longest_gap_s = self.longest_gap_s.max(*from_s - heard_s);
             }
+            self.first_s.get_or_insert(*from_s);
             self.heard_s = self.heard_s.max(Some(end_s));
             if is_over {
                 self.stretches.remove(0);
@@ -218,9 +225,9 @@ impl Account {
     }
 
     /// Whether the time up to `settled_s` tells anything.
-    fn has_news(&self, settled_s: i64) -> bool {
+    fn has_news(&self, settled_s: i64, now_s: i64) -> bool {
         let is_ripe = |(from_s, to_s): &(i64, i64)| *to_s <= settled_s || settled_s - from_s > LONGEST_STRETCH_S;
-        self.is_silence(settled_s) || self.stretches.first().is_some_and(is_ripe)
+        self.is_silence(settled_s, now_s) || self.stretches.first().is_some_and(is_ripe)
     }
 
     /// The last event up to `settled_s`.
@@ -229,8 +236,13 @@ impl Account {
         heard.map(|(_, to_s)| (*to_s).min(settled_s)).max().max(self.heard_s)
     }
 
-    /// Whether it is to be told that nothing has come up to `settled_s`.
-    fn is_silence(&self, settled_s: i64) -> bool {
+    /// Whether it is to be told that nothing has come up to `settled_s`. What is known to have ended before `now_s` is not:
+    /// the past is being read.
+    fn is_silence(&self, settled_s: i64, now_s: i64) -> bool {
+        let is_over = self.stretches.iter().any(|(from_s, _)| (settled_s + 1..=now_s + AHEAD_S).contains(from_s));
+        if is_over {
+            return false;
+        }
         let Some(heard_s) = self.heard_until_s(settled_s) else { return false };
         let silence_s = settled_s - heard_s;
         let is_long = silence_s >= MIN_SILENCE_S && silence_s >= self.longest_gap_s.saturating_mul(SILENCE_RATIO);
@@ -238,16 +250,16 @@ impl Account {
     }
 
     /// Nothing has come up to `settled_s`.
-    fn listen(&mut self, settled_s: i64, told: &mut Told) {
+    fn listen(&mut self, settled_s: i64, now_s: i64, told: &mut Told) {
         self.settle(settled_s);
-        if self.is_silence(settled_s) {
+        if self.is_silence(settled_s, now_s) {
             self.quiet_told = true;
             let silence_s = settled_s - self.heard_s.unwrap_or(settled_s);
             let hours = |seconds: i64| seconds / 3_600;
             let text = format!(
                 "no event for {} h; in {} days the longest silence was {} h",
                 hours(silence_s),
-                (self.last_s - self.first_s) / 86_400,
+                self.first_s.map_or(0, |first_s| (settled_s - silence_s - first_s) / 86_400),
                 hours(self.longest_gap_s)
             );
             told.push(("VIGIE_ACCOUNT_QUIET", text));
@@ -303,12 +315,17 @@ mod tests {
         DateTime::from_timestamp(at_s, 0)
     }
 
+    /// Long after all of it.
+    fn now() -> DateTime<Utc> {
+        at(LAST_S + 100 * 86_400).expect("valid")
+    }
+
     /// Commits each event alone and gives what was told.
     fn feed(drift: &mut Drift, events: &[Event], settled_at: Option<DateTime<Utc>>) -> Vec<(&'static str, String)> {
         let mut told = Vec::new();
         let one: Vec<&[Event]> = if events.is_empty() { vec![&[]] } else { events.chunks(1).collect() };
         for events in one {
-            if let Some(change) = drift.observe("main", events, settled_at) {
+            if let Some(change) = drift.observe("main", events, settled_at, now()) {
                 told.extend(change.notices.iter().map(|notice| (notice.event_type, notice.text.clone())));
                 // Through the store and back, as after a restart.
                 let row = change.row();
@@ -326,7 +343,10 @@ mod tests {
         let mut drift = Drift::default();
         let raw = r#"{"event_type":"APP_CREATE","user_email":"a@example.org","source_ip":"192.0.2.1"}"#;
         let events: Vec<Event> = (0..60).map(|number| event(START_S + number * 14_400, raw)).collect();
-        assert!(feed(&mut drift, &events, None).is_empty(), "a young account is all news");
+        for event in events {
+            let settled_at = Some(event.created_at());
+            assert!(feed(&mut drift, &[event], settled_at).is_empty(), "a young account is all news");
+        }
         drift
     }
 
@@ -391,6 +411,25 @@ mod tests {
         }
     }
 
+    /// A start in the past settles piece by piece: a weekend that is over, as later events show, is no silence to be told, and
+    /// it is what is normal.
+    #[test]
+    fn silence_that_is_known_to_be_over_is_learned_and_not_told() {
+        let raw = r#"{"event_type":"APP_CREATE"}"#;
+        let hours = |hour: i64| event(START_S + hour * 3_600, raw);
+        let mut drift = Drift::default();
+        // Newest first: what comes after the weekend is there before its time is settled.
+        let mut all: Vec<Event> = (0..9 * 24).step_by(3).chain(9 * 24 + 60..20 * 24).map(hours).collect();
+        all.reverse();
+        assert!(feed(&mut drift, &all, at(START_S - 1)).is_empty());
+        for hour in 0..20 * 24 {
+            assert!(feed(&mut drift, &[], at(START_S + hour * 3_600)).is_empty(), "hour {hour}");
+        }
+        let last_s = START_S + (20 * 24 - 1) * 3_600;
+        assert!(feed(&mut drift, &[], at(last_s + 100 * 3_600)).is_empty(), "less than twice the weekend");
+        assert_eq!(feed(&mut drift, &[], at(last_s + 130 * 3_600)).len(), 1);
+    }
+
     /// A busy account is one stretch without an end; it is heard all the same.
     #[test]
     fn an_account_that_is_never_silent_is_missed_when_it_is() {
@@ -411,7 +450,7 @@ mod tests {
         let drift = known();
         let new = [event(LAST_S + 60, r#"{"event_type":"NUMBER_ASSIGN"}"#)];
         for _ in 0..2 {
-            assert_eq!(drift.observe("main", &new, None).expect("a change").notices.len(), 1);
+            assert_eq!(drift.observe("main", &new, None, now()).expect("a change").notices.len(), 1);
         }
     }
 }

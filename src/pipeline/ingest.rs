@@ -234,7 +234,7 @@ impl Ingest {
             poison: Some(row.error),
         });
         let newest = events.iter().map(Event::created_at).max();
-        let drift = self.accounts.observe(name, &events, fetched.settled_at);
+        let drift = self.accounts.observe(name, &events, fetched.settled_at, now);
         self.notify(drift.as_ref().map(|drift| drift.notices.clone()).unwrap_or_default()).await?;
         let evaluation = Evaluation {
             events,
@@ -249,7 +249,7 @@ impl Ingest {
             now,
         };
         self.evaluate_and_commit(name, evaluation).await?;
-        self.notify(self.evicted.notices(self.clock.steady())).await?;
+        self.notify_or_keep(self.evicted.notices(self.clock.steady())).await?;
         if fetched.caught_up && fetched.learn_from.is_some() {
             self.tell_of_history(name, now).await?;
         }

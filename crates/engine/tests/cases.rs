@@ -57,7 +57,7 @@ impl World {
             }
             Some(("learn", json)) => {
                 let (event, received_at) = event(json);
-                batch.learn(SOURCE, &event, received_at);
+                batch.learn(SOURCE, &event, received_at, None);
             }
             Some(("settle", stamp)) => batch.tick(SOURCE, parse_stamp(stamp).expect("a stamp"), None),
             _ if line == "restart" => {

@@ -148,6 +148,41 @@ fn a_flood_of_one_key_does_not_push_out_what_waits_for_its_time() {
     assert_eq!(times, [3 * day_s, 13 * day_s + 2_999], "after the first, and after the last of the flood");
 }
 
+/// What an event that is forgotten had decided stays decided: else all that it forbade would be told.
+#[test]
+fn a_flood_brings_nothing_to_life_that_was_decided_against() {
+    let mut engine = engine_of(
+        "sequence: {within: 1h, by: event_type, steps: [{when: {user: ann}, absent: true}, {when: {user: bob}}]}, \
+         alert: {quiet: 1h}",
+    );
+    let mut batch = engine.batch();
+    batch.step("main", &create("forbids", "ann", 0), at(0));
+    for number in 0..1_500 {
+        batch.step("main", &create(&format!("e{number}"), "bob", 1 + number), at(0));
+    }
+    batch.step("main", &create("allowed", "bob", 3_600), at(0));
+    let effects = batch.finish();
+    assert!(!effects.evicted.is_empty());
+    engine.apply(effects.changes);
+    let mut batch = engine.batch();
+    batch.tick("main", at(10_000), None);
+    let effects = batch.finish();
+    assert_eq!(effects.matches, [("one".to_owned(), 1)], "the last one alone has nothing before it that forbids it");
+}
+
+/// History that comes after all may complete what came after the start: that is told.
+#[test]
+fn a_live_match_that_the_past_completes_is_told() {
+    let rules = rules_of("sequence: {within: 1h, by: event_type, steps: [{when: {user: ann}}, {when: {user: bob}}]}");
+    let engine = Engine::new(rules);
+    let mut batch = engine.batch();
+    batch.step("main", &create("live", "bob", 20), at(20));
+    batch.learn("main", &create("past", "ann", 10), at(30), Some(at(15)));
+    let effects = batch.finish();
+    assert_eq!((effects.alerts.len(), effects.learned.len()), (1, 0));
+    assert!(effects.alerts[0].event.get().contains("bob"));
+}
+
 /// An event that was no match by itself is one once an earlier event comes late: the alert is about it, not about the late
 /// one.
 #[test]

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use indicatif::ProgressBar;
 use vigie_engine::event::Event;
 use vigie_engine::rule::Rule;
@@ -20,11 +20,12 @@ use crate::cli::history::History;
 use crate::cli::output::Output;
 use crate::cli::replay::Replay;
 use crate::cli::{load, run as run_verb};
+use crate::clock::{Clock, SystemClock};
 use crate::geo::Lookup;
 use crate::source::ndjson::Fields;
 use crate::source::{Held, Seen};
 use crate::store::Store;
-use crate::store::archive::HistoryWindow;
+use crate::store::archive::{AlertFilter, HistoryWindow};
 
 /// The source's name where no configuration has one.
 const FILE_SOURCE: &str = "file";
@@ -111,6 +112,13 @@ pub(super) fn ask(
         Ok::<_, Failure>(Some(take(&mut replay, history, event, waits_us, geo).await?))
     })??;
     if let Some(known_until) = known_until {
+        let filter =
+            AlertFilter { rule: Some(args.rule.clone()), source: Some(source.to_owned()), ..AlertFilter::default() };
+        let alerts = run_verb::block_on(async { store.alerts(&filter).await })?.exit(Exit::STORAGE)?;
+        for row in alerts.iter().filter(|row| row.alert.events.iter().any(|id| id == event.id())) {
+            let (id, at) = (&row.alert.alert_id, row.created_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+            output.note(&format!("alert {id} of this rule rests on this event; it was raised at {at}"))?;
+        }
         output.note("the store holds this event: what it keeps from before it is what counts here")?;
         return Ok(standing(&replay, source, known_until));
     }
@@ -154,7 +162,8 @@ async fn take(
             }
         }
     }
-    Ok(history.last_at.filter(|_| waits_us.is_some()))
+    // A stamp in the future is no sign that the log is complete up to there.
+    Ok(history.last_at.filter(|_| waits_us.is_some()).map(|last_at| last_at.min(SystemClock.now())))
 }
 
 impl State {

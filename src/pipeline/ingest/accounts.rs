@@ -32,8 +32,9 @@ impl Accounts {
         source: &str,
         events: &[Event],
         settled_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
     ) -> Option<drift::Change> {
-        held(&self.drift).observe(source, events, settled_at)
+        held(&self.drift).observe(source, events, settled_at, now)
     }
 
     /// What an evaluation adds to the history that was read.

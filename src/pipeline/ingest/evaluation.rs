@@ -64,7 +64,7 @@ impl Evaluation {
     pub(super) fn run(&self, engine: &Engine, source: &str) -> Effects {
         let mut batch = engine.batch();
         for event in self.learned() {
-            batch.learn(source, event, self.now);
+            batch.learn(source, event, self.now, self.aloud_from);
         }
         for event in &self.events {
             batch.step(source, event, self.now);

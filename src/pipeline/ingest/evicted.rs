@@ -41,7 +41,8 @@ impl Evicted {
         due.map(|(rule_id, rule)| {
             rule.told_at = Some(now);
             let text = format!(
-                "{} rows or noted events had to make room for others before their time; raise `max_keys`, or narrow `when`",
+                "{} rows or noted events had to make room for others before their time; with too many keys raise `max_keys`, with too many \
+                 events of one key narrow `when`",
                 std::mem::take(&mut rule.untold)
             );
             SelfNotice { event_type: "VIGIE_STATE_EVICTED", about: rule_id.clone(), text }

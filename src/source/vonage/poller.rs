@@ -40,7 +40,7 @@ pub use crate::source::vonage::poller::request::{Ask, Request};
 /// Drains between two roots, so that neither starves the other.
 const DRAINS_PER_ROOT: u32 = 8;
 /// The history before the start may keep the first root waiting for so long: more than 100,000 events take.
-const MAX_HISTORY_FIRST: Duration = Duration::from_secs(3_600);
+const MAX_HISTORY_FIRST_S: i64 = 3_600;
 /// Refusals (401, 403) may lock an account: after one all windows pause, and that one rests.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 const REFUSED_REST: Duration = Duration::from_secs(30);
@@ -184,8 +184,6 @@ struct Volatile {
     surveys: u32,
     /// When a root last succeeded.
     accepted_at: Option<Instant>,
-    /// When this process began with it.
-    began: Instant,
 }
 
 impl Poller {
@@ -207,10 +205,11 @@ impl Poller {
             size: PageSize::default(),
             clock: ServerClock::new(state.last_date_s(), now),
             surveys: 0,
-            began: now,
             accepted_at: None,
         };
-        Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile }
+        let mut poller = Self { state, tiers: tiers.to_vec(), start, backfill_s: 0, volatile };
+        poller.wait_for_history(now);
+        poller
     }
 
     /// What to ask for now.
@@ -223,24 +222,32 @@ impl Poller {
         if let Some((stamp, _)) = &self.volatile.zone.row {
             return Request { size, ..self.zone_request(*stamp, now) };
         }
-        if let Some(history) = self.history(now) {
-            return history;
-        }
         let next = self.volatile.due.iter().enumerate().min_by_key(|(_, due)| **due);
         match (next, self.drain(now)) {
             (Some((_, due)), Some(drain)) if *due > now || self.volatile.drains_since_root < DRAINS_PER_ROOT => drain,
+            // While the history comes first nothing else is asked for, and what rests is asked for a little early.
+            (Some((tier, due)), None) if *due > now && self.state.history_until_s.is_some() => {
+                self.drain(*due).unwrap_or_else(|| self.root(tier, now))
+            }
             (Some((tier, _)), _) => self.root(tier, now),
             (None, drain) => drain.unwrap_or_else(|| self.root(0, now)),
         }
     }
 
-    /// What is owed of the time before the start, before anything later was asked for: rules that remember must know it
-    /// before they judge. When it cannot be had, or not in good time, the rest goes on without it.
-    fn history(&self, now: Instant) -> Option<Request> {
-        let start_s = self.state.start_s.filter(|_| self.backfill_s > 0)?;
-        let is_first = self.state.tiers.iter().all(|tier| tier.frontier_s == start_s);
-        let is_in_time = now.saturating_duration_since(self.volatile.began) < MAX_HISTORY_FIRST;
-        if is_first && is_in_time { self.drain(now) } else { None }
+    /// Rules that remember must know the history before they judge what came later: roots wait until it is read, or cannot
+    /// be had in good time.
+    fn wait_for_history(&mut self, now: Instant) {
+        let Some(until_s) = self.state.history_until_s else { return };
+        let left_s = until_s.saturating_sub(self.state.last_date_s().unwrap_or(until_s)).clamp(0, MAX_HISTORY_FIRST_S);
+        let until = now + Duration::from_secs(u64::try_from(left_s).unwrap_or(0));
+        self.volatile.due.iter_mut().for_each(|due| *due = until);
+    }
+
+    /// Nothing waits for the history any more.
+    fn end_history(&mut self, now: Instant) {
+        if self.state.history_until_s.take().is_some() {
+            self.volatile.due.iter_mut().for_each(|due| *due = (*due).min(now));
+        }
     }
 
     /// How long until something is due; zero while something is owed that need not rest.

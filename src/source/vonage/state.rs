@@ -47,6 +47,10 @@ pub struct State {
     /// How much before it was to be read, in seconds.
     #[serde(default)]
     pub backfill_s: i64,
+    /// Until this time of the server (Unix seconds) what is owed of the history comes before anything later; `None` once it
+    /// is read, or the first root was.
+    #[serde(default)]
+    pub history_until_s: Option<i64>,
 }
 
 /// A `Date`, and our own clock when it came.
@@ -106,6 +110,7 @@ impl State {
             clock: None,
             start: None,
             backfill_s: 0,
+            history_until_s: None,
         }
     }
 

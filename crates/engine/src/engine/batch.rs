@@ -49,8 +49,14 @@ pub struct Batch<'engine> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Voice {
     Aloud,
-    /// They are counted only.
-    Silent,
+    /// Those before this time (microseconds) are counted only.
+    SilentBefore(i64),
+}
+
+impl Voice {
+    fn is_silent(self, at_us: i64) -> bool {
+        matches!(self, Self::SilentBefore(from_us) if at_us < from_us)
+    }
 }
 
 /// A match with what an alert about it is made from.
@@ -88,9 +94,17 @@ impl<'engine> Batch<'engine> {
         self.take(source, event, received_at, Voice::Aloud);
     }
 
-    /// Lets stateful rules learn from an event of the past. Matches are counted in `Effects::learned` and raise nothing.
-    pub fn learn(&mut self, source: &str, event: &Event, received_at: DateTime<Utc>) {
-        self.take(source, event, received_at, Voice::Silent);
+    /// Lets stateful rules learn from an event of the past. Matches before `aloud_from`, if that is known, are counted in
+    /// `Effects::learned` and raise nothing; a later event that it makes a match is told of.
+    pub fn learn(
+        &mut self,
+        source: &str,
+        event: &Event,
+        received_at: DateTime<Utc>,
+        aloud_from: Option<DateTime<Utc>>,
+    ) {
+        let from_us = aloud_from.map_or(i64::MAX, |from| from.timestamp_micros());
+        self.take(source, event, received_at, Voice::SilentBefore(from_us));
     }
 
     /// Lets time alone act. Nothing of `source` that is older than `settled_at` will come any more: what waited for that
@@ -207,8 +221,7 @@ impl<'engine> Batch<'engine> {
                 let Some((source, event)) = firing.kept.take().and_then(|kept| kept.event(&firing.event_id)) else {
                     continue;
                 };
-                let is_silent = aloud_from.is_some_and(|from| firing.at_us < from.timestamp_micros());
-                let voice = if is_silent { Voice::Silent } else { Voice::Aloud };
+                let voice = aloud_from.map_or(Voice::Aloud, |from| Voice::SilentBefore(from.timestamp_micros()));
                 let (at_us, event_id) = (firing.at_us, firing.event_id.as_str());
                 // It is late by how long after its time it was decided, not by the age of the event that it waited on.
                 let received_at = event.created_at() + (settled_at - stamp(at_us));
@@ -266,7 +279,7 @@ impl<'engine> Batch<'engine> {
     /// One match: counted, and unless it is silent a new alert or a fold into an open one.
     fn found(&mut self, rule: &'engine Rule, rule_index: usize, found: &Match<'_>, voice: Voice) {
         let moved_from_us = found.firing.and_then(|firing| firing.moved_from_us);
-        if voice == Voice::Silent {
+        if voice.is_silent(found.at_us) {
             if moved_from_us.is_none() {
                 self.learned.add(rule_index);
             }

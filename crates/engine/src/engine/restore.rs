@@ -22,7 +22,8 @@ pub struct Restoring<'engine> {
 pub struct Restored {
     /// Rows that do not parse.
     pub unreadable: Vec<StateKey>,
-    /// Rows by rule in force that were noted when the rule asked for something else: it begins anew.
+    /// Rows by rule in force that were noted when the rule asked for something else: it begins anew. A rule that has begun
+    /// since is not among them.
     pub set_aside: BTreeMap<String, u64>,
 }
 
@@ -42,7 +43,9 @@ impl<'engine> Restoring<'engine> {
         } else if rule.detection.as_ref().is_some_and(|detection| detection.kind() == kind) {
             Slot::Noted
         } else {
-            *self.restored.set_aside.entry(rule_id).or_default() += rows.len() as u64;
+            if !rows.is_empty() {
+                *self.restored.set_aside.entry(rule_id).or_default() += rows.len() as u64;
+            }
             return;
         };
         let table = self.tables.entry((place, slot)).or_default();
@@ -63,8 +66,11 @@ impl<'engine> Restoring<'engine> {
     }
 
     /// Makes the tables of the engine from what was taken.
-    pub fn finish(self) -> Restored {
+    pub fn finish(mut self) -> Restored {
         for ((place, slot), rows) in self.tables {
+            if let (Slot::Noted, Some(rule)) = (slot, self.engine.rules.get(place)) {
+                self.restored.set_aside.remove(&rule.id);
+            }
             self.engine.memory.fill(place, slot, rows);
         }
         self.restored

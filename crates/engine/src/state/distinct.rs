@@ -31,7 +31,7 @@ impl Distinct {
     pub(super) fn note(&self, group: &GroupKey, sighting: &Sighting<'_>, rows: &mut dyn Rows) -> Noted {
         let Some(observation) = self.observation(sighting) else { return Noted::Uncounted };
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
-        let place = log.note(observation, sighting, self.within_us);
+        let place = log.note(observation, sighting, self.within_us, true);
         let firings =
             fire(log, place, self.within_us, &group.text, |log, place| self.values(log, place).len() >= self.count);
         Noted::Fired(firings)

@@ -103,12 +103,18 @@ impl Observation {
 }
 
 impl Log {
-    /// Notes an event, with itself as long as one that comes late may make it a match; gives its place.
-    pub(crate) fn note(&mut self, mut observation: Observation, sighting: &Sighting<'_>, keep_us: i64) -> usize {
+    /// Notes an event, if it may become a match with itself as long as one that comes late may do that; gives its place.
+    pub(crate) fn note(
+        &mut self,
+        mut observation: Observation,
+        sighting: &Sighting<'_>,
+        keep_us: i64,
+        may_match: bool,
+    ) -> usize {
         self.forget(sighting.settled_us, keep_us);
         let is_settled = |at_us: i64| sighting.settled_us.is_some_and(|settled_us| at_us <= settled_us);
         self.observations.iter_mut().take_while(|known| is_settled(known.at_us)).for_each(|known| known.kept = None);
-        if !is_settled(observation.at_us) {
+        if may_match && !is_settled(observation.at_us) {
             observation.keep(sighting, self.is_full());
         }
         self.insert(observation)

@@ -53,7 +53,8 @@ impl Sequence {
         }
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
         if !self.waits() {
-            log.note(observation, sighting, self.keep_us());
+            let may_match = self.last_present().is_some_and(|last| observation.has(last));
+            log.note(observation, sighting, self.keep_us(), may_match);
             return Noted::Fired(self.fire(log, &group.text, |_| true));
         }
         self.decide(log, sighting.settled_us);
@@ -168,18 +169,31 @@ impl Sequence {
         for chain in &open {
             is_needed.iter_mut().take(chain.last + 1).skip(chain.first).for_each(|needed| *needed = true);
         }
+        // The last event of each absent step forbids what is still to come.
+        for index in self.steps.iter().enumerate().filter(|(_, step)| step.absent).map(|(index, _)| index) {
+            let last = log.observations.iter().rposition(|known| known.has(index));
+            is_needed.iter_mut().skip(last.unwrap_or(usize::MAX)).take(1).for_each(|needed| *needed = true);
+        }
         let idle = is_needed.iter().filter(|needed| !**needed).count();
         let all = idle < too_many;
         let mut places = is_needed.iter().enumerate().filter(|(_, needed)| all || !**needed);
         let Some((end, _)) = places.nth(too_many - 1) else { return };
-        let is_open = |place: usize| open.binary_search_by_key(&place, |chain| chain.last).is_ok();
-        let mut place = 0;
-        log.observations.retain_mut(|known| {
-            let here = place;
-            place += 1;
-            known.fired |= here <= end && !is_open(here);
-            here > end || (!all && is_needed.get(here).copied().unwrap_or(true))
-        });
+        let mut was_open: Vec<bool> = vec![false; is_needed.len()];
+        for chain in &open {
+            was_open.iter_mut().skip(chain.last).take(1).for_each(|open| *open = true);
+        }
+        let stays: Vec<bool> =
+            is_needed.iter().enumerate().map(|(place, needed)| place > end || (!all && *needed)).collect();
+        let mut staying = stays.iter().copied();
+        log.observations.retain(|_| staying.next().unwrap_or(true));
+        let was_open: Vec<bool> =
+            was_open.into_iter().zip(&stays).filter(|(_, stays)| **stays).map(|(open, _)| open).collect();
+        // What only the forgotten spoiled was decided, and must not come to life.
+        for chain in self.chains(log) {
+            if let (Some(false), Some(last)) = (was_open.get(chain.last), log.observations.get_mut(chain.last)) {
+                last.fired = true;
+            }
+        }
         log.forgotten += too_many as u64;
     }
 
@@ -193,13 +207,29 @@ impl Sequence {
             }
         }
         if self.waits() {
-            chains.retain_mut(|chain| self.set_due(log, chain));
+            let spoilers = self.spoilers(log);
+            chains.retain_mut(|chain| self.set_due(log, chain, &spoilers));
         }
         chains
     }
 
+    /// For each place the next event behind it that is a trailing absent step.
+    fn spoilers(&self, log: &Log) -> Vec<Option<usize>> {
+        let trailing = self.last_present().map_or(0, |last| last + 1);
+        let mut next = None;
+        let mut spoilers: Vec<Option<usize>> = Vec::with_capacity(log.observations.len());
+        for (place, known) in log.observations.iter().enumerate().rev() {
+            spoilers.push(next);
+            if (trailing..self.steps.len()).any(|step| known.has(step)) {
+                next = Some(place);
+            }
+        }
+        spoilers.reverse();
+        spoilers
+    }
+
     /// Sets when time decides a chain; whether nothing has spoiled it yet.
-    fn set_due(&self, log: &Log, chain: &mut Chain) -> bool {
+    fn set_due(&self, log: &Log, chain: &mut Chain, spoilers: &[Option<usize>]) -> bool {
         let (Some(first), Some(last)) = (log.observations.get(chain.first), log.observations.get(chain.last)) else {
             return false;
         };
@@ -210,16 +240,13 @@ impl Sequence {
             return true;
         }
         chain.due_us = Some(end_us);
-        self.spoiler(log, chain.first, chain.last).is_none()
+        spoils_before(log, spoilers, chain.last, end_us).is_none()
     }
 
     /// What comes after the last event of a chain and within its window, although it must not.
     fn spoiler<'l>(&self, log: &'l Log, first: usize, last: usize) -> Option<&'l Observation> {
         let end_us = log.observations.get(first)?.at_us.saturating_add(self.within_us);
-        let trailing = self.last_present().map_or(0, |last| last + 1);
-        let after = log.observations.get(last + 1..).unwrap_or_default();
-        let spoils = |known: &&Observation| (trailing..self.steps.len()).any(|step| known.has(step));
-        after.iter().take_while(|known| known.at_us < end_us).find(spoils)
+        spoils_before(log, &self.spoilers(log), last, end_us)
     }
 
     pub(super) fn finding(&self, log: &Log, firing: &Firing) -> (Untrusted, Vec<Evidence>) {
@@ -314,6 +341,12 @@ impl Sequence {
             step.when.meaning(hasher);
         }
     }
+}
+
+/// The next spoiler behind a place, if it comes before `end_us`.
+fn spoils_before<'l>(log: &'l Log, spoilers: &[Option<usize>], place: usize, end_us: i64) -> Option<&'l Observation> {
+    let next = spoilers.get(place).copied().flatten()?;
+    log.observations.get(next).filter(|known| known.at_us < end_us)
 }
 
 impl Step {

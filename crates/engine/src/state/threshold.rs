@@ -22,7 +22,7 @@ pub struct Threshold {
 impl Threshold {
     pub(super) fn note(&self, group: &GroupKey, sighting: &Sighting<'_>, rows: &mut dyn Rows) -> Noted {
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
-        let place = log.note(Observation::of(sighting), sighting, self.within_us);
+        let place = log.note(Observation::of(sighting), sighting, self.within_us, true);
         let firings = fire(log, place, self.within_us, &group.text, |log, place| self.holds(log, place));
         Noted::Fired(firings)
     }

@@ -50,7 +50,7 @@ impl Travel {
         let Some(observation) = self.observation(sighting) else { return Noted::Fired(Vec::new()) };
         let Row::Log(log) = rows.change(&group.text, Row::log) else { return Noted::Uncounted };
         forget_outrun(log, sighting.settled_us);
-        let place = log.note(observation, sighting, self.horizon_us());
+        let place = log.note(observation, sighting, self.horizon_us(), true);
         let firings = super::threshold::fire(log, place, self.horizon_us(), &group.text, |log, place| {
             self.origin(log, place).is_some()
         });

@@ -5,6 +5,7 @@
 
 use vigie_engine::event::Event;
 
+use crate::source::vonage::poller::MAX_HISTORY_FIRST_S;
 use crate::source::vonage::poller::judge::{Judgement, Verdict};
 use crate::source::vonage::poller::strays::MAX_STRAYS;
 use crate::source::vonage::poller::walk::WalkEnd;
@@ -60,6 +61,7 @@ impl Poller {
         match request.ask {
             Ask::Survey => {
                 self.begin(&seen);
+                self.wait_for_history(now);
                 // Where history comes first, what this shows of it and of later by chance comes in its turn.
                 if self.backfill_s == 0 {
                     self.ingest(&seen, 0, &mut step);
@@ -74,6 +76,7 @@ impl Poller {
         self.volatile.troubles.forget_settled(&self.state.owed);
         if self.state.owed.is_empty() {
             self.state.tiers.iter_mut().for_each(|tier| tier.proven = true);
+            self.end_history(now);
         }
         step
     }
@@ -126,6 +129,7 @@ impl Poller {
             // Owed like any other window: read piece by piece, proven complete, durable over restarts.
             let from_s = start_s.saturating_sub(self.backfill_s).max(0);
             self.state.owed.add(Window { from_s, to_s: start_s, proven_s: 0 });
+            self.state.history_until_s = Some(seen.asked_s.saturating_add(MAX_HISTORY_FIRST_S));
         }
     }
 
@@ -183,6 +187,7 @@ impl Poller {
         self.volatile.troubles.recovered(request.ask);
         self.volatile.accepted_at = Some(now);
         self.volatile.drains_since_root = 0;
+        self.end_history(now);
         if let Some(rooted) = self.volatile.rooted.get_mut(tier) {
             *rooted = true;
         }
