@@ -234,7 +234,9 @@ impl Ingest {
             poison: Some(row.error),
         });
         let newest = events.iter().map(Event::created_at).max();
-        let drift = self.accounts.observe(name, &events, fetched.settled_at, now);
+        // While something older is owed, what looks like silence may be what is not read yet.
+        let heard_until = fetched.settled_at.filter(|_| fetched.windows_owed == 0);
+        let drift = self.accounts.observe(name, &events, heard_until, now);
         self.notify(drift.as_ref().map(|drift| drift.notices.clone()).unwrap_or_default()).await?;
         let evaluation = Evaluation {
             events,

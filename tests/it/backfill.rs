@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
+use vigie_sim::{Fault, FaultPlan};
 
 use crate::api::{Api, KEY, SECRET, now};
 use crate::program::{PATIENCE, Place};
@@ -133,4 +134,34 @@ async fn what_came_after_the_start_waits_until_the_history_is_read() {
     let told: Vec<&str> =
         told.iter().filter(|(rule, _)| rule == "new-country").map(|(_, event)| event.as_str()).collect();
     assert_eq!(told, [new.as_str()], "and not {known}, which is known from the history");
+}
+
+/// A failure on the way, as any API has, does not let what came later be judged by half of the history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_fails_now_and_then_is_still_read_first() {
+    let (api, receiver, place) = (Api::start().await, Receiver::start().await, Place::new());
+    for hours_ago in (49..=29 * 24).step_by(2) {
+        login_at(&api, hours_ago * 60, if hours_ago == 20 * 24 + 1 { "FR" } else { "GB" });
+    }
+    let new = login_at(&api, 30 * 60, "BR");
+    login_at(&api, 29 * 60, "FR");
+    for minutes_ago in (10..2_800).step_by(15) {
+        login_at(&api, minutes_ago, "GB");
+    }
+    configure(&place, &api, &receiver, ", start: 2d, backfill: 28d");
+    let pause = std::time::Duration::from_secs(1);
+    let faults = [Fault::RateLimited { retry_after: pause }, Fault::ServerError, Fault::Unavailable, Fault::Cut];
+    let script = faults.into_iter().enumerate().map(|(number, fault)| (2 + 3 * number as u64, fault));
+    api.with(|sim| sim.set_fault_plan(FaultPlan::scripted(script.collect())));
+    let process = place.start(&["run", "-c", "vigie.yaml"]);
+    let read = |received: &[Received]| rules_and_events(received).iter().any(|(rule, _)| rule == "vigie-history-read");
+    assert!(receiver.wait(PATIENCE, read).await, "{}", place.log());
+    let last = api.happen("APP_DELETE");
+    let has_last = |received: &[Received]| rules_and_events(received).iter().any(|(_, event)| *event == last);
+    assert!(receiver.wait(PATIENCE, has_last).await, "{}", place.log());
+    assert!(process.end("TERM").await.success());
+    let told = rules_and_events(&receiver.received());
+    let told: Vec<&str> =
+        told.iter().filter(|(rule, _)| rule == "new-country").map(|(_, event)| event.as_str()).collect();
+    assert_eq!(told, [new.as_str()]);
 }

@@ -41,6 +41,8 @@ pub use crate::source::vonage::poller::request::{Ask, Request};
 const DRAINS_PER_ROOT: u32 = 8;
 /// The history before the start may keep the first root waiting for so long: more than 100,000 events take.
 const MAX_HISTORY_FIRST_S: i64 = 3_600;
+/// Fewer than after which a finite run gives up.
+const MAX_HISTORY_FAILURES: u32 = 4;
 /// Refusals (401, 403) may lock an account: after one all windows pause, and that one rests.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 const REFUSED_REST: Duration = Duration::from_secs(30);
@@ -169,6 +171,8 @@ struct Volatile {
     rooted: Vec<bool>,
     unproven_roots: Vec<u32>,
     drains_since_root: u32,
+    /// Requests in a row that failed while the history comes first.
+    history_failures: u32,
     walks: Walks,
     /// In which step windows were last settled, by their beginning.
     settled: BTreeMap<i64, u64>,
@@ -196,6 +200,7 @@ impl Poller {
             rooted: vec![false; tiers.len()],
             unproven_roots: vec![0; tiers.len()],
             drains_since_root: 0,
+            history_failures: 0,
             walks: Walks::default(),
             settled: BTreeMap::new(),
             zone: ZoneSearch::default(),
@@ -241,6 +246,15 @@ impl Poller {
         let left_s = until_s.saturating_sub(self.state.last_date_s().unwrap_or(until_s)).clamp(0, MAX_HISTORY_FIRST_S);
         let until = now + Duration::from_secs(u64::try_from(left_s).unwrap_or(0));
         self.volatile.due.iter_mut().for_each(|due| *due = until);
+    }
+
+    /// What is new must not wait for a history that cannot be had: one root is asked in between.
+    fn history_failed(&mut self, now: Instant) {
+        self.volatile.history_failures += 1;
+        if self.state.history_until_s.is_some() && self.volatile.history_failures >= MAX_HISTORY_FAILURES {
+            self.volatile.history_failures = 0;
+            self.ask_root(now);
+        }
     }
 
     /// Nothing waits for the history any more.
@@ -315,6 +329,7 @@ impl Poller {
                 }
             }
             Ask::Drain(window) | Ask::Walk(window) => {
+                self.history_failed(now);
                 if self.volatile.troubles.failures(request.ask) >= LASTING_FAILURES {
                     self.volatile.walks.interrupt(window);
                 }

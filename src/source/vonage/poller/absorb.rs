@@ -38,6 +38,7 @@ impl Poller {
     /// Takes an answer. `judgement` is what `judge` decided where the request was for a window.
     pub fn absorb(&mut self, request: &Request, seen: Observation, judgement: Option<Judgement>, now: Instant) -> Step {
         self.state.step += 1;
+        self.volatile.history_failures = 0;
         let mut step = Step::default();
         if self.weigh_date(&seen, now, &mut step) {
             // What was asked for followed from what has just been taken back.
@@ -60,8 +61,7 @@ impl Poller {
         }
         match request.ask {
             Ask::Survey => {
-                self.begin(&seen);
-                self.wait_for_history(now);
+                self.begin(&seen, now);
                 // Where history comes first, what this shows of it and of later by chance comes in its turn.
                 if self.backfill_s == 0 {
                     self.ingest(&seen, 0, &mut step);
@@ -116,7 +116,7 @@ impl Poller {
         }
     }
 
-    pub(super) fn begin(&mut self, seen: &Observation) {
+    pub(super) fn begin(&mut self, seen: &Observation, now: Instant) {
         let start_s = match self.start {
             Start::Now => seen.asked_s,
             Start::Ago(span) => seen.asked_s - i64::try_from(span.as_secs()).unwrap_or(i64::MAX).min(seen.asked_s),
@@ -130,6 +130,7 @@ impl Poller {
             let from_s = start_s.saturating_sub(self.backfill_s).max(0);
             self.state.owed.add(Window { from_s, to_s: start_s, proven_s: 0 });
             self.state.history_until_s = Some(seen.asked_s.saturating_add(MAX_HISTORY_FIRST_S));
+            self.wait_for_history(now);
         }
     }
 
@@ -167,9 +168,14 @@ impl Poller {
     ) {
         let Some(old) = self.state.tiers.get(tier).cloned() else { return };
         let every = self.tiers.get(tier).map_or(std::time::Duration::ZERO, |tier| tier.every);
+        // A root that was asked because the history cannot be had at present does not end the wait for it.
+        if self.state.history_until_s.is_some_and(|until_s| seen.asked_s >= until_s) {
+            self.end_history(now);
+        }
         if let Some(due) = self.volatile.due.get_mut(tier) {
             *due = now + every;
         }
+        self.wait_for_history(now);
         // The server's Date has whole seconds and was written after the request was made.
         let start_s = seen.asked_s - 1;
         let proven_s = if old.proven { old.frontier_s } else { 0 };
@@ -187,7 +193,6 @@ impl Poller {
         self.volatile.troubles.recovered(request.ask);
         self.volatile.accepted_at = Some(now);
         self.volatile.drains_since_root = 0;
-        self.end_history(now);
         if let Some(rooted) = self.volatile.rooted.get_mut(tier) {
             *rooted = true;
         }

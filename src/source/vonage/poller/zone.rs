@@ -115,7 +115,7 @@ impl Poller {
             self.volatile.zone.row = naive.get(row).cloned();
         }
         if request.ask == Ask::Survey {
-            self.begin(seen);
+            self.begin(seen, now);
         }
         true
     }
