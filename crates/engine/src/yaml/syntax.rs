@@ -74,13 +74,21 @@ pub(super) fn span(path: &Arc<str>, start: &Marker, len_chars: usize) -> Span {
     }
 }
 
-/// Moves a place behind the last line to the end of that line, where there is something to see.
+/// Moves a place behind the last line to the end of that line, where there is something to see, and one behind the end of
+/// its line to that: the parser counts on where it has looked ahead over the end.
 fn within(mut span: Span, text: &str) -> Span {
-    let lines = text.lines().count();
-    if span.line as usize > lines {
-        let last = text.lines().next_back().unwrap_or_default();
-        span.line = u32::try_from(lines).unwrap_or(u32::MAX).max(1);
-        span.column = u32::try_from(last.chars().count()).unwrap_or(u32::MAX).saturating_add(1);
+    let text = text.replace("\r\n", "\n");
+    let mut lines: Vec<&str> = text.split(['\n', '\r']).collect();
+    if lines.len() > 1 && lines.last().is_some_and(|last| last.is_empty()) {
+        lines.pop();
+    }
+    let end = |line: &str| u32::try_from(line.chars().count()).unwrap_or(u32::MAX).saturating_add(1);
+    match lines.get((span.line as usize).saturating_sub(1)) {
+        Some(own) => span.column = span.column.min(end(own)),
+        None => {
+            span.line = u32::try_from(lines.len()).unwrap_or(u32::MAX).max(1);
+            span.column = end(lines.last().copied().unwrap_or_default());
+        }
     }
     span
 }

@@ -61,6 +61,19 @@ fn every_duplicate_is_reported_and_the_first_is_kept() {
     assert_eq!(show(&node.expect("a tree")), "{a@1:1+1=1@1:4+1, b@2:1+1={x@2:5+1=1@2:8+1}@2:4+1}@1:1+1");
 }
 
+/// As a fuzzer found it: the place of a mistake lies in the file, whatever the parser looked at behind it.
+#[test]
+fn a_mistake_is_never_placed_behind_the_end_of_a_line() {
+    let text = format!("rrules:\n-sules:\n\rs\0\0\0rype{}|", "Q".repeat(110));
+    let file = SourceFile { path: "r.yaml".into(), text: text.as_str().into() };
+    let mut diagnostics = Diagnostics::default();
+    super::parse(&file, &mut diagnostics);
+    let longest = text.split(['\n', '\r']).map(|line| line.chars().count()).max().unwrap_or(0);
+    let findings = diagnostics.sorted();
+    assert!(!findings.is_empty());
+    assert!(findings.iter().all(|finding| finding.span.column as usize <= longest + 1), "{findings:?}");
+}
+
 #[test]
 fn mistakes_are_named_where_they_are() {
     let cases: &[(&str, &[&str])] = &[
