@@ -180,6 +180,11 @@ impl Firing {
     fn new(row_key: &str, at_us: i64, event_id: String) -> Self {
         Self { row_key: row_key.to_owned(), at_us, event_id, moved_from_us: None, value: None, kept: None }
     }
+
+    /// Whether an event that comes late can make it a match at an earlier time: only of a value the earliest is the first.
+    pub(crate) fn may_move(&self) -> bool {
+        self.value.is_some()
+    }
 }
 
 /// What became of a sighting.

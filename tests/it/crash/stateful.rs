@@ -140,9 +140,7 @@ async fn alerts(place: &Place) -> Alerts {
         }
         let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
         let key = (text(&alert["source"]), text(&alert["rule"]["id"]), alert["key"].to_string());
-        // A first sight that moves back in time leaves the end of its alert where it was: that depends on what came first.
-        let end = if key.1 == "new-country" { "first_at" } else { "last_at" };
-        let span = (text(&alert["first_at"]), text(&alert[end]), alert["count"].as_u64().expect("a count"));
+        let span = (text(&alert["first_at"]), text(&alert["last_at"]), alert["count"].as_u64().expect("a count"));
         alerts.entry(key).or_default().push(span);
     }
     alerts.values_mut().for_each(|spans| spans.sort());

@@ -312,6 +312,9 @@ impl<'engine> Batch<'engine> {
         if known.is_none() {
             row.open(alert_id.clone(), found.at_us);
         }
+        if found.firing.is_some_and(Firing::may_move) {
+            row.may_move(found.at_us);
+        }
         row.touch(quiet);
         match known {
             Some(window) => self.fold(&window, Some(found.event_id)),

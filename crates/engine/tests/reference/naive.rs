@@ -56,23 +56,6 @@ fn matches_of(case: &Case, source: &str, end_us: i64) -> BTreeMap<Subject, Vec<i
     matches
 }
 
-/// How many values of a subject were told as new too soon: what came later shows that they had not been gone. Nothing waits
-/// for that, so these stay told.
-pub(crate) fn told_too_soon(case: &Case, (source, key): &Subject) -> u64 {
-    let own =
-        events_of(case, source).filter(|event| if case.by_user { event.user == Some(key) } else { key.is_empty() });
-    let seen: Vec<(i64, String)> = own.filter_map(|event| Some((event.at_us, event.country?.to_lowercase()))).collect();
-    let is_new = |at: usize, others: &[(i64, String)]| {
-        let (at_us, value) = &seen[at];
-        let gone_us = |other_us: &i64| at_us - other_us;
-        !others
-            .iter()
-            .any(|(other_us, other)| other == value && (0..case.numbers.memory_us).contains(&gone_us(other_us)))
-    };
-    let too_soon = |at: &usize| is_new(*at, &seen[..*at]) && !is_new(*at, &[&seen[..*at], &seen[*at + 1..]].concat());
-    (0..seen.len()).filter(too_soon).count() as u64
-}
-
 /// Matches that are at most `quiet` apart are one alert.
 pub(crate) fn episodes(times: &[i64], quiet_us: i64) -> Spans {
     let mut episodes: Spans = Vec::new();

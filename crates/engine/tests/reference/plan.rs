@@ -99,6 +99,8 @@ pub(crate) struct Case {
 
 pub(crate) const SECOND_US: i64 = 1_000_000;
 pub(crate) const START_US: i64 = 1_767_614_400 * SECOND_US;
+/// How long what crowds together lasts.
+const BURST_UNITS: i64 = 6;
 const TYPES: &[&str] = &["APP_CREATE", "APP_UPDATE", "APP_DELETE"];
 const COUNTRIES: &[&str] = &["GB", "gb", "FR", "US", "JP", "BR", "ES"];
 const IPS: &[&str] = &["192.0.2.1", "192.0.2.2", "192.0.2.3", "10.0.0.1"];
@@ -116,7 +118,7 @@ impl Case {
         let lateness_us = if in_order { 0 } else { rng.between(1, 12) * unit_us };
         if lateness_us > 0 {
             // See the head of `first_seen`: what was told as new cannot be taken back when a late event bridges a gap.
-            numbers.memory_us = numbers.memory_us.max(length * unit_us + SECOND_US);
+            numbers.memory_us = numbers.memory_us.max((length + BURST_UNITS) * unit_us);
         }
         // The past of a spike ends a window before it, so events may come late by a window.
         let lateness_us = if kind == Kind::Spike { lateness_us.min(numbers.within_us) } else { lateness_us };
@@ -234,7 +236,7 @@ fn happenings(
     (0..count)
         .map(|number| {
             // Some events crowd together, and many share a stamp.
-            let place = if rng.chance(40) { burst + rng.below(6) } else { rng.below(length) };
+            let place = if rng.chance(40) { burst + rng.below(BURST_UNITS) } else { rng.below(length) };
             let at_us = start_us + place * unit_us;
             let late_us = if lateness_us > 0 && rng.chance(60) { rng.below(lateness_us + 1) } else { 0 };
             Happening {
