@@ -6,10 +6,12 @@
 
 pub mod account;
 mod altered;
+pub mod bounds;
 pub mod calibration;
 pub mod client;
 pub mod event;
 pub mod fault;
+mod lookup;
 pub mod partial;
 pub mod poller;
 pub mod state;
@@ -26,13 +28,13 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::pipeline::BoxFuture;
 use crate::source::vonage::altered::Altered;
+use crate::source::vonage::bounds::BoundSecond;
 use crate::source::vonage::client::{Answer, Client, ClientError, ListQuery, PageInfo, describe, http_date};
 use crate::source::vonage::event::{Row, read_cut_row, read_row};
 use crate::source::vonage::fault::Faults;
 use crate::source::vonage::partial::{FirstRow, first_row};
 use crate::source::vonage::poller::absorb::Step;
-use crate::source::vonage::poller::judge::{Finding, Judgement, MAX_PROBES, Verdict, is_stray};
-use crate::source::vonage::poller::{AnchorLookup, Ask, FAR_S, Observation, Poller, Probe, Request, look_backs_s};
+use crate::source::vonage::poller::{Ask, FAR_S, Observation, Poller, Request, look_backs_s};
 use crate::source::vonage::state::{ClockMark, State};
 use crate::source::vonage::transport::{Transport, TransportError};
 use crate::source::{Cursor, Fault, Fetched, Held, Notice, NoticeKind, Seen, Source, SourceError};
@@ -353,6 +355,12 @@ impl VonageSource {
         self.altered.look_at(&rows, &held, &copies);
         let (from_s, to_s) = request.countable();
         let stored = if request.is_window() && from_s < to_s { self.count(from_s, to_s, seen).await? } else { 0 };
+        let mut bounds = [None; 2];
+        for (bound, at_s) in bounds.iter_mut().zip([request.from_s, request.to_s]) {
+            if let Some(at_s) = at_s.filter(|_| request.is_window() && shown > 0) {
+                *bound = Some(BoundSecond { at_s, stored: self.count(at_s, at_s + 1, seen).await? });
+            }
+        }
         Ok(Observation {
             rows,
             new,
@@ -362,82 +370,9 @@ impl VonageSource {
             answered_s: clock.at_s,
             believed: clock.is_believed.then_some(ClockMark { date_s: clock.at_s, wall_s }),
             stored,
+            bounds,
             probes: Vec::new(),
             anchor: None,
-        })
-    }
-
-    /// Judges, with as many look-ups as that takes.
-    async fn judge(
-        &self,
-        poller: &Poller,
-        request: &Request,
-        observation: &mut Observation,
-    ) -> Result<Judgement, ClientError> {
-        loop {
-            match poller.judge(request, observation) {
-                Finding::Decided(mut judgement) => {
-                    let is_empty = judgement.verdict == Verdict::Complete && observation.rows.is_empty();
-                    if is_empty && poller.is_final(request, observation.answered_s) {
-                        judgement.verdict = self.confirm_empty(poller).await?;
-                    }
-                    if judgement.verdict == Verdict::Missing {
-                        observation.anchor = self.look_up_anchor(poller).await;
-                    }
-                    return Ok(judgement);
-                }
-                Finding::Probe(probe) => {
-                    let result = match self.probe(poller, &probe, observation).await {
-                        // Each time that it is asked: what is on the page is handed on all the same.
-                        Err(error) if is_at_fault(&error) && poller.has_failed(request) => Probe::Unknown,
-                        result => result?,
-                    };
-                    observation.probes.push(result);
-                }
-            }
-        }
-    }
-
-    async fn probe(&self, poller: &Poller, probe: &Request, observation: &Observation) -> Result<Probe, ClientError> {
-        if observation.probes.len() >= MAX_PROBES {
-            return Ok(Probe::Unknown);
-        }
-        match self.ask(probe).await {
-            Ok(answer) => {
-                // A stray row that comes with every page is not what lies beyond.
-                let zone = poller.state.calibration.zone.offset();
-                let is_shown_stray = |raw: &Arc<str>| {
-                    let row = read_row(raw, zone, moment(observation.answered_s));
-                    is_stray(probe, &row) && observation.rows.iter().any(|shown| shown.id == row.id)
-                };
-                let is_empty = answer.cut.is_none() && answer.rows.iter().all(is_shown_stray);
-                Ok(if is_empty { Probe::Empty } else { Probe::Rows })
-            }
-            Err(ClientError::Rejected { .. }) => Ok(Probe::Unknown),
-            // Nothing is not as long as this.
-            Err(ClientError::Transport(TransportError::TooLarge(_))) => Ok(Probe::Rows),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A window that no root covers is settled without rows only by a list that does show some.
-    async fn confirm_empty(&self, poller: &Poller) -> Result<Verdict, ClientError> {
-        Ok(match poller.state.anchor.is_none() || self.shows_anything().await? {
-            true => Verdict::Complete,
-            false => Verdict::Missing,
-        })
-    }
-
-    async fn look_up_anchor(&self, poller: &Poller) -> Option<AnchorLookup> {
-        let anchor = poller.state.anchor.as_ref()?;
-        Some(match self.client.get(&anchor.id).await {
-            Ok(Some(_)) => match self.shows_anything().await {
-                Ok(true) => AnchorLookup::Found,
-                Ok(false) => AnchorLookup::Unlisted,
-                Err(_) => AnchorLookup::Failed,
-            },
-            Ok(None) => AnchorLookup::Gone,
-            Err(_) => AnchorLookup::Failed,
         })
     }
 }
@@ -462,11 +397,6 @@ impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         Self::Store(error)
     }
-}
-
-/// Asking again may do.
-fn is_at_fault(error: &ClientError) -> bool {
-    matches!(error, ClientError::Server { retry_after: None, .. } | ClientError::Transport(_) | ClientError::Body(_))
 }
 
 /// A shorter page would do.

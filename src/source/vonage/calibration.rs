@@ -1,12 +1,14 @@
 //! What the poller has found out about the API, because its description does not say: zone of naive stamps, page cap,
 //! whether totals can be trusted.
 //!
-//! Nothing here is assumed for good on one answer. Bounds are the exception, on purpose: whether a bound is inclusive
-//! cannot be proven from outside (a server may keep fractions that it does not show), so every window is asked for
-//! with one second of padding and counted without the seconds at its edges; that is right for every kind of bound.
+//! Nothing here is assumed for good on one answer. What is known of the bounds proves nothing for good either (see
+//! `bounds`): every window is asked for with one second of padding and counted without the seconds at its edges, which is
+//! right for every kind of bound; with them it is counted only where something reads it again.
 
 use chrono::{DateTime, FixedOffset, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::source::vonage::bounds::Bounds;
 
 /// Zones in use lie between these, in whole quarters of an hour.
 const EASTMOST_S: i64 = 14 * 3_600;
@@ -32,6 +34,9 @@ pub struct Calibration {
     pub totals_confirmed_below: u64,
     /// Stored rows before this time are no evidence for counting (Unix seconds).
     pub counts_from_s: i64,
+    /// Whether the seconds at the edges of a window belong to it.
+    #[serde(default)]
+    pub bounds: Bounds,
 }
 
 impl Default for Calibration {
@@ -42,6 +47,7 @@ impl Default for Calibration {
             totals_trusted: true,
             totals_confirmed_below: 0,
             counts_from_s: i64::MIN,
+            bounds: Bounds::default(),
         }
     }
 }

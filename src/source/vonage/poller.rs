@@ -8,6 +8,7 @@
 pub mod absorb;
 pub mod ingest;
 pub mod judge;
+pub mod observation;
 pub mod page_size;
 pub mod request;
 pub mod server_clock;
@@ -22,8 +23,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::source::vonage::client::{ClientError, PageInfo};
-use crate::source::vonage::event::Row;
+use crate::source::vonage::client::ClientError;
 use crate::source::vonage::fault::MAX_RETRY_AFTER;
 use crate::source::vonage::poller::page_size::PageSize;
 use crate::source::vonage::poller::request::PAD_S;
@@ -32,9 +32,10 @@ use crate::source::vonage::poller::strays::Strays;
 use crate::source::vonage::poller::troubles::{LASTING_FAILURES, Troubles};
 use crate::source::vonage::poller::walk::Walks;
 use crate::source::vonage::poller::zone::ZoneSearch;
-use crate::source::vonage::state::{ClockMark, State};
+use crate::source::vonage::state::State;
 use crate::source::vonage::window::Window;
 
+pub use crate::source::vonage::poller::observation::{AnchorLookup, Observation, Probe};
 pub use crate::source::vonage::poller::request::{Ask, Request};
 
 /// Drains between two roots, so that neither starves the other.
@@ -93,63 +94,6 @@ impl Start {
             Self::At(at) => at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
     }
-}
-
-/// What came back, with what the store knows about it.
-#[derive(Debug, Clone)]
-pub struct Observation {
-    /// Rows without repetitions, in the order of the answer.
-    pub rows: Vec<Row>,
-    /// For each row, whether the store lacks it.
-    pub new: Vec<bool>,
-    /// Rows of the answer, repetitions included.
-    pub shown: u64,
-    /// What the API said about its pages.
-    pub page: PageInfo,
-    /// Server time when the request was made (`Date` less the time it took), as far as it may move a frontier.
-    pub asked_s: i64,
-    /// Server time of the answer.
-    pub answered_s: i64,
-    /// The `Date` with our own clock, if it is believed.
-    pub believed: Option<ClockMark>,
-    /// Rows stored in the countable seconds before this answer.
-    pub stored: u64,
-    /// What `judge` wanted to know besides, in the order asked.
-    pub probes: Vec<Probe>,
-    /// Whether the newest event is still known, where an answer lacked rows.
-    pub anchor: Option<AnchorLookup>,
-}
-
-impl Observation {
-    /// Rows that the store had, or that the answer itself repeats.
-    #[must_use]
-    pub fn repeated(&self) -> u64 {
-        self.shown.saturating_sub(self.new.iter().filter(|is_new| **is_new).count() as u64)
-    }
-}
-
-/// What lies beyond what an answer showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    /// Nothing.
-    Empty,
-    /// Rows.
-    Rows,
-    /// The probe said nothing that can be used.
-    Unknown,
-}
-
-/// `GET /events/{id}` of the newest seen event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnchorLookup {
-    /// It is there: the list is at fault.
-    Found,
-    /// The API no longer knows it.
-    Gone,
-    /// It is there, and yet the list shows nothing at all.
-    Unlisted,
-    /// No answer.
-    Failed,
 }
 
 /// State machine of one account.

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use vigie::source::NoticeKind;
 use vigie_sim::Fault;
 use vigie_sim::faults::{HUGE_PAGE_BYTES, WRONG_DATE_S};
-use vigie_sim::quirks::{Nothing, Quirks, SortOrder};
+use vigie_sim::quirks::{Bound, Nothing, Quirks, Resolution, SortOrder};
 
 use super::world::Scenario;
 use super::{Daemon, Outcome, on_paused_time};
@@ -333,4 +333,29 @@ fn a_flood_is_read_to_its_end_although_each_root_owes_it_again() {
         daemon.finish().await
     });
     assert_clean("a flood", &outcome);
+}
+
+/// More rows than fit a page in each look-back, and some in nearly every second: windows cannot be counted without the
+/// seconds at their bounds.
+fn busy(to: Bound, from: Bound, resolution: Resolution) -> Outcome {
+    let quirks = Quirks { from, to, resolution, order: SortOrder::Descending, ..Quirks::default() };
+    run(quirks, |scenario| {
+        scenario.stress.events_per_hour = 7_200.0;
+        scenario.stress.bursts_per_day = 0.0;
+        scenario.tiers[0].every = Duration::from_secs(15);
+    })
+}
+
+#[test]
+fn what_the_bounds_are_is_learned_and_spares_a_busy_account_most_requests() {
+    let inclusive = busy(Bound::Inclusive, Bound::Inclusive, Resolution::Second);
+    let exclusive = busy(Bound::Exclusive, Bound::Exclusive, Resolution::Second);
+    let fractions = busy(Bound::Exclusive, Bound::Exclusive, Resolution::Full);
+    for (name, outcome) in [("inclusive", &inclusive), ("exclusive", &exclusive), ("fractions", &fractions)] {
+        println!("{name}: {} events, {} requests", outcome.expected, outcome.requests);
+        assert_clean(name, outcome);
+    }
+    // Where fractions decide, no second belongs to a window as a whole: roots are read again in parts.
+    assert!(inclusive.requests * 2 < fractions.requests, "{} and {}", inclusive.requests, fractions.requests);
+    assert!(exclusive.requests * 2 < fractions.requests, "{} and {}", exclusive.requests, fractions.requests);
 }

@@ -54,6 +54,9 @@ impl Poller {
         }
         if let Some(judgement) = judgement {
             self.learn_totals(request, &judgement, seen.page.total_elements, &mut step);
+            if judgement.verdict == Verdict::Complete {
+                self.learn_bounds(request, &seen);
+            }
             self.watch_strays(request, &seen, now, &mut step);
         }
         if self.hold_for_zone(request, &seen, judgement, now, &mut step) {
@@ -412,6 +415,7 @@ mod tests {
             answered_s: at.timestamp(),
             believed: Some(ClockMark { date_s: at.timestamp(), wall_s: at.timestamp() }),
             stored: 0,
+            bounds: [None; 2],
             probes: Vec::new(),
             anchor: Some(AnchorLookup::Found),
         }

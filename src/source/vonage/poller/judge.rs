@@ -5,6 +5,7 @@
 //! order. The API's number is its total, believed only below the largest that was confirmed; or, where totals cannot
 //! be trusted, what asking for the row after the last known one says: nothing there means that there are no more.
 
+use crate::source::vonage::bounds::BoundSecond;
 use crate::source::vonage::event::Row;
 use crate::source::vonage::poller::strays::MAX_STRAYS;
 use crate::source::vonage::poller::{Ask, Observation, Poller, Probe, Request};
@@ -62,6 +63,8 @@ struct Facts<'a> {
     new: u64,
     known: u64,
     known_shown: u64,
+    /// Rows in the seconds that it is bounded by, as far as these seem to belong to it; 0 where nothing reads it again.
+    at_bounds: u64,
     full: bool,
     confirmed_below: u64,
 }
@@ -111,10 +114,55 @@ impl Poller {
             new,
             known: if counts { stored } else { 0 },
             known_shown: if counts { known_shown } else { 0 },
+            at_bounds: if counts { self.rows_at_bounds(request, seen) } else { 0 },
             full: seen.shown >= page_size,
             confirmed_below: if counts { self.state.calibration.totals_confirmed_below } else { 0 },
         }
     }
+}
+
+impl Poller {
+    /// Rows known to lie in those seconds at the bounds of a window that seem to belong to it. That they do is no proof, so
+    /// only what is read again may be settled by it: a root that is not the last tier's, and what a root owes.
+    fn rows_at_bounds(&self, request: &Request, seen: &Observation) -> u64 {
+        let is_last = matches!(request.ask, Ask::Root(tier) if tier + 1 >= self.tiers.len());
+        if is_last || self.is_final(request, seen.answered_s) {
+            return 0;
+        }
+        let sides = self.state.calibration.bounds.sides().iter().zip(seen.bounds);
+        let inclusive = sides.filter_map(|(bound, second)| second.filter(|_| bound.is_inclusive() == Some(true)));
+        let rows = inclusive.map(|second| self.known_at(second) + rows_at(second, seen, true));
+        rows.sum()
+    }
+
+    /// Stored rows in a second that may be counted.
+    fn known_at(&self, second: BoundSecond) -> u64 {
+        second.stored.saturating_sub(self.state.left_out(second.at_s, second.at_s + 1))
+    }
+
+    /// Learns from an answer that shows all that lies in its window whether the seconds at its bounds belong to it.
+    pub(super) fn learn_bounds(&mut self, request: &Request, seen: &Observation) {
+        let is_whole = seen.page.total_elements == Some(seen.shown) && seen.rows.len() as u64 == seen.shown;
+        let calibration = &self.state.calibration;
+        if !is_whole || !calibration.totals_trusted || self.strays(request, &seen.rows) > 0 {
+            return;
+        }
+        let counts_from_s = calibration.counts_from_s;
+        let counted = seen.bounds.map(|second| second.filter(|second| second.at_s >= counts_from_s));
+        let shown = counted.map(|second| {
+            let second = second.map(|second| BoundSecond { stored: self.known_at(second), ..second })?;
+            Some((second, rows_at(second, seen, false)))
+        });
+        if let Some((bound, is_inclusive)) = self.state.calibration.bounds.learn(shown) {
+            tracing::info!(bound, is_inclusive, "the API's answers show whether a bound is inclusive");
+        }
+    }
+}
+
+/// Rows of an answer in a second that may be counted: the new ones, or those that were stored before.
+fn rows_at(second: BoundSecond, seen: &Observation, new: bool) -> u64 {
+    let rows = seen.rows.iter().zip(&seen.new);
+    rows.filter(|(row, is_new)| row.counted && row.at.timestamp() == second.at_s && **is_new == new).count() as u64
 }
 
 /// An answer has no place for this row.
@@ -153,7 +201,8 @@ fn by_total(facts: &Facts<'_>, total: u64) -> Finding {
     if all_shown && facts.known > facts.known_shown {
         return decided(Verdict::Missing);
     }
-    if all_shown || total == facts.known + facts.new {
+    let known = facts.known + facts.new;
+    if all_shown || total == known || total == known + facts.at_bounds {
         return confirm(facts, total);
     }
     if facts.shown > facts.rows && total == facts.shown {

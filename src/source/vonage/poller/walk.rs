@@ -386,6 +386,7 @@ mod tests {
             answered_s: 0,
             believed: None,
             stored: 0,
+            bounds: [None; 2],
             probes: Vec::new(),
             anchor: None,
         }
