@@ -15,6 +15,8 @@ mod log;
 mod read;
 mod sequence;
 mod spike;
+#[cfg(test)]
+mod tests;
 mod threshold;
 mod travel;
 

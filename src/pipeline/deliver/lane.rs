@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vigie_engine::text::single_line;
+use vigie_engine::time::format_duration;
 
 use super::flights::{Flights, Landed};
 use super::health::{Attempt, Health, Next, Now, later};
@@ -319,7 +320,12 @@ impl Lane {
         if let Some(kind) = self.health.notice(&report.outcome, now.instant) {
             let message = match kind {
                 LaneNoticeKind::Misconfigured => format!("sink {} refuses what it is sent", self.name),
-                LaneNoticeKind::Recovered => format!("sink {} delivers again", self.name),
+                LaneNoticeKind::Recovered => {
+                    // What is sent stays the same bytes however late it goes, so the delay is told here.
+                    let age = (now.steady - delivery.created_at).to_std().unwrap_or_default();
+                    let delay = format_duration(Duration::from_secs(age.as_secs()));
+                    format!("sink {} delivers again; its first alert was delayed by {delay}", self.name)
+                }
                 _ => format!("sink {} has delivered nothing for minutes", self.name),
             };
             self.tell(kind, message, &report.status);

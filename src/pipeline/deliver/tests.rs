@@ -349,7 +349,11 @@ impl Bench {
     }
 
     fn notices(&mut self) -> Vec<LaneNoticeKind> {
-        std::iter::from_fn(|| self.notices.try_next()).map(|notice| notice.kind).collect()
+        self.told().into_iter().map(|notice| notice.kind).collect()
+    }
+
+    fn told(&mut self) -> Vec<LaneNotice> {
+        std::iter::from_fn(|| self.notices.try_next()).collect()
     }
 }
 

@@ -89,3 +89,48 @@ pub(super) fn value(field: &FieldPath, event: &Event) -> Option<Box<str>> {
     let text = text.trim();
     (!text.is_empty()).then(|| short(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Question;
+    use super::super::tests::{Bench, field};
+    use super::*;
+
+    fn three_countries() -> Question {
+        Question::Distinct(Distinct { field: field("source_country"), count: 3, within_us: 10_000_000 })
+    }
+
+    fn from(country: &str) -> String {
+        format!(r#""source_country": "{country}""#)
+    }
+
+    #[test]
+    fn values_count_once_without_regard_to_case() {
+        let mut bench = Bench::new(three_countries());
+        for (at_s, country) in [(0, "GB"), (1, "gb"), (2, "FR"), (3, " fr ")] {
+            assert!(bench.see(country, at_s, &from(country)).is_empty(), "{country}");
+        }
+        assert_eq!(bench.see("c", 4, &from("JP")), ["c@4"]);
+        let (summary, ids) = bench.finding("c", 4, "");
+        assert_eq!(summary, "3 values of source_country within 10s: FR, GB, JP (from 3 on)");
+        assert_eq!(ids.len(), 5);
+    }
+
+    #[test]
+    fn a_missing_or_empty_value_is_not_counted() {
+        let mut bench = Bench::new(three_countries());
+        for fields in ["", r#""source_country": null"#, r#""source_country": "  ""#] {
+            assert_eq!(bench.see("a", 0, fields), ["uncounted"], "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_value_leaves_with_its_last_event_and_a_late_one_completes() {
+        let mut bench = Bench::new(three_countries());
+        assert!(bench.see("a", 0, &from("GB")).is_empty() && bench.see("b", 9, &from("FR")).is_empty());
+        assert!(bench.see("c", 10, &from("JP")).is_empty(), "GB is exactly 10 s ago, so it is out");
+        assert_eq!(bench.see("d", 5, &from("GB")), ["c@10"]);
+        let (holds, summary) = bench.standing("e", 16, &from("JP"));
+        assert!(!holds, "{summary}");
+    }
+}

@@ -217,3 +217,63 @@ fn known(row: Option<&Row>, new: &str) -> String {
 fn row_key(group: &GroupKey, value: &str) -> String {
     format!("{}{}", group.text, bounded(serde_json::Value::from(value.to_lowercase()).to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Question;
+    use super::super::tests::{Bench, field};
+    use super::*;
+
+    fn country(memory_s: i64, learn_s: i64) -> Question {
+        let of = vec![field("source_country")];
+        Question::FirstSeen(FirstSeen { of, memory_us: memory_s * 1_000_000, learn_us: learn_s * 1_000_000 })
+    }
+
+    fn from(country: &str) -> String {
+        format!(r#""source_country": "{country}""#)
+    }
+
+    #[test]
+    fn it_learns_from_the_first_event_of_the_rule_on_and_tells_afterwards() {
+        let mut bench = Bench::by_user(country(1_000, 50));
+        let seen = |user: &str, country: &str| format!(r#""user_email": "{user}", "source_country": "{country}""#);
+        assert!(bench.see("a", 0, &seen("ann", "GB")).is_empty());
+        assert!(bench.see("b", 49, &seen("ann", "FR")).is_empty(), "it still learns");
+        assert_eq!(
+            bench.standing("x", 49, &seen("bob", "FR")).1,
+            "FR is new, but the rule still learns for 1s; nothing was known before"
+        );
+        assert_eq!(bench.see("c", 50, &seen("bob", "GB")), ["c@50"], "of the rule, not of the key");
+        assert_eq!(bench.see("d", 60, &seen("ann", "JP")), ["d@60"]);
+        assert!(bench.see("e", 61, &seen("ann", "jp")).is_empty(), "the same value in another spelling");
+    }
+
+    #[test]
+    fn memory_counts_from_the_last_time_and_exactly_memory_is_out() {
+        let mut bench = Bench::new(country(100, 0));
+        assert_eq!(bench.see("a", 0, &from("GB")), ["a@0"]);
+        assert!(bench.see("b", 99, &from("GB")).is_empty());
+        assert!(bench.see("c", 198, &from("GB")).is_empty(), "99 s after the last time");
+        assert_eq!(bench.see("d", 298, &from("GB")), ["d@298"]);
+    }
+
+    #[test]
+    fn of_a_value_that_comes_out_of_order_the_earliest_event_is_the_first() {
+        let mut bench = Bench::new(country(100, 0));
+        assert_eq!(bench.see("b", 50, &from("GB")), ["b@50"]);
+        assert_eq!(bench.see("a", 20, &from("GB")), ["a@20"], "the match moves");
+        assert!(bench.see("c", 30, &from("GB")).is_empty());
+        assert!(bench.see("z", -90, &from("GB")).is_empty(), "before all that is remembered nothing is known");
+    }
+
+    #[test]
+    fn a_tuple_needs_all_of_its_values() {
+        let of = vec![field("source_country"), field("source_ip")];
+        let mut bench = Bench::new(Question::FirstSeen(FirstSeen { of, memory_us: 100_000_000, learn_us: 0 }));
+        let seen = |country: &str, ip: &str| format!(r#""source_country": "{country}", "source_ip": "{ip}""#);
+        assert_eq!(bench.see("a", 0, &seen("GB", "192.0.2.1")), ["a@0"]);
+        assert_eq!(bench.see("b", 1, &seen("GB", "192.0.2.2")), ["b@1"]);
+        assert!(bench.see("c", 2, &seen("GB", "192.0.2.1")).is_empty());
+        assert_eq!(bench.see("d", 3, &seen("FR", "")), ["uncounted"]);
+    }
+}

@@ -420,3 +420,75 @@ impl<'s> Walk<'s> {
         self.sequence.steps.iter().take(index).rposition(|step| !step.absent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Question;
+    use super::super::tests::{Bench, of_type};
+    use super::*;
+
+    /// Steps by event type, within 10 s; one that begins with `!` is absent.
+    fn bench(steps: &[&str]) -> Bench {
+        let step = |written: &&str| {
+            let name = written.trim_start_matches('!');
+            Step { name: name.to_lowercase(), when: of_type(name), absent: written.starts_with('!') }
+        };
+        Bench::new(Question::Sequence(Sequence { steps: steps.iter().map(step).collect(), within_us: 10_000_000 }))
+    }
+
+    fn kind(event_type: &str) -> String {
+        format!(r#""event_type": "{event_type}""#)
+    }
+
+    #[test]
+    fn steps_come_in_order_and_less_than_the_window_apart() {
+        let mut bench = bench(&["A", "B"]);
+        assert!(bench.see("b0", 0, &kind("B")).is_empty() && bench.see("a1", 1, &kind("A")).is_empty());
+        assert!(bench.see("b2", 11, &kind("B")).is_empty(), "exactly 10 s after is out");
+        assert!(bench.see("c", 12, &kind("C")).is_empty());
+        assert!(bench.see("a2", 12, &kind("A")).is_empty());
+        assert_eq!(bench.see("b3", 12, &kind("B")), ["b3@12"], "of one time, in the order in which they came");
+        let (summary, ids) = bench.finding("b3", 12, "");
+        assert_eq!(summary, "a, then b within 10s");
+        assert_eq!(ids, ["a2", "b3"]);
+    }
+
+    #[test]
+    fn a_late_first_step_completes_the_sequence_once() {
+        let mut bench = bench(&["A", "B"]);
+        assert!(bench.see("b", 5, &kind("B")).is_empty());
+        assert_eq!(bench.see("a", 3, &kind("A")), ["b@5"]);
+        assert!(bench.see("a0", 2, &kind("A")).is_empty(), "it is told already");
+    }
+
+    #[test]
+    fn an_absent_step_between_breaks_the_chain_and_waits_until_nothing_can_come() {
+        let mut open = bench(&["A", "!X", "B"]);
+        assert!(open.see("a", 0, &kind("A")).is_empty());
+        assert!(open.see("b", 6, &kind("B")).is_empty(), "an X may still come late");
+        assert!(open.settle(5).is_empty());
+        assert_eq!(open.settle(6), ["b@6"]);
+        let mut broken = bench(&["A", "!X", "B"]);
+        assert!(broken.see("a", 0, &kind("A")).is_empty() && broken.see("b", 6, &kind("B")).is_empty());
+        assert!(broken.see("x", 3, &kind("X")).is_empty());
+        assert!(broken.settle(100).is_empty());
+    }
+
+    #[test]
+    fn an_absent_step_before_the_first_reaches_back_a_window() {
+        let mut bench = bench(&["!X", "A"]);
+        assert!(bench.see("x", 0, &kind("X")).is_empty());
+        assert!(bench.see("a", 9, &kind("A")).is_empty() && bench.see("b", 10, &kind("A")).is_empty());
+        assert_eq!(bench.settle(20), ["b@10"], "exactly a window after it, an X no longer spoils");
+    }
+
+    #[test]
+    fn of_several_chains_the_one_that_begins_last_is_shown() {
+        let mut bench = bench(&["A", "B"]);
+        for (id, at_s) in [("a1", 0), ("a2", 3)] {
+            assert!(bench.see(id, at_s, &kind("A")).is_empty());
+        }
+        assert_eq!(bench.see("b", 5, &kind("B")), ["b@5"]);
+        assert_eq!(bench.finding("b", 5, "").1, ["a2", "b"]);
+    }
+}

@@ -159,3 +159,62 @@ impl Spike {
         newest_us.saturating_add(self.baseline_us).saturating_add(micros(KNOWN_FOR))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Question;
+    use super::super::tests::Bench;
+    use super::*;
+
+    /// Quarters of 1 s; a window is 4 s, its past 40 s.
+    fn bench() -> Bench {
+        let (window_us, baseline_us) = (4_000_000, 40_000_000);
+        Bench::new(Question::Spike(Spike { ratio: 3.0, at_least: 4, window_us, baseline_us }))
+    }
+
+    /// Events at this second; what fires with the last.
+    fn burst(bench: &mut Bench, at_s: i64, events: usize) -> Vec<String> {
+        (0..events).map(|number| bench.see(&format!("{at_s}-{number}"), at_s, "")).last().unwrap_or_default()
+    }
+
+    #[test]
+    fn without_a_past_there_is_nothing_to_compare_with() {
+        let mut bench = bench();
+        assert!(burst(&mut bench, 0, 1).is_empty());
+        assert!(burst(&mut bench, 20, 50).is_empty(), "its past covers 13 s, not the 20 that half a baseline are");
+        assert!(bench.standing("x", 20, "").1.ends_with("; too little past to compare with"));
+    }
+
+    #[test]
+    fn a_window_needs_so_many_events_and_so_many_times_its_past() {
+        let mut bench = bench();
+        for at_s in 0..40 {
+            assert!(burst(&mut bench, at_s, 1).is_empty(), "four a window, as ever");
+        }
+        assert!(burst(&mut bench, 40, 8).is_empty(), "3 of the seconds before and 8 are 11, not three times 4");
+        assert_eq!(bench.see("twelfth", 40, ""), ["twelfth@40"]);
+        let (summary, ids) = bench.finding("twelfth", 40, "");
+        assert_eq!(
+            summary,
+            "12 events within 4s; on average 4.0 within 4s over the last 40s (from 3 times that and 4 on)"
+        );
+        assert_eq!(ids.len(), 12);
+        assert!(bench.see("more", 40, "").is_empty(), "a quarter matches once");
+    }
+
+    #[test]
+    fn silence_is_a_past_and_a_few_events_are_no_spike() {
+        let mut bench = bench();
+        assert!(burst(&mut bench, 0, 1).is_empty());
+        assert!(burst(&mut bench, 100, 3).is_empty(), "fewer than `at_least`");
+        assert_eq!(bench.see("fourth", 100, ""), ["fourth@100"]);
+    }
+
+    #[test]
+    fn a_late_event_counts_in_the_windows_that_hold_it() {
+        let mut bench = bench();
+        assert!(burst(&mut bench, 0, 1).is_empty() && burst(&mut bench, 101, 3).is_empty());
+        assert_eq!(bench.see("late", 99, ""), ["late@101"]);
+        assert!(bench.see("later", 90, "").is_empty());
+    }
+}

@@ -97,3 +97,46 @@ pub(super) fn with_event(row: Option<&Row>, observation: Observation) -> (Log, u
 pub(super) fn shown(within_us: i64) -> String {
     format_duration(std::time::Duration::from_micros(u64::try_from(within_us).unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Question;
+    use super::super::tests::Bench;
+    use super::*;
+
+    fn three_within_10_s() -> Question {
+        Question::Threshold(Threshold { count: 3, within_us: 10_000_000 })
+    }
+
+    #[test]
+    fn the_window_is_open_at_its_old_end() {
+        let mut bench = Bench::new(three_within_10_s());
+        assert!(bench.see("a", 0, "").is_empty() && bench.see("b", 5, "").is_empty());
+        assert!(bench.see("c", 10, "").is_empty(), "a is exactly 10 s old, so it is out");
+        assert_eq!(bench.see("d", 14, ""), ["d@14"]);
+        assert_eq!(bench.see("e", 14, ""), ["e@14"], "each further one is a match");
+        let (summary, ids) = bench.finding("d", 14, "");
+        assert_eq!(summary, "3 events within 10s (from 3 on)");
+        assert_eq!(ids, ["b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_late_event_makes_those_after_it_a_match() {
+        let mut bench = Bench::new(three_within_10_s());
+        assert!(bench.see("b", 4, "").is_empty() && bench.see("c", 8, "").is_empty());
+        assert_eq!(bench.see("a", 2, ""), ["c@8"], "not the late one itself, which has two before it at most");
+        assert!(bench.see("z", 8, "").len() == 1 && bench.see("y", 30, "").is_empty());
+    }
+
+    #[test]
+    fn keys_are_counted_apart_and_an_event_without_one_is_not_counted() {
+        let mut bench = Bench::by_user(three_within_10_s());
+        let (ann, bob) = (r#""user_email": "ann""#, r#""user_email": "bob""#);
+        assert!(bench.see("a", 0, ann).is_empty() && bench.see("b", 1, ann).is_empty());
+        assert!(bench.see("c", 2, bob).is_empty());
+        assert_eq!(bench.see("d", 2, ""), ["uncounted"]);
+        assert_eq!(bench.see("e", 2, r#""user_email": """#), ["uncounted"]);
+        assert_eq!(bench.standing("f", 3, bob), (false, "2 of 3 events within 10s: 1 more to come".into()));
+        assert_eq!(bench.see("f", 3, ann), ["f@3"]);
+    }
+}

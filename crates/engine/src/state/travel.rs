@@ -180,3 +180,70 @@ fn distance_km(from: (f64, f64), to: (f64, f64)) -> u32 {
     let chord = half_lat.sin().powi(2) + lat.to_radians().cos() * other_lat.to_radians().cos() * half_lon.sin().powi(2);
     (2.0 * RADIUS_KM * chord.clamp(0.0, 1.0).sqrt().asin()).round() as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Question;
+    use super::super::tests::Bench;
+    use super::*;
+
+    fn bench() -> Bench {
+        let ignore = vec!["10.0.0.0/8".parse().expect("a network")];
+        Bench::new(Question::Travel(Travel {
+            faster_than_kmh: 900,
+            further_than_km: 500,
+            ignore,
+            ignore_asn: vec![64_500],
+        }))
+    }
+
+    fn from(country: &str, ip: &str) -> String {
+        format!(r#""source_country": "{country}", "source_ip": "{ip}""#)
+    }
+
+    const HOUR_S: i64 = 3_600;
+
+    #[test]
+    fn two_far_places_within_an_hour_are_impossible_and_neighbours_are_not() {
+        let mut bench = bench();
+        assert!(bench.see("a", 0, &from("DE", "192.0.2.1")).is_empty());
+        assert!(bench.see("b", 1, &from("FR", "192.0.2.2")).is_empty(), "they share a border: 0 km");
+        assert_eq!(bench.see("c", HOUR_S, &from("JP", "192.0.2.3")), ["c@3600"]);
+        assert!(bench.finding("c", HOUR_S, "").0.starts_with("FR and JP are "));
+        assert!(bench.see("d", 40 * HOUR_S, &from("DE", "192.0.2.1")).is_empty(), "a day is enough");
+    }
+
+    #[test]
+    fn at_once_at_two_places_is_too_fast_and_a_late_event_takes_its_place() {
+        let mut both = bench();
+        assert!(both.see("a", 0, &from("DE", "192.0.2.1")).is_empty());
+        assert_eq!(both.see("b", 0, &from("JP", "192.0.2.3")), ["b@0"]);
+        let mut late = bench();
+        assert!(late.see("b", HOUR_S, &from("JP", "192.0.2.3")).is_empty());
+        assert_eq!(late.see("a", 0, &from("DE", "192.0.2.1")), ["b@3600"]);
+    }
+
+    #[test]
+    fn the_same_address_never_travels_and_what_is_ignored_or_unknown_is_not_seen() {
+        let mut bench = bench();
+        assert!(bench.see("a", 0, &from("DE", "192.0.2.1")).is_empty());
+        assert!(bench.see("b", 1, &from("JP", "192.0.2.1")).is_empty(), "the same address");
+        assert!(bench.see("c", 2, &from("AU", "10.1.2.3")).is_empty(), "an ignored network");
+        let office = bench.see_located("d", 3, &from("AU", "192.0.2.9"), r#""asn": 64500"#);
+        assert!(office.is_empty(), "an ignored system");
+        assert!(bench.see("e", 4, &from("ZZ", "192.0.2.8")).is_empty(), "nowhere");
+        assert_eq!(bench.see("f", 5, &from("AU", "192.0.2.7")), ["f@5"]);
+    }
+
+    #[test]
+    fn coordinates_count_before_borders() {
+        let mut bench = bench();
+        let (new_york, los_angeles) = (r#""lat": 40.7, "lon": -74.0"#, r#""lat": 34.1, "lon": -118.2"#);
+        assert!(bench.see_located("a", 0, &from("US", "192.0.2.1"), new_york).is_empty());
+        assert_eq!(bench.see_located("b", HOUR_S, &from("US", "192.0.2.2"), los_angeles), ["b@3600"]);
+        let (summary, ids) = bench.finding("b", HOUR_S, "");
+        // 3,936 km on the sphere of 6,371 km.
+        assert!(summary.starts_with("US and US are 393"), "{summary}");
+        assert_eq!(ids, ["a", "b"]);
+    }
+}

@@ -1,5 +1,6 @@
 //! One sink's trouble stays its own, and a destination in trouble is left alone.
 
+use super::LaneNoticeKind::{Failing, Recovered};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -25,7 +26,7 @@ async fn a_dead_sink_with_500_rows_gets_one_probe_per_step() {
     assert_eq!(made as usize, attempts.len(), "released rows keep their attempts");
     let probed: std::collections::HashSet<_> = attempts.iter().map(|seen| &seen.delivery.delivery_id).collect();
     assert_eq!(probed.len(), attempts.len(), "a probe takes the row with the fewest attempts");
-    assert_eq!(bench.notices(), [LaneNoticeKind::Failing], "the operator is told once");
+    assert_eq!(bench.notices(), [Failing], "the operator is told once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +44,12 @@ async fn the_backlog_leaves_at_once_when_the_destination_is_back() {
     assert_eq!(good.len(), 500, "each once");
     assert!(good[499].at - good[0].at < Duration::from_secs(3), "one success opens the lane");
     assert_eq!(bench.store.lane("back"), LaneState::default());
-    assert_eq!(bench.notices(), [LaneNoticeKind::Failing, LaneNoticeKind::Recovered]);
+    let told = bench.told();
+    assert_eq!(told.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [Failing, Recovered]);
+    let delay = told.last().and_then(|notice| notice.message.split_once("its first alert was delayed by "));
+    let hours = delay.and_then(|(_, delay)| delay.split_once('h')).map(|(hours, _)| hours);
+    // It was back after an hour, and probed by then each four hours at most.
+    assert!(hours.is_some_and(|hours| (1..=3).contains(&hours.parse::<u32>().unwrap_or(0))), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
