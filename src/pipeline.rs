@@ -10,6 +10,7 @@ pub mod follow;
 pub mod history;
 pub mod ingest;
 pub mod notice;
+mod own_rows;
 pub mod status;
 
 /// A boxed future, because `async fn` in a trait cannot be called through `dyn`.

@@ -298,15 +298,25 @@ async fn from_api(
     });
     let walked = walked.await?;
     taken?;
-    if walked == Walked::Cut && must_be_whole {
-        let text = "the API has more events than one listing gives, so --max-per-day cannot be judged: narrow the time with \
-                    --since and --until";
-        return Err(Failure::text(Exit::UNAVAILABLE, text));
-    }
-    if walked == Walked::Cut {
-        output.note("the API has more events than one listing gives: narrow the time with --since and --until")?;
+    if let Some(note) = judgeable(walked, must_be_whole)? {
+        output.note(note)?;
     }
     Ok(gathering.into_history(source))
+}
+
+/// What to say of a listing that does not hold all; a limit cannot be judged by such a one.
+fn judgeable(walked: Walked, must_be_whole: bool) -> Result<Option<&'static str>, Failure> {
+    match (walked, must_be_whole) {
+        (Walked::Whole, _) => Ok(None),
+        (Walked::Cut, false) => {
+            Ok(Some("the API has more events than one listing gives: narrow the time with --since and --until"))
+        }
+        (Walked::Cut, true) => {
+            let text = "the API has more events than one listing gives, so --max-per-day cannot be judged: narrow the \
+                        time with --since and --until";
+            Err(Failure::text(Exit::UNAVAILABLE, text))
+        }
+    }
 }
 
 /// Says what was found, in every form that was asked for.
@@ -331,4 +341,17 @@ fn say(report: &Report<'_>, tally: &Tally, args: &Args, output: &mut Output) -> 
         output.note(&format!("and on {more} more days"))?;
     }
     Ok(Exit::EXPECTATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_that_is_cut_is_not_judged_by_its_loudest_day() {
+        assert!(judgeable(Walked::Whole, true).is_ok_and(|note| note.is_none()));
+        assert!(judgeable(Walked::Cut, false).is_ok_and(|note| note.is_some()));
+        let refused = judgeable(Walked::Cut, true).expect_err("it is not whole");
+        assert_eq!(refused.exit, Exit::UNAVAILABLE);
+    }
 }

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use vigie_engine::event::Event;
-use vigie_engine::state::{StateChange, StateKey, StateRows};
+use vigie_engine::state::{StateChange, StateRows};
 use vigie_engine::text::single_line;
 
 use super::notice::SelfNotice;
+use super::own_rows::OwnRows;
 
-/// Rule id and kind of the rows; the engine passes them by.
-const ROW: (&str, &str) = ("vigie", "drift");
+const ROWS: OwnRows =
+    OwnRows { kind: "drift", unreadable: "what the account showed so far cannot be read; it is learned anew" };
 /// An account is known from so many events on ...
 const KNOWN_EVENTS: u64 = 50;
 /// ... that lie so far apart, in seconds: a working week with its weekend.
@@ -91,17 +92,7 @@ pub(super) struct Change {
 impl Drift {
     /// Takes up what the store kept.
     pub fn take_up(&mut self, rows: &StateRows) {
-        if (rows.rule_id.as_str(), rows.kind.as_str()) != ROW {
-            return;
-        }
-        for (source, value) in &rows.rows {
-            match serde_json::from_str(value) {
-                Ok(account) => drop(self.accounts.insert(source.to_string(), account)),
-                Err(error) => {
-                    tracing::warn!(%source, ?error, "what the account showed so far cannot be read; it is learned anew")
-                }
-            }
-        }
+        self.accounts.extend(ROWS.read(rows));
     }
 
     /// What events and the time up to which the source is settled change.
@@ -147,10 +138,7 @@ impl Drift {
 impl Change {
     /// The row for the store.
     pub(super) fn row(&self) -> StateChange {
-        let (rule_id, kind) = ROW;
-        let key = StateKey { rule_id: rule_id.into(), kind: kind.into(), key: self.source.clone() };
-        // Numbers and text: writing cannot fail.
-        StateChange { key, value: serde_json::to_string(&self.account).ok(), expires_at_us: None }
+        ROWS.write(&self.source, &self.account)
     }
 }
 

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
-use vigie_engine::state::{StateChange, StateKey, StateRows};
+use vigie_engine::state::{StateChange, StateRows};
 
 use super::notice::SelfNotice;
+use super::own_rows::OwnRows;
 use super::status::HistoryStatus;
 
-/// Rule id and kind of the rows; the engine passes them by.
-const ROW: (&str, &str) = ("vigie", "history");
+const ROWS: OwnRows =
+    OwnRows { kind: "history", unreadable: "how much history was read cannot be read; counting begins anew" };
 /// Rules that a summary names, the loudest first.
 const MAX_NAMED: usize = 20;
 
@@ -43,17 +44,7 @@ pub(super) struct Change {
 impl History {
     /// Takes up what the store kept.
     pub fn take_up(&mut self, rows: &StateRows) {
-        if (rows.rule_id.as_str(), rows.kind.as_str()) != ROW {
-            return;
-        }
-        for (source, value) in &rows.rows {
-            match serde_json::from_str(value) {
-                Ok(read) => drop(self.sources.insert(source.to_string(), read)),
-                Err(error) => {
-                    tracing::warn!(%source, ?error, "how much history was read cannot be read; counting begins anew")
-                }
-            }
-        }
+        self.sources.extend(ROWS.read(rows));
     }
 
     /// Adds events of the past and the matches that they would have been.
@@ -106,10 +97,7 @@ impl Change {
 
     /// The row for the store.
     pub(super) fn row(&self) -> StateChange {
-        let (rule_id, kind) = ROW;
-        let key = StateKey { rule_id: rule_id.into(), kind: kind.into(), key: self.source.clone() };
-        // Numbers and text: writing cannot fail.
-        StateChange { key, value: serde_json::to_string(&self.read).ok(), expires_at_us: None }
+        ROWS.write(&self.source, &self.read)
     }
 }
 

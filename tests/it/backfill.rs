@@ -108,38 +108,11 @@ async fn without_a_history_the_rule_only_learns() {
     assert_eq!(summary, "");
 }
 
-/// What came after the start is judged by what came before it, in whatever order the API shows them.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_came_after_the_start_waits_until_the_history_is_read() {
+/// Logins before and after the start, which the daemon learns from and judges; gives that from a country which no history
+/// holds, and what `new-country` told of once the history was read and something has come after it.
+async fn judged(faults: Vec<(u64, Fault)>) -> (String, Vec<String>) {
     let (api, receiver, place) = (Api::start().await, Receiver::start().await, Place::new());
     // More than one answer holds on either side of the start, so that neither is read by the way.
-    for hours_ago in (49..=29 * 24).step_by(2) {
-        login_at(&api, hours_ago * 60, if hours_ago == 20 * 24 + 1 { "FR" } else { "GB" });
-    }
-    let new = login_at(&api, 30 * 60, "BR");
-    let known = login_at(&api, 29 * 60, "FR");
-    for minutes_ago in (10..2_800).step_by(15) {
-        login_at(&api, minutes_ago, "GB");
-    }
-    configure(&place, &api, &receiver, ", start: 2d, backfill: 28d");
-    let process = place.start(&["run", "-c", "vigie.yaml"]);
-    let last = api.happen("APP_DELETE");
-    let has_last = |received: &[Received]| {
-        let told = rules_and_events(received);
-        told.iter().any(|(_, event)| *event == last) && told.iter().any(|(rule, _)| rule == "vigie-history-read")
-    };
-    assert!(receiver.wait(PATIENCE, has_last).await, "{}", place.log());
-    assert!(process.end("TERM").await.success());
-    let told = rules_and_events(&receiver.received());
-    let told: Vec<&str> =
-        told.iter().filter(|(rule, _)| rule == "new-country").map(|(_, event)| event.as_str()).collect();
-    assert_eq!(told, [new.as_str()], "and not {known}, which is known from the history");
-}
-
-/// A failure on the way, as any API has, does not let what came later be judged by half of the history.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_history_that_fails_now_and_then_is_still_read_first() {
-    let (api, receiver, place) = (Api::start().await, Receiver::start().await, Place::new());
     for hours_ago in (49..=29 * 24).step_by(2) {
         login_at(&api, hours_ago * 60, if hours_ago == 20 * 24 + 1 { "FR" } else { "GB" });
     }
@@ -149,10 +122,7 @@ async fn a_history_that_fails_now_and_then_is_still_read_first() {
         login_at(&api, minutes_ago, "GB");
     }
     configure(&place, &api, &receiver, ", start: 2d, backfill: 28d");
-    let pause = std::time::Duration::from_secs(1);
-    let faults = [Fault::RateLimited { retry_after: pause }, Fault::ServerError, Fault::Unavailable, Fault::Cut];
-    let script = faults.into_iter().enumerate().map(|(number, fault)| (2 + 3 * number as u64, fault));
-    api.with(|sim| sim.set_fault_plan(FaultPlan::scripted(script.collect())));
+    api.with(|sim| sim.set_fault_plan(FaultPlan::scripted(faults)));
     let process = place.start(&["run", "-c", "vigie.yaml"]);
     let read = |received: &[Received]| rules_and_events(received).iter().any(|(rule, _)| rule == "vigie-history-read");
     assert!(receiver.wait(PATIENCE, read).await, "{}", place.log());
@@ -160,8 +130,23 @@ async fn a_history_that_fails_now_and_then_is_still_read_first() {
     let has_last = |received: &[Received]| rules_and_events(received).iter().any(|(_, event)| *event == last);
     assert!(receiver.wait(PATIENCE, has_last).await, "{}", place.log());
     assert!(process.end("TERM").await.success());
-    let told = rules_and_events(&receiver.received());
-    let told: Vec<&str> =
-        told.iter().filter(|(rule, _)| rule == "new-country").map(|(_, event)| event.as_str()).collect();
-    assert_eq!(told, [new.as_str()]);
+    let told = rules_and_events(&receiver.received()).into_iter().filter(|(rule, _)| rule == "new-country");
+    (new, told.map(|(_, event)| event).collect())
+}
+
+/// What came after the start is judged by what came before it, in whatever order the API shows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_after_the_start_waits_until_the_history_is_read() {
+    let (new, told) = judged(Vec::new()).await;
+    assert_eq!(told, [new], "and not the login from France, which is known from the history");
+}
+
+/// A failure on the way, as any API has, does not let what came later be judged by half of the history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_fails_now_and_then_is_still_read_first() {
+    let pause = std::time::Duration::from_secs(1);
+    let faults = [Fault::RateLimited { retry_after: pause }, Fault::ServerError, Fault::Unavailable, Fault::Cut];
+    let script = faults.into_iter().enumerate().map(|(number, fault)| (2 + 3 * number as u64, fault));
+    let (new, told) = judged(script.collect()).await;
+    assert_eq!(told, [new]);
 }

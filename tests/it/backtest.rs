@@ -1,5 +1,5 @@
 //! Rules over history from outside: what live raised is what a replay raises, from a file and from the store; how it ends;
-//! what its pages hold. And how a stateful rule stands, as `explain` tells it.
+//! what its pages hold.
 
 use std::collections::BTreeMap;
 use std::process::Output;
@@ -10,7 +10,7 @@ use crate::api::{Api, KEY, SECRET};
 use crate::program::{Place, closed_port, text};
 
 /// One rule of each kind that a finite file decides by itself.
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 rules:
   - {id: plain, title: Plain, severity: low, when: {event_type: SIGN}, alert: {dedup: [user_id, source_country], quiet: 2h}}
   - {id: single, title: Single, severity: info, when: {event_type: RARE}}
@@ -48,7 +48,7 @@ rules:
     spike: {ratio: 3, at_least: 8, window: 30m, baseline: 2d}
   - {id: never, title: Never, severity: info, when: {event_type: NO_SUCH_TYPE}}
 "#;
-const CONFIG: &str = "sources: {audit: {ndjson: {path: events.ndjson}}}\nrules: [rules/]\n\
+pub(crate) const CONFIG: &str = "sources: {audit: {ndjson: {path: events.ndjson}}}\nrules: [rules/]\n\
     sinks: {trail: {file: {path: alerts.jsonl}}}\n";
 
 /// Draws numbers that are the same everywhere.
@@ -89,12 +89,12 @@ fn history(seed: u64) -> String {
     lines.join("\n") + "\n"
 }
 
-fn code(output: &Output) -> Option<i32> {
+pub(crate) fn code(output: &Output) -> Option<i32> {
     assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
     output.status.code()
 }
 
-async fn ok(place: &Place, arguments: &[&str]) -> Output {
+pub(crate) async fn ok(place: &Place, arguments: &[&str]) -> Output {
     let output = place.run(arguments).await;
     assert_eq!(code(&output), Some(0), "{arguments:?}: {}", text(&output.stderr));
     output
@@ -350,74 +350,37 @@ async fn the_page_stands_by_itself_and_holds_no_markup_of_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn explain_tells_which_earlier_events_count_and_what_is_missing() {
+async fn a_users_rule_may_be_named_like_the_programs_own() {
     let place = Place::new();
-    place.write("rules/all.yaml", RULES);
+    let rule = "rules: [{id: vigie-mine, title: Mine, severity: low, when: {event_type: RARE}}]";
+    place.write("rules/all.yaml", rule);
     place.write("vigie.yaml", CONFIG);
-    let row = |id: u32, minute: u32, user: &str| {
-        json!({
-            "id": format!("e{id}"), "event_type": "APP", "created_at": format!("2026-01-01T10:{minute:02}:00Z"),
-            "user_id": user, "app": "a", "source_ip": format!("203.0.113.{id}"), "source_country": "FR",
-        })
+    place.write("events.ndjson", &history(3));
+    let told = report(&place, &["--file", "events.ndjson"]).await;
+    let rules: Vec<&Value> = told["rules"].as_array().expect("rules").iter().map(|rule| &rule["id"]).collect();
+    assert_eq!(rules, [&json!("vigie-mine")], "the program's own have nothing to say of a user's events");
+    assert!(told["total"]["alerts"].as_u64() > Some(100), "{}", told["total"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_had_to_be_forgotten_before_its_time_is_shown() {
+    let place = Place::new();
+    let rule = |max_keys: u32| {
+        format!(
+            "rules: [{{id: burst, title: B, severity: low, when: {{event_type: APP}}, \
+             threshold: {{count: 900, within: 9d, by: user_id, max_keys: {max_keys}}}}}]"
+        )
     };
-    let earlier = [row(1, 1, "a"), row(2, 2, "b"), row(3, 3, "a"), row(9, 59, "a")];
-    let earlier: Vec<String> = earlier.iter().map(Value::to_string).collect();
-    place.write("events.ndjson", &(earlier.join("\n") + "\n"));
-    place.write("event.json", &row(4, 4, "a").to_string());
-
-    let none = ok(&place, &["explain", "burst", "event.json"]).await;
-    let none = text(&none.stdout);
-    assert!(none.starts_with("burst may fire on event e4\n") && none.contains("no state: there is no store"), "{none}");
-    let none = ok(&place, &["explain", "burst", "event.json", "--rules", "rules", "-o", "json"]).await;
-    let none: Value = serde_json::from_slice(&none.stdout).expect("JSON");
-    assert!(none["no_state"].as_str().is_some_and(|why| why.contains("--history")), "{none}");
-
-    let words = ["explain", "burst", "event.json", "--rules", "rules", "--history", "events.ndjson"];
-    let human = text(&ok(&place, &words).await.stdout);
-    assert!(human.starts_with("burst does not fire on event e4\n"), "{human}");
-    assert!(human.contains("✗ state: 3 of 4 events within 30m: 1 more to come\n"), "{human}");
-    let told: Vec<&str> = human.lines().filter(|line| line.contains("2026-01-01T10:")).map(str::trim).collect();
-    assert_eq!(told.len(), 3, "another user's event and a later one do not count: {human}");
-    assert!(
-        told[0].starts_with("2026-01-01T10:01:00Z  APP") && told[0].contains("203.0.113.1") && told[0].contains(" FR ")
-    );
-    assert!(told[2].ends_with("e4  (this event)"), "{human}");
-    let json = ok(&place, &[&words[..], &["-o", "json"]].concat()).await;
-    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    assert_eq!(
-        (&json["block"], &json["holds"], &json["standing"]["holds"]),
-        (&json!("rule"), &json!(true), &json!(false))
-    );
-    assert_eq!(json["standing"]["evidence"][0]["event_id"], "e1");
-
-    // The daemon notes the same; a further event makes it fire.
-    place.write("events.ndjson", &(earlier[..3].join("\n") + "\n" + &row(5, 5, "a").to_string() + "\n"));
-    ok(&place, &["run", "--once", "-c", "vigie.yaml"]).await;
-    let human = text(&ok(&place, &["explain", "burst", "event.json"]).await.stdout);
-    assert!(human.contains("state: 3 of 4") || human.contains("state: 4 of 4"), "{human}");
-    place.write("event.json", &row(6, 6, "a").to_string());
-    let human = text(&ok(&place, &["explain", "burst", "event.json"]).await.stdout);
-    assert!(human.starts_with("burst fires on event e6\n") && human.contains("✓ state: 4 of 4"), "{human}");
-    // Once it was judged, it is what came before it that counts, and not what has come since.
-    let more = [row(5, 5, "a"), row(6, 6, "a"), row(7, 55, "a"), row(8, 58, "c")].map(|row| row.to_string());
-    place.write("events.ndjson", &(earlier[..3].join("\n") + "\n" + &more.join("\n") + "\n"));
-    ok(&place, &["run", "--once", "-c", "vigie.yaml"]).await;
-    for (id, minute, says) in [(6, 6, "burst fires on event e6\n"), (3, 3, "burst does not fire on event e3\n")] {
-        place.write("event.json", &row(id, minute, "a").to_string());
-        let output = ok(&place, &["explain", "burst", "event.json"]).await;
-        let (human, noted) = (text(&output.stdout), text(&output.stderr));
-        assert!(human.starts_with(says) && human.contains(" of 4 events"), "{human}");
-        assert!(noted.contains("the store holds this event"), "{noted}");
+    place.write("few/all.yaml", &rule(2));
+    place.write("enough/all.yaml", &rule(100));
+    place.write("events.ndjson", &history(3));
+    let words = |rules| ["--file", "events.ndjson", "--rules", rules];
+    let few = report(&place, &words("few")).await;
+    assert!(few["rules"][0]["evicted"].as_u64() > Some(0), "eight users and two places: {}", few["rules"][0]);
+    assert_eq!(report(&place, &words("enough")).await["rules"][0]["evicted"], 0);
+    let shown = ok(&place, &[&["backtest", "--html", "report.html"], &words("few")[..]].concat()).await;
+    let page = std::fs::read_to_string(place.file("report.html")).expect("a page");
+    for text in [text(&shown.stdout), page] {
+        assert!(text.contains("forgotten before their time"), "{text}");
     }
-    let stateless = ok(&place, &["explain", "plain", "event.json", "-o", "json"]).await;
-    let stateless: Value = serde_json::from_slice(&stateless.stdout).expect("JSON");
-    assert!(stateless.get("standing").is_none() && stateless.get("no_state").is_none());
-
-    place.write("two.yaml", "sources: {a: {ndjson: {path: x}}, b: {ndjson: {path: y}}}\nrules: [rules/]\n");
-    let which = place.run(&["explain", "burst", "event.json", "-c", "two.yaml"]).await;
-    assert_eq!(code(&which), Some(2));
-    assert!(text(&which.stderr).contains("which source? name one of a, b"), "{}", text(&which.stderr));
-    let unknown = place.run(&["explain", "burst", "event.json", "--source", "audti"]).await;
-    assert_eq!(code(&unknown), Some(20));
-    assert!(text(&unknown.stderr).contains("did you mean `audit`?"), "{}", text(&unknown.stderr));
 }

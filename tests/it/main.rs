@@ -17,6 +17,7 @@ mod canary;
 mod cli;
 mod crash;
 mod delivery;
+mod explain;
 mod full_disk;
 mod geo;
 mod hostile;

@@ -122,13 +122,23 @@ pub(super) fn ask(
         output.note("the store holds this event: what it keeps from before it is what counts here")?;
         return Ok(standing(&replay, source, known_until));
     }
+    take_up(&mut replay, &*store, &args.rule, output)?;
+    Ok(standing(&replay, source, None))
+}
+
+/// What the daemon noted.
+fn take_up(replay: &mut Replay, store: &dyn Store, rule: &str, output: &Output) -> Result<(), Failure> {
     let restored =
         run_verb::block_on(async { replay.restore(store.load().await?.state).await })?.exit(Exit::STORAGE)?;
     let unreadable = restored.unreadable.len();
     if unreadable > 0 {
         output.note(&format!("{unreadable} rows of state cannot be read and were left out"))?;
     }
-    Ok(standing(&replay, source, None))
+    if let Some(rows) = restored.set_aside.get(rule) {
+        output
+            .note(&format!("the rule asks for something else than when {rows} rows were noted; they do not count"))?;
+    }
+    Ok(())
 }
 
 /// Runs over what came before the event, or at its time, and notes what came while the rule still waits; the event itself is

@@ -3,8 +3,11 @@
 //! A log forgets what can no longer count: what lies a window before the time up to which the source is settled. It never
 //! holds more than [`MAX_OBSERVATIONS`]; what had to go before its time is counted.
 
+use std::collections::BTreeMap;
+
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::Sighting;
 use crate::event::{Event, FieldPath};
@@ -15,6 +18,8 @@ pub const MAX_OBSERVATIONS: usize = 1_000;
 pub const MAX_KEPT_EVENT_BYTES: usize = 8 * 1024;
 /// Most bytes of events that one log keeps whole; beyond it the fields that an alert shows are kept.
 const MAX_KEPT_BYTES: usize = 256 * 1024;
+/// Longest member that a key is taken from of which a part-kept event keeps all.
+const MAX_KEY_MEMBER_BYTES: usize = 1_024;
 /// Longest text of one field in a noted event: an intruder chooses it.
 const MAX_FIELD_BYTES: usize = 256;
 
@@ -195,10 +200,25 @@ fn essence(event: &Event, keys: [&[FieldPath]; 2]) -> Box<str> {
         "source_ip",
         "source_country",
     ];
-    let fields = SHOWN.into_iter().chain(keys.into_iter().flatten().map(FieldPath::as_str));
-    let fields =
-        fields.filter_map(|name| Some((name.to_owned(), serde_json::Value::from(&*short(&event.text(name)?)))));
-    serde_json::Value::Object(fields.collect()).to_string().into()
+    let keys = || keys.into_iter().flatten().map(FieldPath::as_str);
+    let is_of_a_key = |name: &str| {
+        keys().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let raw = |json: String| RawValue::from_string(json).ok();
+    let mut fields: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
+    for (name, member) in event.root().members() {
+        // A key must be what it is of the whole event: its member is kept as it is, with the list or object that it is in.
+        if is_of_a_key(&name) && member.json().len() <= MAX_KEY_MEMBER_BYTES {
+            fields.extend(raw(member.json().to_owned()).map(|json| (name.into_owned(), json)));
+        }
+    }
+    for name in SHOWN.into_iter().chain(keys()) {
+        let text = event.text(name).filter(|_| !fields.contains_key(name));
+        let json = text.and_then(|text| raw(serde_json::Value::from(&*short(&text)).to_string()));
+        fields.extend(json.map(|json| (name.to_owned(), json)));
+    }
+    // Texts by name: writing cannot fail.
+    serde_json::to_string(&fields).unwrap_or_default().into()
 }
 
 pub(super) fn short(text: &str) -> Box<str> {
@@ -218,4 +238,39 @@ fn is_zero(marks: &u32) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this form")]
 fn is_false(flag: &bool) -> bool {
     !*flag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::GroupKey;
+    use super::super::tests::field;
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_kept_in_part_keeps_its_keys() {
+        let (tags, who) = (r#"[ "b", {"x": 1.0} ]"#, "w".repeat(300));
+        let raw = format!(
+            r#"{{"id": "a", "user_email": "ann@example.org", "tags": {tags}, "context": {{"who": "{who}", "n": 1e2}}, "fill": "{}"}}"#,
+            "f".repeat(MAX_KEPT_EVENT_BYTES)
+        );
+        let event = Event::new("a", DateTime::UNIX_EPOCH, raw.into()).expect("an event");
+        let (by, dedup) =
+            ([field("user_email"), field("context.n")], [field("tags"), field("context.who"), field("gone")]);
+        let sighting = Sighting {
+            source: "main",
+            event: &event,
+            received_at: DateTime::UNIX_EPOCH,
+            settled_us: None,
+            keys: [&by, &dedup],
+        };
+        let mut observation = Observation::of(&sighting);
+        observation.keep(&sighting, false);
+        let kept = observation.kept.expect("kept");
+        assert!(kept.raw.len() < 1_000, "it is kept in part: {} bytes", kept.raw.len());
+        let (_, part) = kept.event("a").expect("an event");
+        for keys in [&by[..], &dedup] {
+            let (whole, part) = (GroupKey::of("main", &event, keys), GroupKey::of("main", &part, keys));
+            assert_eq!((whole.text, whole.shown), (part.text, part.shown));
+        }
+    }
 }
