@@ -95,8 +95,7 @@ impl Report<'_> {
     }
 
     fn print_rules(&self, output: &mut Output) -> io::Result<()> {
-        let mut rules: Vec<_> =
-            self.rules.iter().filter(|rule| rule.counts.matches + rule.counts.alerts + rule.learned > 0).collect();
+        let mut rules: Vec<_> = self.rules.iter().filter(|rule| rule.is_told()).collect();
         rules.sort_by_key(|rule| (std::cmp::Reverse((rule.counts.alerts, rule.counts.matches)), rule.id));
         if rules.is_empty() {
             return output.line("\nno rule matched");

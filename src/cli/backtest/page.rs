@@ -128,8 +128,7 @@ impl Report<'_> {
     }
 
     fn rules_table(&self, page: &mut String) {
-        let mut rules: Vec<&RulePart<'_>> =
-            self.rules.iter().filter(|rule| rule.counts.matches + rule.counts.alerts + rule.learned > 0).collect();
+        let mut rules: Vec<&RulePart<'_>> = self.rules.iter().filter(|rule| rule.is_told()).collect();
         if rules.is_empty() {
             return;
         }

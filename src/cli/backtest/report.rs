@@ -73,6 +73,13 @@ pub(super) struct RulePart<'t> {
     pub(super) days: Vec<RuleDay<'t>>,
 }
 
+impl RulePart<'_> {
+    /// Whether there is anything to say of it: what it could not count or had to forget is no calm.
+    pub(super) fn is_told(&self) -> bool {
+        self.counts.matches + self.counts.alerts + self.learned + self.uncounted + self.evicted > 0
+    }
+}
+
 /// Counts of a rule on a day.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(super) struct RuleDay<'t> {

@@ -201,9 +201,8 @@ fn essence(event: &Event, keys: [&[FieldPath]; 2]) -> Box<str> {
         "source_country",
     ];
     let keys = || keys.into_iter().flatten().map(FieldPath::as_str);
-    let is_of_a_key = |name: &str| {
-        keys().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-    };
+    let ends_a_name = |rest: &str| rest.is_empty() || rest.starts_with('.');
+    let is_of_a_key = |name: &str| keys().any(|key| key.strip_prefix(name).is_some_and(ends_a_name));
     let raw = |json: String| RawValue::from_string(json).ok();
     let mut fields: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
     for (name, member) in event.root().members() {
@@ -212,8 +211,10 @@ fn essence(event: &Event, keys: [&[FieldPath]; 2]) -> Box<str> {
             fields.extend(raw(member.json().to_owned()).map(|json| (name.into_owned(), json)));
         }
     }
+    let whole: Vec<String> = fields.keys().cloned().collect();
+    let is_kept = |path: &str| whole.iter().any(|name| path.strip_prefix(&**name).is_some_and(ends_a_name));
     for name in SHOWN.into_iter().chain(keys()) {
-        let text = event.text(name).filter(|_| !fields.contains_key(name));
+        let text = event.text(name).filter(|_| !is_kept(name));
         let json = text.and_then(|text| raw(serde_json::Value::from(&*short(&text)).to_string()));
         fields.extend(json.map(|json| (name.to_owned(), json)));
     }
