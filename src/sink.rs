@@ -2,12 +2,16 @@
 //!
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
+pub mod chat;
 pub mod email;
+pub mod exec;
 pub mod file;
 pub mod format;
 pub mod http;
+pub mod pagerduty;
 pub mod slack;
 pub mod stdout;
+pub mod teams;
 pub mod text;
 pub mod update;
 pub mod webhook;
@@ -36,6 +40,13 @@ pub const KINDS: &[SinkKind] = &[
     SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
     SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
     SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
+    teams::TEAMS,
+    chat::DISCORD,
+    chat::MATTERMOST,
+    chat::GOOGLE_CHAT,
+    chat::TELEGRAM,
+    pagerduty::PAGERDUTY,
+    exec::EXEC,
 ];
 
 /// One kind of sink.
@@ -198,7 +209,7 @@ pub struct RenderError(pub String);
 pub enum RetryProfile {
     /// Webhook and SIEM: 1 s .. 4 h, given up after 72 h.
     Machine,
-    /// Chat, pager, mail: 1 s .. 15 min, given up after 24 h, late ones labelled.
+    /// Chat, pager, mail: 1 s .. 15 min, given up after 24 h.
     Person,
 }
 

@@ -219,6 +219,18 @@ pub fn endpoint(
     diagnostics: &mut Diagnostics,
 ) -> Option<Endpoint> {
     let url = SinkUrl::new(options.url(url_option)?.clone());
+    endpoint_at(url, options, url_option, secrets, context, diagnostics)
+}
+
+/// The same for a URL that was made from an option.
+pub fn endpoint_at(
+    url: SinkUrl,
+    options: &Options,
+    url_option: &'static str,
+    secrets: Vec<Secret>,
+    context: &super::BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<Endpoint> {
     let mut spec = EndpointSpec::new(url, Arc::clone(&context.clock));
     spec.secrets = secrets;
     spec.policy = Policy { allow_private: options.flag(ALLOW_PRIVATE.name) };

@@ -51,8 +51,6 @@ const MAX_FIELD_UNITS: usize = 2000;
 const MAX_TEXT_UNITS: usize = 3000;
 /// Room for "and 99 more" below the lines of a section.
 const MORE_UNITS: usize = 16;
-/// Of a delivery id, enough to find it.
-const SHORT_ID_CHARS: usize = 12;
 /// Longest body that can be an error word.
 const MAX_WORD_BYTES: usize = 64;
 
@@ -172,8 +170,7 @@ fn full(alert: &Alert, delivery_id: &str) -> Value {
     // The rule's own text: a link to a runbook stays one.
     blocks.extend(section("What to do", text::response_lines(&alert.rule.response).into_iter()));
     blocks.extend(alert.exception().and_then(|exception| paste(&exception)));
-    let short = |id: &str| single_line(&id.chars().take(SHORT_ID_CHARS).collect::<String>(), SHORT_ID_CHARS);
-    let footer = format!("vigie, alert {}, delivery {}", short(&alert.alert_id), short(delivery_id));
+    let footer = text::footer(alert, delivery_id);
     blocks.push(json!({"type": "context", "elements": [plain(&footer, MAX_FIELD_UNITS)]}));
     let summary = format!("{headline} ({}, {})", text::place(alert), text::when(alert));
     json!({

@@ -30,6 +30,8 @@ pub const MAX_RESPONSE_LINES: usize = 20;
 const MAX_PART_CHARS: usize = 80;
 /// Longest summary of a finding: its numbers and one value.
 const MAX_SUMMARY_CHARS: usize = 300;
+/// Of an id, enough to find it.
+const SHORT_ID_CHARS: usize = 12;
 /// Longest line of rule text.
 pub const MAX_RULE_LINE_CHARS: usize = 400;
 
@@ -98,6 +100,34 @@ fn alert_text_of(alert: &Alert, delivery_id: &str, extent: Extent) -> String {
     let mut text = lines.join("\n");
     text.push('\n');
     text
+}
+
+/// Whether all lines of a text fit into `room`.
+#[must_use]
+pub fn is_within(text: &str, room: usize, cost: impl Fn(&str) -> usize) -> bool {
+    text.lines().map(cost).sum::<usize>() <= room
+}
+
+/// The lines of a text from its first on, as long as their costs fit into `room`; how many were left out stands below.
+#[must_use]
+pub fn lines_within(text: &str, room: usize, cost: impl Fn(&str) -> usize) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut used = 0;
+    let fitting = lines.iter().take_while(|line| {
+        used += cost(line);
+        used <= room
+    });
+    let mut shown: Vec<String> = fitting.map(|line| (*line).to_owned()).collect();
+    let left = lines.len() - shown.len();
+    shown.extend((left > 0).then(|| format!("and {left} more lines")));
+    shown
+}
+
+/// Both ids, short: where a receiver knows no key to drop a duplicate, a person can.
+#[must_use]
+pub fn footer(alert: &Alert, delivery_id: &str) -> String {
+    let short = |id: &str| single_line(&id.chars().take(SHORT_ID_CHARS).collect::<String>(), SHORT_ID_CHARS);
+    format!("vigie, alert {}, delivery {}", short(&alert.alert_id), short(delivery_id))
 }
 
 /// `CRITICAL`, for the eye.

@@ -58,6 +58,17 @@ const REFUSED: &[&str] = &[
     "224.0.0.1",
     "255.255.255.255",
 ];
+/// Every kind of sink that speaks HTTP: its option with the URL, and what else it must have.
+const HTTP_SINKS: &[(&str, &str, &str)] = &[
+    ("webhook", "url", ""),
+    ("slack", "webhook_url", ""),
+    ("teams", "webhook_url", ""),
+    ("discord", "webhook_url", ""),
+    ("mattermost", "webhook_url", ""),
+    ("google_chat", "webhook_url", ""),
+    ("telegram", "api_url", "      bot_token: x\n      chat_id: x\n"),
+    ("pagerduty", "url", "      routing_key: 0123456789abcdefABCDEF0123456789\n"),
+];
 /// What is no URL at all is refused as that.
 const MALFORMED: &[&str] = &["169.254.169.254.0.1", "[fe80::1%25eth0]", "169.254.169.254%00.example.org"];
 
@@ -68,10 +79,12 @@ async fn check_refuses_metadata_and_link_local_addresses_in_every_spelling() {
     let mut sinks = String::from("sinks:\n");
     let mut expected = Vec::new();
     let mut add = |host: &str, code: &str| {
-        for (kind, option, scheme) in [("webhook", "url", "http"), ("slack", "webhook_url", "https")] {
+        for (kind, option, more) in HTTP_SINKS {
             let name = format!("s{}", expected.len());
-            sinks
-                .push_str(&format!("  {name}:\n    {kind}:\n      {option}: \"{scheme}://{host}/latest/meta-data\"\n"));
+            let scheme = if expected.len().is_multiple_of(2) { "http" } else { "https" };
+            sinks.push_str(&format!(
+                "  {name}:\n    {kind}:\n      {option}: \"{scheme}://{host}/latest/meta-data\"\n{more}"
+            ));
             expected.push((host.to_owned(), code.to_owned()));
         }
     };
@@ -96,7 +109,12 @@ async fn check_refuses_metadata_and_link_local_addresses_in_every_spelling() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(findings.len(), expected.len() + 1, "each once, the mail relay too, and the good one not");
-    println!("{} spellings refused at two kinds of sink, in one run with {} findings", REFUSED.len(), findings.len());
+    println!(
+        "{} spellings refused at {} kinds of sink, in one run with {} findings",
+        REFUSED.len(),
+        HTTP_SINKS.len(),
+        findings.len()
+    );
 
     let run = place.run(&["run", "-c", "vigie.yaml", "--once"]).await;
     assert_eq!(run.status.code(), Some(78), "{}", text(&run.stderr));

@@ -80,6 +80,9 @@ fn agree(case: &Case, times: &[i64], alerts: &[(i64, i64, u64)]) -> Result<(), S
             return Err(format!("the match at {time} is in no alert"));
         }
     }
+    if !alerts.iter().all(|(first, last, _)| times.contains(first) && times.contains(last)) {
+        return Err("an alert begins or ends where no match is".into());
+    }
     let ends = (alerts.iter().map(|alert| alert.0).min(), alerts.iter().map(|alert| alert.1).max());
     if ends != (times.iter().min().copied(), times.iter().max().copied()) {
         return Err("the alerts begin or end at another time than the matches".into());

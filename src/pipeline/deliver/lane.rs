@@ -55,6 +55,8 @@ pub struct Lane {
     /// The outbox holds rows that will be due again.
     gave_back: bool,
     next_look: Instant,
+    /// Since when the oldest waits, at the last look.
+    oldest: Option<DateTime<Utc>>,
 }
 
 /// What a lane waited for.
@@ -88,6 +90,7 @@ impl Lane {
             due: true,
             gave_back: false,
             next_look: now.instant,
+            oldest: None,
         }
     }
 
@@ -322,9 +325,10 @@ impl Lane {
                 LaneNoticeKind::Misconfigured => format!("sink {} refuses what it is sent", self.name),
                 LaneNoticeKind::Recovered => {
                     // What is sent stays the same bytes however late it goes, so the delay is told here.
-                    let age = (now.steady - delivery.created_at).to_std().unwrap_or_default();
-                    let delay = format_duration(Duration::from_secs(age.as_secs()));
-                    format!("sink {} delivers again; its first alert was delayed by {delay}", self.name)
+                    let oldest = self.oldest.map_or(delivery.created_at, |oldest| oldest.min(delivery.created_at));
+                    let waited = (now.steady - oldest).to_std().unwrap_or_default();
+                    let waited = format_duration(Duration::from_secs(waited.as_secs()));
+                    format!("sink {} delivers again; its oldest alert was delayed by {waited}", self.name)
                 }
                 _ => format!("sink {} has delivered nothing for minutes", self.name),
             };
@@ -347,6 +351,7 @@ impl Lane {
             queue.oldest_created_at.map_or(0.0, |at| (now.steady - at).to_std().unwrap_or_default().as_secs_f64());
         gauge!(names::DELIVERY_OLDEST, "sink" => self.name.clone()).set(oldest);
         let next_in = queue.next_due_at.map(|at| (at - now.steady).to_std().unwrap_or_default());
+        self.oldest = queue.oldest_created_at;
         self.due = next_in.is_some_and(|next_in| next_in.is_zero());
         let next_in = next_in.filter(|next_in| !next_in.is_zero()).unwrap_or(IDLE_RECHECK);
         self.next_look = now.instant + next_in.clamp(MIN_RECHECK, IDLE_RECHECK);

@@ -305,15 +305,13 @@ impl<'engine> Batch<'engine> {
             }
             return;
         }
+        let may_move = found.firing.is_some_and(Firing::may_move);
         let known = row.window_at(found.at_us, quiet).map(|window| {
-            window.take(found.at_us);
+            window.take(found.at_us, may_move);
             window.clone()
         });
         if known.is_none() {
-            row.open(alert_id.clone(), found.at_us);
-        }
-        if found.firing.is_some_and(Firing::may_move) {
-            row.may_move(found.at_us);
+            row.open(alert_id.clone(), found.at_us, may_move);
         }
         row.touch(quiet);
         match known {

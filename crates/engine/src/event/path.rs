@@ -68,6 +68,15 @@ impl FieldPath {
         &self.text
     }
 
+    /// The fields that it takes its value from: itself, or what it stands for.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        let (own, others): (Option<&str>, &[&str]) = match self.kind {
+            Kind::Actor => (None, &ACTOR_FIELDS),
+            Kind::Plain | Kind::Below | Kind::Everything => (Some(&self.text), &[]),
+        };
+        own.into_iter().chain(others.iter().copied())
+    }
+
     /// Whether it asks an address database.
     #[must_use]
     pub fn is_geo(&self) -> bool {

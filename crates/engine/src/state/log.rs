@@ -20,6 +20,8 @@ pub const MAX_KEPT_EVENT_BYTES: usize = 8 * 1024;
 const MAX_KEPT_BYTES: usize = 256 * 1024;
 /// Longest member that a key is taken from of which a part-kept event keeps all.
 const MAX_KEY_MEMBER_BYTES: usize = 1_024;
+/// And of all such members together.
+const MAX_KEY_MEMBERS_BYTES: usize = 4 * 1_024;
 /// Longest text of one field in a noted event: an intruder chooses it.
 const MAX_FIELD_BYTES: usize = 256;
 
@@ -200,15 +202,20 @@ fn essence(event: &Event, keys: [&[FieldPath]; 2]) -> Box<str> {
         "source_ip",
         "source_country",
     ];
-    let keys = || keys.into_iter().flatten().map(FieldPath::as_str);
+    let keys = || keys.into_iter().flatten().flat_map(FieldPath::fields);
     let ends_a_name = |rest: &str| rest.is_empty() || rest.starts_with('.');
     let is_of_a_key = |name: &str| keys().any(|key| key.strip_prefix(name).is_some_and(ends_a_name));
     let raw = |json: String| RawValue::from_string(json).ok();
     let mut fields: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
-    for (name, member) in event.root().members() {
+    let mut room = MAX_KEY_MEMBERS_BYTES;
+    for (name, member) in event.root().members().filter(|(name, _)| is_of_a_key(name)) {
         // A key must be what it is of the whole event: its member is kept as it is, with the list or object that it is in.
-        if is_of_a_key(&name) && member.json().len() <= MAX_KEY_MEMBER_BYTES {
-            fields.extend(raw(member.json().to_owned()).map(|json| (name.into_owned(), json)));
+        // Of a name that comes twice the last one counts.
+        let json = raw(member.json().to_owned()).filter(|json| json.get().len() <= MAX_KEY_MEMBER_BYTES.min(room));
+        room -= json.as_ref().map_or(0, |json| json.get().len());
+        match json {
+            Some(json) => drop(fields.insert(name.into_owned(), json)),
+            None => drop(fields.remove(&*name)),
         }
     }
     let whole: Vec<String> = fields.keys().cloned().collect();

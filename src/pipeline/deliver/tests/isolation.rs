@@ -46,7 +46,7 @@ async fn the_backlog_leaves_at_once_when_the_destination_is_back() {
     assert_eq!(bench.store.lane("back"), LaneState::default());
     let told = bench.told();
     assert_eq!(told.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [Failing, Recovered]);
-    let delay = told.last().and_then(|notice| notice.message.split_once("its first alert was delayed by "));
+    let delay = told.last().and_then(|notice| notice.message.split_once("its oldest alert was delayed by "));
     let hours = delay.and_then(|(_, delay)| delay.split_once('h')).map(|(hours, _)| hours);
     // It was back after an hour, and probed by then each four hours at most.
     assert!(hours.is_some_and(|hours| (1..=3).contains(&hours.parse::<u32>().unwrap_or(0))), "{told:?}");

@@ -129,30 +129,28 @@ impl Poller {
         if is_last || self.is_final(request, seen.answered_s) {
             return 0;
         }
-        let sides = self.state.calibration.bounds.sides().iter().zip(seen.bounds);
+        let sides = self.state.calibration.bounds.sides().iter().zip(self.evident_bounds(seen));
         let inclusive = sides.filter_map(|(bound, second)| second.filter(|_| bound.is_inclusive() == Some(true)));
-        let rows = inclusive.map(|second| self.known_at(second) + rows_at(second, seen, true));
-        rows.sum()
+        inclusive.map(|second| second.stored + rows_at(second, seen, true)).sum()
     }
 
-    /// Stored rows in a second that may be counted.
-    fn known_at(&self, second: BoundSecond) -> u64 {
-        second.stored.saturating_sub(self.state.left_out(second.at_s, second.at_s + 1))
+    /// The seconds at the bounds whose stored rows are evidence, without those rows that must not be counted.
+    fn evident_bounds(&self, seen: &Observation) -> [Option<BoundSecond>; 2] {
+        let counts_from_s = self.state.calibration.counts_from_s;
+        seen.bounds.map(|second| {
+            let second = second.filter(|second| second.at_s >= counts_from_s)?;
+            let left_out = self.state.left_out(second.at_s, second.at_s + 1);
+            Some(BoundSecond { stored: second.stored.saturating_sub(left_out), ..second })
+        })
     }
 
     /// Learns from an answer that shows all that lies in its window whether the seconds at its bounds belong to it.
     pub(super) fn learn_bounds(&mut self, request: &Request, seen: &Observation) {
         let is_whole = seen.page.total_elements == Some(seen.shown) && seen.rows.len() as u64 == seen.shown;
-        let calibration = &self.state.calibration;
-        if !is_whole || !calibration.totals_trusted || self.strays(request, &seen.rows) > 0 {
+        if !is_whole || !self.state.calibration.totals_trusted || self.strays(request, &seen.rows) > 0 {
             return;
         }
-        let counts_from_s = calibration.counts_from_s;
-        let counted = seen.bounds.map(|second| second.filter(|second| second.at_s >= counts_from_s));
-        let shown = counted.map(|second| {
-            let second = second.map(|second| BoundSecond { stored: self.known_at(second), ..second })?;
-            Some((second, rows_at(second, seen, false)))
-        });
+        let shown = self.evident_bounds(seen).map(|second| Some((second?, rows_at(second?, seen, false))));
         if let Some((bound, is_inclusive)) = self.state.calibration.bounds.learn(shown) {
             tracing::info!(bound, is_inclusive, "the API's answers show whether a bound is inclusive");
         }
@@ -330,4 +328,103 @@ fn beyond(facts: &Facts<'_>, rows: u64, probes: usize) -> Beyond {
         return Beyond::Nothing;
     }
     facts.request.after(rows, facts.shown).map_or(Beyond::Unknown, Beyond::Ask)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{FixedOffset, Offset as _, TimeZone as _, Utc};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::source::vonage::client::PageInfo;
+    use crate::source::vonage::event::read_row;
+    use crate::source::vonage::poller::{DEFAULT_TIERS, Start};
+    use crate::source::vonage::window::Window;
+
+    const NOW_S: i64 = 1_700_000_000;
+    const DAY_S: i64 = 86_400;
+    /// Rows known inside of the window, and in the second of each bound.
+    const INSIDE: u64 = 150;
+    const AT_BOUND: u64 = 3;
+
+    /// Long at work, with totals that were confirmed; `inclusive` as its answers have shown.
+    fn poller(inclusive: bool) -> Poller {
+        let mut poller = Poller::new(&DEFAULT_TIERS, Start::Now, None, Instant::now());
+        poller.state.start_s = Some(NOW_S - 90 * DAY_S);
+        poller.state.tiers.iter_mut().for_each(|tier| tier.frontier_s = NOW_S);
+        poller.state.calibration.totals_confirmed_below = 1_000;
+        poller.state.calibration.counts_from_s = NOW_S - 80 * DAY_S;
+        for at_s in 1..=if inclusive { 3 } else { 2 } {
+            let shown = Some((BoundSecond { at_s, stored: 1 }, 1));
+            poller.state.calibration.bounds.learn([shown, shown]);
+        }
+        poller
+    }
+
+    /// A full page of a window whose total counts the rows in the seconds at its bounds.
+    fn seen(request: &Request) -> Observation {
+        let zone: FixedOffset = Utc.fix();
+        let inside_s = request.countable().0 + 10;
+        let stamp = Utc.timestamp_opt(inside_s, 0).single().expect("valid").to_rfc3339();
+        let raw = serde_json::json!({"id": "a", "event_type": "X", "created_at": stamp}).to_string();
+        let row = read_row(&raw.into(), zone, Utc.timestamp_opt(NOW_S, 0).single().expect("valid"));
+        let bounds = [request.from_s, request.to_s].map(|at_s| at_s.map(|at_s| BoundSecond { at_s, stored: AT_BOUND }));
+        let at_bounds = bounds.iter().flatten().count() as u64 * AT_BOUND;
+        Observation {
+            rows: vec![row],
+            new: vec![false],
+            shown: 100,
+            page: PageInfo { total_elements: Some(INSIDE + at_bounds), ..PageInfo::default() },
+            asked_s: NOW_S,
+            answered_s: NOW_S,
+            believed: None,
+            stored: INSIDE,
+            bounds,
+            probes: Vec::new(),
+            anchor: None,
+        }
+    }
+
+    fn verdict(poller: &Poller, request: &Request) -> Verdict {
+        match poller.judge(request, &seen(request)) {
+            Finding::Decided(judgement) => judgement.verdict,
+            Finding::Probe(probe) => panic!("asks {probe:?}"),
+        }
+    }
+
+    fn root(tier: usize, back_s: i64) -> Request {
+        Request::new(Ask::Root(tier), Some(NOW_S - back_s), None)
+    }
+
+    fn drain(back_s: i64) -> Request {
+        Request::drain(Window { from_s: NOW_S - back_s, to_s: NOW_S - back_s + 60, proven_s: 0 }, 100)
+    }
+
+    #[test]
+    fn what_is_read_again_is_counted_with_its_bounds_and_nothing_else_is() {
+        let (knows, unsure) = (poller(true), poller(false));
+        for (request, expected) in [
+            (root(0, 600), Verdict::Complete),
+            (root(1, 6 * 3_600), Verdict::Complete),
+            (drain(3_600), Verdict::Complete),
+            // Nothing is wider than the last tier, and nothing reaches back so far again.
+            (root(2, 7 * DAY_S), Verdict::Incomplete),
+            (root(0, 8 * DAY_S), Verdict::Incomplete),
+            (drain(8 * DAY_S), Verdict::Incomplete),
+        ] {
+            assert_eq!(verdict(&knows, &request), expected, "{request:?}");
+            assert_eq!(verdict(&unsure, &request), Verdict::Incomplete, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_no_evidence_are_none_at_a_bound_either() {
+        let mut poller = poller(true);
+        let request = root(0, 600);
+        poller.state.calibration.counts_from_s = NOW_S - 600;
+        assert_eq!(verdict(&poller, &request), Verdict::Complete);
+        // Of the window itself all counts still; the second at its bound lies before.
+        poller.state.calibration.counts_from_s = NOW_S - 599;
+        assert_eq!(verdict(&poller, &request), Verdict::Incomplete);
+    }
 }

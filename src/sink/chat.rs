@@ -1,0 +1,477 @@
+//! `discord`, `mattermost`, `google_chat` and `telegram`: the alert as text in a chat, within the limits of one table.
+//!
+//! The text stands in a block of fixed width, where a chat knows no markup and no mention; what could end the block is
+//! replaced, URLs are defanged. What does not fit is left out by whole lines, and the ids stay.
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::{Value, json};
+use vigie_engine::alert::Alert;
+use vigie_engine::diagnostic::Diagnostics;
+
+use super::http::answer::Answer;
+use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint, endpoint_at};
+use super::text::{self, defang};
+use super::update::{CLOSING, UPDATES, Update, update_text};
+use super::{
+    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
+    burst, rate,
+};
+use crate::options::{OptionKind, OptionSpec, Options, Presence};
+use crate::pipeline::BoxFuture;
+use crate::secret::SinkUrl;
+
+/// Discord: one message takes 2,000 characters, a webhook 30 messages a minute and 5 within two seconds.
+pub const DISCORD: SinkKind = SinkKind {
+    kind: "discord",
+    options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("30/m")), burst("5"), CA_FILE, ALLOW_PRIVATE],
+    build: |options, _, context, diagnostics| build(&LIMITS_DISCORD, options, context, diagnostics),
+};
+/// Mattermost: 16,383 characters, and by default ten requests a second where its limits are switched on.
+pub const MATTERMOST: SinkKind = SinkKind {
+    kind: "mattermost",
+    options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("10/s")), burst("10"), CA_FILE, ALLOW_PRIVATE],
+    build: |options, _, context, diagnostics| build(&LIMITS_MATTERMOST, options, context, diagnostics),
+};
+/// Google Chat: 32,000 bytes, one message a second in a space.
+pub const GOOGLE_CHAT: SinkKind = SinkKind {
+    kind: "google_chat",
+    options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("1/s")), burst("1"), CA_FILE, ALLOW_PRIVATE],
+    build: |options, _, context, diagnostics| build(&LIMITS_GOOGLE_CHAT, options, context, diagnostics),
+};
+/// Telegram: 4,096 UTF-16 units, 20 messages a minute in a group.
+pub const TELEGRAM: SinkKind = SinkKind {
+    kind: "telegram",
+    options: &[
+        OptionSpec {
+            name: "bot_token",
+            kind: OptionKind::Secret,
+            presence: Presence::Required,
+            help: "token of the bot, as BotFather gave it",
+        },
+        OptionSpec {
+            name: "chat_id",
+            kind: OptionKind::Text,
+            presence: Presence::Required,
+            help: "number of the chat (of a group it begins with -), or @name of a public channel",
+        },
+        OptionSpec {
+            name: "api_url",
+            kind: OptionKind::Url(&["https", "http"]),
+            presence: Presence::Default("https://api.telegram.org/"),
+            help: "server of the Bot API; another one only if you run your own",
+        },
+        UPDATES,
+        CLOSING,
+        rate(Presence::Default("20/m")),
+        burst("3"),
+        CA_FILE,
+        ALLOW_PRIVATE,
+    ],
+    build: build_telegram,
+};
+
+const WEBHOOK_URL: OptionSpec = OptionSpec {
+    name: "webhook_url",
+    kind: OptionKind::Url(&["https", "http"]),
+    presence: Presence::Required,
+    help: "URL of the incoming webhook; it is a secret",
+};
+
+/// What one kind of chat takes, and how it says yes and no.
+#[derive(Debug)]
+struct Limits {
+    kind: &'static str,
+    /// Most of a message's text, in its own units.
+    max_units: usize,
+    units: fn(char) -> usize,
+    /// The message around a text.
+    message: fn(&Text<'_>) -> Value,
+    /// Whether the body of a 2xx is the destination's own.
+    assents: fn(&[u8]) -> bool,
+    /// Parts of a refusal (4xx) which say that the chat is not there for us, whatever is sent.
+    words_misconfigured: &'static [&'static str],
+}
+
+/// A text that goes out.
+struct Text<'t> {
+    text: &'t str,
+    is_block: bool,
+    /// Telegram's.
+    chat_id: &'t str,
+}
+
+/// Discord's webhook reference; no mention is parsed and no link is shown as a card (flag 4).
+const LIMITS_DISCORD: Limits = Limits {
+    kind: "discord",
+    max_units: 2_000,
+    units: char::len_utf16,
+    message: |text| json!({"content": fenced(text), "allowed_mentions": {"parse": []}, "flags": 4}),
+    assents: |_| true,
+    words_misconfigured: &[],
+};
+const LIMITS_MATTERMOST: Limits = Limits {
+    kind: "mattermost",
+    max_units: 16_383,
+    units: char::len_utf16,
+    message: |text| json!({"text": fenced(text)}),
+    assents: |body| body.trim_ascii() == b"ok",
+    words_misconfigured: &[
+        "web.incoming_webhook.invalid",
+        "web.incoming_webhook.disabled",
+        "web.incoming_webhook.channel",
+        "web.incoming_webhook.user",
+    ],
+};
+const LIMITS_GOOGLE_CHAT: Limits = Limits {
+    kind: "google_chat",
+    max_units: 32_000,
+    units: char::len_utf8,
+    message: |text| json!({"text": fenced(text)}),
+    assents: |_| true,
+    words_misconfigured: &[],
+};
+/// The Bot API: no `parse_mode`, so that nothing in the text is markup; the block is an entity beside it.
+const LIMITS_TELEGRAM: Limits = Limits {
+    kind: "telegram",
+    max_units: 4_096,
+    units: char::len_utf16,
+    message: |text| {
+        let mut message =
+            json!({"chat_id": text.chat_id, "text": text.text, "link_preview_options": {"is_disabled": true}});
+        if text.is_block {
+            let length = text.text.encode_utf16().count();
+            message["entities"] = json!([{"type": "pre", "offset": 0, "length": length}]);
+        }
+        message
+    },
+    assents: |body| serde_json::from_slice::<Value>(body).is_ok_and(|answer| answer["ok"] == true),
+    words_misconfigured: &["chat not found", "chat_id is empty", "not enough rights", "upgraded to a supergroup"],
+};
+
+/// Room for the marks of a block, and for the line that counts what was left out.
+const OVERHEAD_UNITS: usize = 48;
+
+/// The sink.
+#[derive(Debug)]
+struct ChatSink {
+    limits: &'static Limits,
+    endpoint: Endpoint,
+    chat_id: String,
+}
+
+fn build(
+    limits: &'static Limits,
+    options: &Options,
+    context: &BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<Box<dyn Sink>> {
+    let endpoint = endpoint(options, WEBHOOK_URL.name, Vec::new(), context, diagnostics)?;
+    Some(Box::new(ChatSink { limits, endpoint, chat_id: String::new() }))
+}
+
+fn build_telegram(
+    options: &Options,
+    name: &str,
+    context: &BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<Box<dyn Sink>> {
+    let (token, chat_id) = (options.secret("bot_token")?, options.text("chat_id")?.to_owned());
+    let is_token = token.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b":_-".contains(&byte));
+    let mut url = options.url("api_url")?.clone();
+    url.set_path(&format!("{}/bot{}/sendMessage", url.path().trim_end_matches('/'), token.expose()));
+    if !is_token {
+        let message = format!("sink `{name}`: `bot_token` is no token");
+        let hint = "as BotFather gave it: a number, a colon, and letters";
+        diagnostics.error("E0440", options.span_of("bot_token"), message, Some(hint.into()));
+        return None;
+    };
+    let endpoint = endpoint_at(SinkUrl::new(url), options, "api_url", vec![token.clone()], context, diagnostics)?;
+    Some(Box::new(ChatSink { limits: &LIMITS_TELEGRAM, endpoint, chat_id }))
+}
+
+impl ChatSink {
+    fn message(&self, text: &str, ids: &str, form: Form) -> Vec<u8> {
+        let shown = inert(text, form);
+        let text = self.within(&shown, ids);
+        let text = Text { text: &text, is_block: form == Form::Full, chat_id: &self.chat_id };
+        (self.limits.message)(&text).to_string().into_bytes()
+    }
+
+    /// The lines that fit, and the ids.
+    fn within(&self, text: &str, ids: &str) -> String {
+        let mut shown = text::lines_within(text, self.room(ids), |line| self.units(line) + 1);
+        shown.push(ids.to_owned());
+        shown.join("\n")
+    }
+
+    fn room(&self, ids: &str) -> usize {
+        self.limits.max_units.saturating_sub(OVERHEAD_UNITS + self.units(ids))
+    }
+
+    fn units(&self, text: &str) -> usize {
+        text.chars().map(self.limits.units).sum()
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        match self.endpoint.send(Method::POST, headers, Bytes::copy_from_slice(&delivery.body)).await {
+            Ok(answer) => self.endpoint.report(&answer, self.outcome(&answer)),
+            Err(report) => report,
+        }
+    }
+
+    fn outcome(&self, answer: &Answer) -> Outcome {
+        let said = String::from_utf8_lossy(&answer.body);
+        match answer.status.as_u16() {
+            // A proxy's page, or a cut answer.
+            200..=299 if !(self.limits.assents)(&answer.body) => Outcome::Retry,
+            400..=499 if self.limits.words_misconfigured.iter().any(|word| said.contains(word)) => {
+                Outcome::Misconfigured
+            }
+            501 if self.limits.words_misconfigured.iter().any(|word| said.contains(word)) => Outcome::Misconfigured,
+            _ => answer.outcome(),
+        }
+    }
+}
+
+impl Sink for ChatSink {
+    fn kind(&self) -> &'static str {
+        self.limits.kind
+    }
+
+    fn retry_profile(&self) -> RetryProfile {
+        RetryProfile::Person
+    }
+
+    fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let ids = text::footer(alert, context.delivery_id);
+        let room = self.room(&ids);
+        let fits = |shown: &str| text::is_within(&inert(shown, context.form), room, |line| self.units(line) + 1);
+        let shown = text::alert_text_within(alert, context.delivery_id, fits);
+        Ok(self.message(&shown, &ids, context.form))
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let ids = text::footer(update.alert, context.delivery_id);
+        Ok(self.message(&update_text(update, context.delivery_id), &ids, context.form))
+    }
+
+    fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
+        Box::pin(self.attempt(delivery))
+    }
+}
+
+/// Text that no chat takes for a link, the end of a block or a tag; outside of a block also not for a mention.
+fn inert(text: &str, form: Form) -> String {
+    let shown = defang(text).replace('`', "'").replace('<', "‹").replace('>', "›");
+    if form == Form::Plain { shown.replace('@', "＠").replace('*', "∗").replace('_', "＿") } else { shown }
+}
+
+fn fenced(text: &Text<'_>) -> String {
+    if text.is_block { format!("```\n{}\n```", text.text) } else { text.text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::super::update::Told;
+    use super::*;
+    use crate::sink::contract::{
+        self, CANARY, HOSTILE, Loopback, Reply, alert_titled, attempt, delivery, hold, make_hostile, make_long,
+        stateful_alert, text_node, update_of,
+    };
+
+    const ALL: [&Limits; 4] = [&LIMITS_DISCORD, &LIMITS_MATTERMOST, &LIMITS_GOOGLE_CHAT, &LIMITS_TELEGRAM];
+
+    /// Telegram's token is the canary: it stands in the URL.
+    fn make(kind: &str, url: &Url, context: &BuildContext) -> Box<dyn Sink> {
+        let url = text_node(url.as_str());
+        let options = match kind {
+            "telegram" => vec![("api_url", url), ("bot_token", text_node(CANARY)), ("chat_id", text_node("-100123"))],
+            _ => vec![("webhook_url", url)],
+        };
+        contract::build(kind, options, context).expect("builds")
+    }
+
+    fn sink(kind: &str) -> Box<dyn Sink> {
+        make(kind, &Url::parse("https://chat.example.org/hooks/x").expect("valid"), &contract::context().0)
+    }
+
+    fn message(kind: &str, alert: &Alert, form: Form) -> Value {
+        serde_json::from_slice(&delivery(&*sink(kind), alert, form).body).expect("JSON")
+    }
+
+    fn text_of(message: &Value) -> &str {
+        message.get("content").or(message.get("text")).and_then(Value::as_str).expect("a text")
+    }
+
+    #[tokio::test]
+    async fn each_holds_the_contract() {
+        for (kind, yes) in
+            [("discord", &b""[..]), ("mattermost", b"ok"), ("google_chat", b"{}"), ("telegram", br#"{"ok":true}"#)]
+        {
+            hold(&|url, context| make(kind, &url, context), yes).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_destination_says_of_itself_decides() {
+        for (kind, status, body, expected) in [
+            ("discord", "204 No Content", "", Outcome::Delivered),
+            ("mattermost", "200 OK", "<html>please log in</html>", Outcome::Retry),
+            (
+                "mattermost",
+                "400 Bad Request",
+                r#"{"id":"web.incoming_webhook.invalid.app_error"}"#,
+                Outcome::Misconfigured,
+            ),
+            (
+                "mattermost",
+                "501 Not Implemented",
+                r#"{"id":"web.incoming_webhook.disabled.app_error"}"#,
+                Outcome::Misconfigured,
+            ),
+            ("mattermost", "400 Bad Request", r#"{"id":"web.incoming_webhook.text.app_error"}"#, Outcome::Degrade),
+            ("telegram", "200 OK", r#"{"ok":false}"#, Outcome::Retry),
+            (
+                "telegram",
+                "400 Bad Request",
+                r#"{"ok":false,"description":"Bad Request: chat not found"}"#,
+                Outcome::Misconfigured,
+            ),
+            (
+                "telegram",
+                "400 Bad Request",
+                r#"{"ok":false,"description":"Bad Request: message is too long"}"#,
+                Outcome::Degrade,
+            ),
+            (
+                "telegram",
+                "403 Forbidden",
+                r#"{"ok":false,"description":"Forbidden: bot was kicked"}"#,
+                Outcome::Misconfigured,
+            ),
+        ] {
+            let server = Loopback::start(Reply::Http(status, vec![], body.into())).await;
+            let report = attempt(&*make(kind, &server.url("/hooks/x"), &contract::context().0)).await;
+            assert_eq!(report.outcome, expected, "{kind}: {status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn telegram_is_asked_at_the_bots_own_path_and_nothing_is_markup() {
+        let server = Loopback::start(Reply::Http("200 OK", vec![], br#"{"ok":true}"#.to_vec())).await;
+        let sink = make("telegram", &server.url("/own"), &contract::context().0);
+        assert_eq!(attempt(&*sink).await.outcome, Outcome::Delivered);
+        let request = &server.received()[0];
+        assert!(request.head.starts_with(&format!("POST /own/bot{CANARY}/sendMessage ")), "{}", request.head);
+        let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
+        assert_eq!((&sent["chat_id"], sent.get("parse_mode")), (&json!("-100123"), None));
+        let length = text_of(&sent).encode_utf16().count();
+        assert_eq!(sent["entities"], json!([{"type": "pre", "offset": 0, "length": length}]));
+        let told = contract::build(
+            "telegram",
+            vec![("bot_token", text_node("12:a/../b")), ("chat_id", text_node("1"))],
+            &contract::context().0,
+        );
+        let told = told.err().expect("refused");
+        assert!(told.contains("E0440") && !told.contains("12:a"), "{told}");
+    }
+
+    #[test]
+    fn hostile_text_is_inert() {
+        let mut hostile = alert_titled(HOSTILE);
+        make_hostile(&mut hostile, HOSTILE);
+        for limits in ALL {
+            for form in [Form::Full, Form::Plain] {
+                let message = message(limits.kind, &hostile, form);
+                let text = text_of(&message);
+                let inside = text.strip_prefix("```\n").and_then(|text| text.strip_suffix("\n```")).unwrap_or(text);
+                assert!(!inside.contains(['`', '<', '>', '\u{1b}', '\u{202e}']), "{}: {inside}", limits.kind);
+                assert!(!inside.contains("://"), "{}: {inside}", limits.kind);
+                assert!(form == Form::Full || !inside.contains('@'), "{}: {inside}", limits.kind);
+            }
+        }
+        assert_eq!(message("discord", &hostile, Form::Full)["allowed_mentions"], json!({"parse": []}));
+    }
+
+    #[test]
+    fn a_message_says_all_at_its_limit_and_counts_what_is_left_out_beyond_it() {
+        let whole = message("google_chat", &stateful_alert(), Form::Full);
+        let whole = text_of(&whole);
+        assert!(whole.contains("unless   - {when") && whole.contains("Call the user."), "{whole}");
+        assert!(whole.starts_with("```\nHIGH     Two countries at once\n"), "{whole}");
+        for limits in ALL {
+            for character in ["a", "é", "🦀", "\u{202e}", "`"] {
+                let mut alert = stateful_alert();
+                make_long(&mut alert, character);
+                alert.rule.response = format!("{}\n", character.repeat(390)).repeat(300);
+                for form in [Form::Full, Form::Plain] {
+                    let message = message(limits.kind, &alert, form);
+                    let text = text_of(&message);
+                    let units: usize = text.chars().map(limits.units).sum();
+                    assert!(units <= limits.max_units, "{} {character} {form:?}: {units}", limits.kind);
+                    assert!(text.contains("vigie, alert 0123456789ab, delivery "), "{text}");
+                    let all_fits = limits.max_units > 16_000 || text.contains("more lines");
+                    assert!(all_fits && text.contains("HIGH "), "{}: {text}", limits.kind);
+                }
+            }
+        }
+    }
+
+    /// What fits exactly is whole; one unit more and a line goes.
+    #[test]
+    fn the_limit_is_exact() {
+        let sink = ChatSink {
+            limits: &LIMITS_DISCORD,
+            endpoint: Endpoint::build(crate::sink::http::EndpointSpec::new(
+                SinkUrl::new(Url::parse("https://chat.example.org/x").expect("valid")),
+                std::sync::Arc::new(contract::StoppedClock),
+            ))
+            .expect("builds"),
+            chat_id: String::new(),
+        };
+        let room = LIMITS_DISCORD.max_units - OVERHEAD_UNITS - "ids".len();
+        let lines = |last: usize| format!("first\n{}", "a".repeat(last));
+        let exact = room - "first\n".len() - 1;
+        assert!(sink.within(&lines(exact), "ids").ends_with("a\nids"));
+        assert_eq!(sink.within(&lines(exact + 1), "ids"), "first\nand 1 more lines\nids");
+        assert!(sink.within(&format!("first\n{}🦀", "a".repeat(exact - 2)), "ids").ends_with("🦀\nids"));
+        assert!(sink.within(&format!("first\n{}🦀", "a".repeat(exact - 1)), "ids").ends_with("more lines\nids"));
+    }
+
+    /// What is to be copied goes whole before any line of the rest does.
+    #[test]
+    fn the_exception_goes_before_a_line_is_left_out() {
+        let mut alert = stateful_alert();
+        let mut was_whole = false;
+        for step in 0..400 {
+            alert.rule.response.push_str(if step % 40 == 0 { "\nx" } else { "xxxxxxxx" });
+            let message = message("discord", &alert, Form::Full);
+            let text = text_of(&message);
+            let (has_exception, is_cut) = (text.contains("  unless   "), text.contains("more lines"));
+            assert!(!(has_exception && is_cut), "{text}");
+            was_whole |= has_exception;
+            if !has_exception {
+                assert!(was_whole && !is_cut, "the exception alone makes room: {text}");
+                return;
+            }
+        }
+        panic!("it never grew beyond the limit");
+    }
+
+    #[test]
+    fn an_update_is_a_message_like_any() {
+        let alert = alert_titled("t");
+        let context = RenderContext { delivery_id: "d2", now: alert.first_at, form: Form::Full };
+        for limits in ALL {
+            let body = sink(limits.kind).render_update(&update_of(&alert, Told::More), &context).expect("renders");
+            let message: Value = serde_json::from_slice(&body).expect("JSON");
+            assert!(text_of(&message).contains("Update to HIGH: t\n"), "{message}");
+        }
+    }
+}
