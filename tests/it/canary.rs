@@ -23,12 +23,19 @@ const SLACK_PATH: &str = "canary-slack-6";
 const QUERY: &str = "canary-query-7";
 const MAIL: &str = "canary-mail-8";
 const MAIL_USER: &str = "vigie-mailer";
+/// Of 32 letters and digits, as such keys are.
+const PAGER: &str = "canarypagerkey9canarypagerkey9xy";
+const BOT: &str = "9:canary-bot-9";
+/// Statuses with which each kind of sink is tried that has a secret of its own kind.
+const TRIED: [&str; 2] = ["rejected", "fine"];
 
 /// Every spelling under which a secret could come out.
 fn canaries() -> Vec<String> {
     let encoded = |text: String| STANDARD.encode(text);
-    let mut spellings: Vec<String> =
-        [SECRET, SIGNING, BEARER, HEADER, SLACK_PATH, QUERY, MAIL].iter().map(|&word| word.to_owned()).collect();
+    let mut spellings: Vec<String> = [SECRET, SIGNING, BEARER, HEADER, SLACK_PATH, QUERY, MAIL, PAGER, BOT]
+        .iter()
+        .map(|&word| word.to_owned())
+        .collect();
     spellings.extend([
         SIGNING.trim_start_matches("whsec_").to_owned(),
         "canary-signing-key".into(),
@@ -93,6 +100,14 @@ impl Scene {
             let slack = receiver.url.replace("/hook", &format!("/services/T0/B0/{SLACK_PATH}"));
             sinks.push_str(&format!("  slack-{name}: {{slack: {{webhook_url: \"{slack}\"}}}}\n"));
         }
+        for name in TRIED {
+            let url = &self.echoes[name].url;
+            sinks.push_str(&format!(
+                "  pager-{name}: {{pagerduty: {{routing_key: {PAGER}, url: \"{url}\", rate: 100/s}}}}\n"
+            ));
+            let bot = format!("bot_token: \"{BOT}\", chat_id: \"-1\", api_url: \"{url}\", rate: 100/s");
+            sinks.push_str(&format!("  bot-{name}: {{telegram: {{{bot}}}}}\n"));
+        }
         let tls = self.echoes["fine"].url.replace("http://", "https://");
         let refused = format!("http://127.0.0.1:{}/{SLACK_PATH}", closed_port());
         sinks.push_str(&format!("  tls: {}\n  refused: {}\n", options(&tls), options(&refused)));
@@ -109,6 +124,7 @@ impl Scene {
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = ["tls", "refused", "mail", "mail-refused"].map(str::to_owned).to_vec();
         names.extend(self.echoes.keys().flat_map(|name| [(*name).to_owned(), format!("slack-{name}")]));
+        names.extend(TRIED.iter().flat_map(|name| [format!("pager-{name}"), format!("bot-{name}")]));
         names
     }
 
