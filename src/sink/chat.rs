@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::format::with_member;
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint, endpoint_at};
+use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint_at};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -28,7 +29,7 @@ pub const DISCORD: SinkKind = SinkKind {
     options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("30/m")), burst("5"), CA_FILE, ALLOW_PRIVATE],
     build: |options, _, context, diagnostics| build(&LIMITS_DISCORD, options, context, diagnostics),
 };
-/// Mattermost: 16,383 characters, and by default ten requests a second where its limits are switched on.
+/// Mattermost: 4,000 characters on any server, and by default ten requests a second where its limits are switched on.
 pub const MATTERMOST: SinkKind = SinkKind {
     kind: "mattermost",
     options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("10/s")), burst("10"), CA_FILE, ALLOW_PRIVATE],
@@ -86,11 +87,11 @@ struct Limits {
     /// Most of a message's text, in its own units.
     max_units: usize,
     units: fn(char) -> usize,
-    /// The message around a text.
+    /// The message around a text; telegram's chat is put in when it is sent, for it may be mended meanwhile.
     message: fn(&Text<'_>) -> Value,
     /// Whether the body of a 2xx is the destination's own.
     assents: fn(&[u8]) -> bool,
-    /// Parts of a refusal (4xx) which say that the chat is not there for us, whatever is sent.
+    /// Parts of a refusal, in lower case, which say that the chat is not there for us, whatever is sent.
     words_misconfigured: &'static [&'static str],
 }
 
@@ -98,8 +99,6 @@ struct Limits {
 struct Text<'t> {
     text: &'t str,
     is_block: bool,
-    /// Telegram's.
-    chat_id: &'t str,
 }
 
 /// Discord's webhook reference; no mention is parsed and no link is shown as a card (flag 4).
@@ -108,12 +107,13 @@ const LIMITS_DISCORD: Limits = Limits {
     max_units: 2_000,
     units: char::len_utf16,
     message: |text| json!({"content": fenced(text), "allowed_mentions": {"parse": []}, "flags": 4}),
-    assents: |_| true,
-    words_misconfigured: &[],
+    assents: |body| has_member(body, "id"),
+    words_misconfigured: &["thread_name"],
 };
+/// A longer text than a server takes comes as several posts, the block broken: old databases hold 4,000 characters.
 const LIMITS_MATTERMOST: Limits = Limits {
     kind: "mattermost",
-    max_units: 16_383,
+    max_units: 4_000,
     units: char::len_utf16,
     message: |text| json!({"text": fenced(text)}),
     assents: |body| body.trim_ascii() == b"ok",
@@ -129,8 +129,8 @@ const LIMITS_GOOGLE_CHAT: Limits = Limits {
     max_units: 32_000,
     units: char::len_utf8,
     message: |text| json!({"text": fenced(text)}),
-    assents: |_| true,
-    words_misconfigured: &[],
+    assents: |body| has_member(body, "name"),
+    words_misconfigured: &["api_key_invalid"],
 };
 /// The Bot API: no `parse_mode`, so that nothing in the text is markup; the block is an entity beside it.
 const LIMITS_TELEGRAM: Limits = Limits {
@@ -138,8 +138,7 @@ const LIMITS_TELEGRAM: Limits = Limits {
     max_units: 4_096,
     units: char::len_utf16,
     message: |text| {
-        let mut message =
-            json!({"chat_id": text.chat_id, "text": text.text, "link_preview_options": {"is_disabled": true}});
+        let mut message = json!({"text": text.text, "link_preview_options": {"is_disabled": true}});
         if text.is_block {
             let length = text.text.encode_utf16().count();
             message["entities"] = json!([{"type": "pre", "offset": 0, "length": length}]);
@@ -147,9 +146,23 @@ const LIMITS_TELEGRAM: Limits = Limits {
         message
     },
     assents: |body| serde_json::from_slice::<Value>(body).is_ok_and(|answer| answer["ok"] == true),
-    words_misconfigured: &["chat not found", "chat_id is empty", "not enough rights", "upgraded to a supergroup"],
+    words_misconfigured: &[
+        "chat not found",
+        "chat_id is empty",
+        "chat_write_forbidden",
+        "group is deactivated",
+        "have no rights to send",
+        "need administrator rights",
+        "not enough rights",
+        "peer_id_invalid",
+        "upgraded to a supergroup",
+    ],
 };
 
+/// Most of a text outside of a block: what was refused once must be shorter the second time.
+const MAX_PLAIN_UNITS: usize = 1_000;
+/// How the line of the ready-made exception begins.
+const UNLESS: &str = "\n  unless ";
 /// Room for the marks of a block, and for the line that counts what was left out.
 const OVERHEAD_UNITS: usize = 48;
 
@@ -158,7 +171,8 @@ const OVERHEAD_UNITS: usize = 48;
 struct ChatSink {
     limits: &'static Limits,
     endpoint: Endpoint,
-    chat_id: String,
+    /// Telegram's.
+    chat_id: Option<String>,
 }
 
 fn build(
@@ -167,8 +181,13 @@ fn build(
     context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
-    let endpoint = endpoint(options, WEBHOOK_URL.name, Vec::new(), context, diagnostics)?;
-    Some(Box::new(ChatSink { limits, endpoint, chat_id: String::new() }))
+    let mut url = options.url(WEBHOOK_URL.name)?.clone();
+    if limits.kind == LIMITS_DISCORD.kind && !url.query_pairs().any(|(name, _)| name == "wait") {
+        // Otherwise it says yes before it has saved the message.
+        url.query_pairs_mut().append_pair("wait", "true");
+    }
+    let endpoint = endpoint_at(SinkUrl::new(url), options, WEBHOOK_URL.name, Vec::new(), context, diagnostics)?;
+    Some(Box::new(ChatSink { limits, endpoint, chat_id: None }))
 }
 
 fn build_telegram(
@@ -188,26 +207,27 @@ fn build_telegram(
         return None;
     };
     let endpoint = endpoint_at(SinkUrl::new(url), options, "api_url", vec![token.clone()], context, diagnostics)?;
-    Some(Box::new(ChatSink { limits: &LIMITS_TELEGRAM, endpoint, chat_id }))
+    Some(Box::new(ChatSink { limits: &LIMITS_TELEGRAM, endpoint, chat_id: Some(chat_id) }))
 }
 
 impl ChatSink {
     fn message(&self, text: &str, ids: &str, form: Form) -> Vec<u8> {
         let shown = inert(text, form);
-        let text = self.within(&shown, ids);
-        let text = Text { text: &text, is_block: form == Form::Full, chat_id: &self.chat_id };
+        let text = self.within(&shown, ids, form);
+        let text = Text { text: &text, is_block: form == Form::Full };
         (self.limits.message)(&text).to_string().into_bytes()
     }
 
     /// The lines that fit, and the ids.
-    fn within(&self, text: &str, ids: &str) -> String {
-        let mut shown = text::lines_within(text, self.room(ids), |line| self.units(line) + 1);
+    fn within(&self, text: &str, ids: &str, form: Form) -> String {
+        let mut shown = text::lines_within(text, self.room(ids, form), |line| self.units(line) + 1);
         shown.push(ids.to_owned());
         shown.join("\n")
     }
 
-    fn room(&self, ids: &str) -> usize {
-        self.limits.max_units.saturating_sub(OVERHEAD_UNITS + self.units(ids))
+    fn room(&self, ids: &str, form: Form) -> usize {
+        let most = if form == Form::Plain { MAX_PLAIN_UNITS } else { self.limits.max_units };
+        most.saturating_sub(OVERHEAD_UNITS + self.units(ids))
     }
 
     fn units(&self, text: &str) -> usize {
@@ -217,22 +237,21 @@ impl ChatSink {
     async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        match self.endpoint.send(Method::POST, headers, Bytes::copy_from_slice(&delivery.body)).await {
+        let body = match &self.chat_id {
+            Some(chat_id) => with_member(&delivery.body, "chat_id", chat_id),
+            None => delivery.body.clone(),
+        };
+        match self.endpoint.send(Method::POST, headers, Bytes::from(body)).await {
             Ok(answer) => self.endpoint.report(&answer, self.outcome(&answer)),
             Err(report) => report,
         }
     }
 
     fn outcome(&self, answer: &Answer) -> Outcome {
-        let said = String::from_utf8_lossy(&answer.body);
         match answer.status.as_u16() {
             // A proxy's page, or a cut answer.
             200..=299 if !(self.limits.assents)(&answer.body) => Outcome::Retry,
-            400..=499 if self.limits.words_misconfigured.iter().any(|word| said.contains(word)) => {
-                Outcome::Misconfigured
-            }
-            501 if self.limits.words_misconfigured.iter().any(|word| said.contains(word)) => Outcome::Misconfigured,
-            _ => answer.outcome(),
+            _ => answer.outcome_unless(self.limits.words_misconfigured),
         }
     }
 }
@@ -248,9 +267,15 @@ impl Sink for ChatSink {
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
         let ids = text::footer(alert, context.delivery_id);
-        let room = self.room(&ids);
+        let room = self.room(&ids, context.form);
         let fits = |shown: &str| text::is_within(&inert(shown, context.form), room, |line| self.units(line) + 1);
-        let shown = text::alert_text_within(alert, context.delivery_id, fits);
+        let shown = match context.form {
+            Form::Full => text::alert_text_within(alert, context.delivery_id, fits),
+            // What is to be copied would not be what it says any more.
+            Form::Plain => {
+                text::alert_text_within(alert, context.delivery_id, |shown| !shown.contains(UNLESS) && fits(shown))
+            }
+        };
         Ok(self.message(&shown, &ids, context.form))
     }
 
@@ -264,10 +289,34 @@ impl Sink for ChatSink {
     }
 }
 
-/// Text that no chat takes for a link, the end of a block or a tag; outside of a block also not for a mention.
+/// Text that no chat takes for a link, the end of a block or a tag; outside of a block also not for a mention, a name of a
+/// host or markup.
 fn inert(text: &str, form: Form) -> String {
     let shown = defang(text).replace('`', "'").replace('<', "‹").replace('>', "›");
-    if form == Form::Plain { shown.replace('@', "＠").replace('*', "∗").replace('_', "＿") } else { shown }
+    if form == Form::Full {
+        return shown;
+    }
+    let mut plain = String::with_capacity(shown.len());
+    let mut characters = shown.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '@' => plain.push('＠'),
+            '*' => plain.push('∗'),
+            '_' => plain.push('＿'),
+            '#' => plain.push('＃'),
+            '~' => plain.push('∼'),
+            '/' => plain.push('∕'),
+            '[' => plain.push('('),
+            ']' => plain.push(')'),
+            '.' if characters.peek().is_some_and(|next| next.is_alphanumeric()) => plain.push_str("(.)"),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+fn has_member(body: &[u8], name: &str) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|answer| answer.get(name).is_some())
 }
 
 fn fenced(text: &Text<'_>) -> String {
@@ -311,17 +360,34 @@ mod tests {
 
     #[tokio::test]
     async fn each_holds_the_contract() {
-        for (kind, yes) in
-            [("discord", &b""[..]), ("mattermost", b"ok"), ("google_chat", b"{}"), ("telegram", br#"{"ok":true}"#)]
-        {
-            hold(&|url, context| make(kind, &url, context), yes).await;
+        for (kind, yes) in [
+            ("discord", &br#"{"id":"1"}"#[..]),
+            ("mattermost", b"ok"),
+            ("google_chat", br#"{"name":"x"}"#),
+            ("telegram", br#"{"ok":true}"#),
+        ] {
+            hold(&|url, context| make(kind, &url, context), yes, Outcome::Misconfigured).await;
         }
     }
 
     #[tokio::test]
     async fn what_the_destination_says_of_itself_decides() {
         for (kind, status, body, expected) in [
-            ("discord", "204 No Content", "", Outcome::Delivered),
+            ("discord", "200 OK", "<html>please log in</html>", Outcome::Retry),
+            (
+                "discord",
+                "400 Bad Request",
+                r#"{"code":220001,"message":"... must have a thread_name or thread_id"}"#,
+                Outcome::Misconfigured,
+            ),
+            ("google_chat", "200 OK", "{}", Outcome::Retry),
+            (
+                "google_chat",
+                "400 Bad Request",
+                r#"{"error":{"details":[{"reason":"API_KEY_INVALID"}]}}"#,
+                Outcome::Misconfigured,
+            ),
+            ("discord", "410 Gone", "", Outcome::Misconfigured),
             ("mattermost", "200 OK", "<html>please log in</html>", Outcome::Retry),
             (
                 "mattermost",
@@ -371,6 +437,8 @@ mod tests {
         assert!(request.head.starts_with(&format!("POST /own/bot{CANARY}/sendMessage ")), "{}", request.head);
         let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
         assert_eq!((&sent["chat_id"], sent.get("parse_mode")), (&json!("-100123"), None));
+        let stored = delivery(&*sink, &alert_titled("t"), Form::Full).body;
+        assert!(!String::from_utf8_lossy(&stored).contains("100123"), "it may be mended while rows wait");
         let length = text_of(&sent).encode_utf16().count();
         assert_eq!(sent["entities"], json!([{"type": "pre", "offset": 0, "length": length}]));
         let told = contract::build(
@@ -390,13 +458,20 @@ mod tests {
             for form in [Form::Full, Form::Plain] {
                 let message = message(limits.kind, &hostile, form);
                 let text = text_of(&message);
-                let inside = text.strip_prefix("```\n").and_then(|text| text.strip_suffix("\n```")).unwrap_or(text);
+                let inside = match (form, limits.kind) {
+                    (Form::Full, "discord" | "mattermost" | "google_chat") => {
+                        text.strip_prefix("```\n").and_then(|text| text.strip_suffix("\n```")).expect("a block")
+                    }
+                    _ => text,
+                };
                 assert!(!inside.contains(['`', '<', '>', '\u{1b}', '\u{202e}']), "{}: {inside}", limits.kind);
                 assert!(!inside.contains("://"), "{}: {inside}", limits.kind);
-                assert!(form == Form::Full || !inside.contains('@'), "{}: {inside}", limits.kind);
+                let is_live = |text: &str| text.contains(['@', '*', '[', '/', '#', '~']) || text.contains(".example");
+                assert!(form == Form::Full || !is_live(inside), "{}: {inside}", limits.kind);
             }
         }
-        assert_eq!(message("discord", &hostile, Form::Full)["allowed_mentions"], json!({"parse": []}));
+        let discord = message("discord", &hostile, Form::Full);
+        assert_eq!((&discord["allowed_mentions"], &discord["flags"]), (&json!({"parse": []}), &json!(4)));
     }
 
     #[test]
@@ -416,7 +491,7 @@ mod tests {
                     let units: usize = text.chars().map(limits.units).sum();
                     assert!(units <= limits.max_units, "{} {character} {form:?}: {units}", limits.kind);
                     assert!(text.contains("vigie, alert 0123456789ab, delivery "), "{text}");
-                    let all_fits = limits.max_units > 16_000 || text.contains("more lines");
+                    let all_fits = form == Form::Full && limits.max_units > 16_000 || text.contains("more lines");
                     assert!(all_fits && text.contains("HIGH "), "{}: {text}", limits.kind);
                 }
             }
@@ -433,15 +508,17 @@ mod tests {
                 std::sync::Arc::new(contract::StoppedClock),
             ))
             .expect("builds"),
-            chat_id: String::new(),
+            chat_id: None,
         };
         let room = LIMITS_DISCORD.max_units - OVERHEAD_UNITS - "ids".len();
         let lines = |last: usize| format!("first\n{}", "a".repeat(last));
         let exact = room - "first\n".len() - 1;
-        assert!(sink.within(&lines(exact), "ids").ends_with("a\nids"));
-        assert_eq!(sink.within(&lines(exact + 1), "ids"), "first\nand 1 more lines\nids");
-        assert!(sink.within(&format!("first\n{}🦀", "a".repeat(exact - 2)), "ids").ends_with("🦀\nids"));
-        assert!(sink.within(&format!("first\n{}🦀", "a".repeat(exact - 1)), "ids").ends_with("more lines\nids"));
+        assert!(sink.within(&lines(exact), "ids", Form::Full).ends_with("a\nids"));
+        assert_eq!(sink.within(&lines(exact + 1), "ids", Form::Full), "first\nand 1 more lines\nids");
+        assert!(sink.within(&format!("first\n{}🦀", "a".repeat(exact - 2)), "ids", Form::Full).ends_with("🦀\nids"));
+        assert!(
+            sink.within(&format!("first\n{}🦀", "a".repeat(exact - 1)), "ids", Form::Full).ends_with("more lines\nids")
+        );
     }
 
     /// What is to be copied goes whole before any line of the rest does.

@@ -351,8 +351,9 @@ fn with(status: &'static str, header: &'static str, value: &str) -> Reply {
     Reply::Http(status, vec![(header, value.to_owned())], b"later".to_vec())
 }
 
-/// Holds a sink to the contract. `make` builds it for a URL (whose path holds the canary), `yes` is the destination's assent.
-pub(super) async fn hold(make: &dyn Fn(Url, &BuildContext) -> Box<dyn Sink>, yes: &[u8]) {
+/// Holds a sink to the contract. `make` builds it for a URL (whose path holds the canary), `yes` is the destination's assent,
+/// `by_method` what follows where it refuses the method.
+pub(super) async fn hold(make: &dyn Fn(Url, &BuildContext) -> Box<dyn Sink>, yes: &[u8], by_method: Outcome) {
     let seconds = |seconds| Outcome::Wait(Some(Duration::from_secs(seconds)));
     let dated = Reply::Http(
         "429 Too Many Requests",
@@ -370,7 +371,7 @@ pub(super) async fn hold(make: &dyn Fn(Url, &BuildContext) -> Box<dyn Sink>, yes
         (http("401 Unauthorized"), Outcome::Misconfigured),
         (http("403 Forbidden"), Outcome::Misconfigured),
         (http("404 Not Found"), Outcome::Misconfigured),
-        (http("405 Method Not Allowed"), Outcome::Dead),
+        (http("405 Method Not Allowed"), by_method.clone()),
         (http("408 Request Timeout"), Outcome::Retry),
         (http("413 Content Too Large"), Outcome::Degrade),
         (http("418 I'm a teapot"), Outcome::Dead),

@@ -67,6 +67,14 @@ pub fn lean_alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, Rend
     lean_json(alert, delivery_id, Some(Omitted { bytes: alert.event.get().len(), limit_bytes: 0 }))
 }
 
+/// A stored JSON object with one more member, as its first: what must not be stored, or may be mended meanwhile.
+#[must_use]
+pub fn with_member(object: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let member = format!("{{{}:{},", serde_json::Value::from(name), serde_json::Value::from(value));
+    let rest = object.strip_prefix(b"{").unwrap_or(object);
+    [member.as_bytes(), rest].concat()
+}
+
 /// A stamp as the Alert JSON writes it.
 #[must_use]
 pub fn stamp(time: DateTime<Utc>) -> String {

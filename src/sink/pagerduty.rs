@@ -13,12 +13,14 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
-use super::format::{inert_json, stamp};
+use super::format::{inert_json, stamp, with_member};
+use super::http::answer::Answer;
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
-use super::text::{self, Extent, MAX_VALUE_CHARS};
+use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, Told, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst, rate,
+    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
+    burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -61,6 +63,8 @@ pub const PAGERDUTY: SinkKind = SinkKind {
 const MAX_SUMMARY_CHARS: usize = 1024;
 /// PagerDuty's reference: an event, in bytes. The routing key needs a little of it.
 const MAX_EVENT_BYTES: usize = 512 * 1024 - 256;
+/// Words of a refusal which say that the key is none (any more), and not that the event is wrong.
+const WORDS_MISCONFIGURED: &[&str] = &["invalid routing key"];
 /// An integration key.
 const KEY_CHARS: usize = 32;
 
@@ -92,17 +96,24 @@ impl PagerdutySink {
     async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match self.endpoint.send(Method::POST, headers, self.keyed(&delivery.body)).await {
-            Ok(answer) => self.endpoint.report(&answer, answer.outcome()),
+        let body = Bytes::from(with_member(&delivery.body, "routing_key", self.routing_key.expose()));
+        match self.endpoint.send(Method::POST, headers, body).await {
+            Ok(answer) => self.endpoint.report(&answer, outcome(&answer, &delivery.body)),
             Err(report) => report,
         }
     }
+}
 
-    /// The stored object with the routing key as its first member.
-    fn keyed(&self, body: &[u8]) -> Bytes {
-        let members = body.strip_prefix(b"{").unwrap_or(body);
-        [format!("{{\"routing_key\":\"{}\",", self.routing_key.expose()).as_bytes(), members].concat().into()
+/// A resolve that is refused must not come again as the alert's plain text, which would page once more.
+fn outcome(answer: &Answer, body: &[u8]) -> Outcome {
+    match answer.outcome_unless(WORDS_MISCONFIGURED) {
+        Outcome::Degrade if is_resolve(body) => Outcome::Dead,
+        outcome => outcome,
     }
+}
+
+fn is_resolve(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|event| event["event_action"] == "resolve")
 }
 
 impl Sink for PagerdutySink {
@@ -116,12 +127,12 @@ impl Sink for PagerdutySink {
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
         let full = || {
-            let mut events = Extent::ALL.iter().map(|extent| {
-                event(alert, "trigger", &headline(alert), Some(details(alert, *extent, context.delivery_id)))
-            });
+            let mut events = Extent::ALL
+                .iter()
+                .map(|extent| event(alert, &headline(alert), Some(details(alert, *extent, context.delivery_id))));
             events.find(|event| event.len() <= MAX_EVENT_BYTES)
         };
-        let plain = || event(alert, "trigger", &headline(alert), None);
+        let plain = || event(alert, &headline(alert), None);
         Ok(match context.form {
             Form::Full => full().unwrap_or_else(plain),
             Form::Plain => plain(),
@@ -129,11 +140,15 @@ impl Sink for PagerdutySink {
     }
 
     fn render_update(&self, update: &Update<'_>, _: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let lines = update.lines().into_iter().map(|(label, value)| (label.to_owned(), Value::from(value)));
+        let lines = update.lines().into_iter().map(|(label, value)| (label.to_owned(), Value::from(defang(&value))));
         let details = Value::Object(lines.collect());
         Ok(match update.told {
-            Told::More => event(update.alert, "trigger", &update.headline(), Some(details)),
-            Told::Closing { .. } => event(update.alert, "resolve", &update.headline(), Some(details)),
+            Told::More => event(update.alert, &update.headline(), Some(details)),
+            // It needs nothing but the key.
+            Told::Closing { .. } => {
+                let event = json!({"event_action": "resolve", "dedup_key": update.alert.alert_id, "client": "vigie"});
+                event.to_string().into_bytes()
+            }
         })
     }
 
@@ -152,10 +167,10 @@ fn headline(alert: &Alert) -> String {
     format!("{}: {}", text::severity_word(alert.rule.severity), text::title(alert))
 }
 
-fn event(alert: &Alert, action: &str, summary: &str, details: Option<Value>) -> Vec<u8> {
+fn event(alert: &Alert, summary: &str, details: Option<Value>) -> Vec<u8> {
     let mut payload = json!({
-        "summary": single_line(summary, MAX_SUMMARY_CHARS),
-        "source": single_line(&text::place(alert), MAX_VALUE_CHARS),
+        "summary": single_line(&defang(summary), MAX_SUMMARY_CHARS),
+        "source": single_line(&defang(&text::place(alert)), MAX_VALUE_CHARS),
         "severity": severity(alert.rule.severity),
         "timestamp": stamp(alert.first_at),
         "component": single_line(&alert.source, MAX_VALUE_CHARS),
@@ -166,7 +181,7 @@ fn event(alert: &Alert, action: &str, summary: &str, details: Option<Value>) -> 
         payload["custom_details"] = details;
     }
     let event = json!({
-        "event_action": action,
+        "event_action": "trigger",
         "dedup_key": alert.alert_id,
         "client": "vigie",
         "payload": payload,
@@ -177,18 +192,26 @@ fn event(alert: &Alert, action: &str, summary: &str, details: Option<Value>) -> 
 fn details(alert: &Alert, extent: Extent, delivery_id: &str) -> Value {
     let facts = text::facts(&alert.event).into_iter();
     let facts: serde_json::Map<String, Value> = facts
-        .map(|(field, value)| (single_line(&field, MAX_VALUE_CHARS), value.single_line(MAX_VALUE_CHARS).into()))
+        .map(|(field, value)| {
+            let shown = |text: &str| defang(&single_line(text, MAX_VALUE_CHARS));
+            (shown(&field), shown(value.as_raw()).into())
+        })
         .collect();
     json!({
         "when": text::when(alert),
-        "why": text::reasons(alert),
-        "found": extent.found(alert),
+        "why": inert(text::reasons(alert)),
+        "found": inert(extent.found(alert)),
         "what": facts,
         "do": text::response_lines(&alert.rule.response),
-        "unless": extent.exception(alert),
-        "events": alert.events,
+        "unless": extent.exception(alert).map(|exception| defang(&exception)),
+        "events": inert(alert.events.iter().map(|id| single_line(id, MAX_VALUE_CHARS)).collect()),
         "delivery": delivery_id,
     })
+}
+
+/// PagerDuty makes links of what looks like one.
+fn inert(lines: Vec<String>) -> Vec<String> {
+    lines.iter().map(|line| defang(line)).collect()
 }
 
 fn severity(severity: Severity) -> &'static str {
@@ -229,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn holds_the_contract() {
-        hold(&|url, context| make(&url, context), b"").await;
+        hold(&|url, context| make(&url, context), b"", Outcome::Misconfigured).await;
     }
 
     #[tokio::test]
@@ -239,7 +262,7 @@ mod tests {
         let stored = delivery(&*sink, &alert_titled("t"), Form::Full).body;
         assert!(!String::from_utf8_lossy(&stored).contains(KEY));
         let report = attempt(&*sink).await;
-        assert!(!format!("{report:?} {sink:?}", sink = sink.kind()).contains(KEY), "{report:?}");
+        assert!(!format!("{report:?}").contains(KEY), "{report:?}");
         let sent = read(&server.received()[0].body);
         assert_eq!((&sent["routing_key"], &sent["event_action"]), (&json!(KEY), &json!("trigger")));
     }
@@ -262,6 +285,21 @@ mod tests {
         assert_eq!((&more["dedup_key"], &closing["dedup_key"]), (&triggered["dedup_key"], &triggered["dedup_key"]));
     }
 
+    #[tokio::test]
+    async fn a_refused_key_keeps_the_backlog_and_a_refused_resolve_never_pages_again() {
+        let refused = br#"{"status":"invalid event","errors":["Invalid routing key"]}"#;
+        let server = Loopback::start(Reply::Http("400 Bad Request", vec![], refused.to_vec())).await;
+        let report = attempt(&*make(&server.url("/"), &contract::context().0)).await;
+        assert_eq!(report.outcome, Outcome::Misconfigured);
+        let server = Loopback::start(Reply::Http("400 Bad Request", vec![], b"nope".to_vec())).await;
+        let (sink, alert) = (make(&server.url("/"), &contract::context().0), stateful_alert());
+        let context = RenderContext { delivery_id: "d2", now: alert.first_at, form: Form::Full };
+        let told = Told::Closing { quiet: Duration::from_secs(3600) };
+        let body = sink.render_update(&update_of(&alert, told), &context).expect("renders");
+        let report = sink.send(&Delivery { body, ..delivery(&*sink, &alert, Form::Full) }).await;
+        assert_eq!(report.outcome, Outcome::Dead, "plain text would be the alert once more");
+    }
+
     #[test]
     fn it_resolves_unless_it_is_told_not_to() {
         let closing = PAGERDUTY.options.iter().find(|option| option.name == "closing").expect("there");
@@ -282,7 +320,7 @@ mod tests {
         let mut hostile = stateful_alert();
         make_hostile(&mut hostile, HOSTILE);
         let text = String::from_utf8(delivery(&*sink(), &hostile, Form::Full).body).expect("UTF-8");
-        assert!(!text.chars().any(vigie_engine::text::is_unsafe), "{text}");
+        assert!(!text.chars().any(vigie_engine::text::is_unsafe) && !text.contains("://"), "{text}");
     }
 
     #[test]

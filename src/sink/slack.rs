@@ -310,7 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn holds_the_contract() {
-        hold(&|url, context| make(&url, context), b"ok").await;
+        hold(&|url, context| make(&url, context), b"ok", Outcome::Dead).await;
     }
 
     #[tokio::test]

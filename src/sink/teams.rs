@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::rule::Severity;
+use vigie_engine::text::single_line;
 
 use super::format::inert_json;
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
@@ -48,6 +49,9 @@ const MAX_MESSAGE_BYTES: usize = 28 * 1024;
 const ENVELOPE_BYTES: usize = 1024;
 /// Newest version of Adaptive Cards that Teams shows everywhere.
 const CARD_VERSION: &str = "1.4";
+/// Words of a refusal which say that the workflow is switched off or gone, and not that the message is wrong.
+const WORDS_MISCONFIGURED: &[&str] =
+    &["workflowtriggerisnotenabled", "triggernotfound", "workflownotfound", "directapiauthorizationrequired"];
 /// Hosts of the connectors that Microsoft has switched off.
 const RETIRED_HOSTS: &[&str] = &["webhook.office.com", "outlook.office.com", "outlook.office365.com"];
 
@@ -80,7 +84,7 @@ impl TeamsSink {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         match self.endpoint.send(Method::POST, headers, Bytes::copy_from_slice(&delivery.body)).await {
-            Ok(answer) => self.endpoint.report(&answer, answer.outcome()),
+            Ok(answer) => self.endpoint.report(&answer, answer.outcome_unless(WORDS_MISCONFIGURED)),
             Err(report) => report,
         }
     }
@@ -152,14 +156,18 @@ fn card(alert: &Alert, extent: Extent, footer: &str) -> Vec<Value> {
     body.push(line("Where", &text::place(alert)));
     body.push(line("Rule", &alert.rule.id));
     for (field, value) in &alert.key {
-        body.push(line(field, &value.single_line(MAX_VALUE_CHARS)));
+        body.push(line(&single_line(field, MAX_VALUE_CHARS), &value.single_line(MAX_VALUE_CHARS)));
     }
     body.extend(section("Why it matched", text::reasons(alert)));
     body.extend(section("What was found", extent.found(alert)));
     let facts = text::facts(&alert.event).into_iter();
     body.extend(section(
         "The event",
-        facts.map(|(field, value)| format!("{field} = {}", value.single_line(MAX_VALUE_CHARS))).collect(),
+        facts
+            .map(|(field, value)| {
+                format!("{} = {}", single_line(&field, MAX_VALUE_CHARS), value.single_line(MAX_VALUE_CHARS))
+            })
+            .collect(),
     ));
     body.extend(section("What to do", text::response_lines(&alert.rule.response)));
     body.extend(section(
@@ -225,6 +233,7 @@ mod tests {
 
     use super::super::update::Told;
     use super::*;
+    use crate::sink::Outcome;
     use crate::sink::contract::{
         self, HOSTILE, alert_titled, delivery, hold, make_hostile, make_long, stateful_alert, text_node, update_of,
     };
@@ -253,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn holds_the_contract() {
-        hold(&|url, context| make(&url, context), b"").await;
+        hold(&|url, context| make(&url, context), b"", Outcome::Misconfigured).await;
     }
 
     #[test]
@@ -282,9 +291,14 @@ mod tests {
     fn hostile_text_stands_in_runs_and_no_link_is_live() {
         let mut hostile = stateful_alert();
         make_hostile(&mut hostile, HOSTILE);
+        // A field's name is the event's, too.
+        let event = json!({"id": "e-1", HOSTILE: HOSTILE}).to_string();
+        hostile.event = serde_json::value::RawValue::from_string(event).expect("valid");
         for form in [Form::Full, Form::Plain] {
             let (text, card) = rendered(&hostile, form);
-            assert!(!text.contains("://evil") && !text.contains(['\u{1b}', '\u{202e}']), "{text}");
+            assert!(!text.contains("://evil"), "{text}");
+            let unsafe_text = texts(&card).into_iter().find(|text| text.chars().any(vigie_engine::text::is_unsafe));
+            assert_eq!(unsafe_text, None, "as Teams decodes it");
             // A TextBlock would read markup.
             let blocks = card["body"].as_array().expect("blocks");
             assert!(blocks.iter().all(|block| block["type"] == "RichTextBlock"), "{text}");

@@ -292,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn holds_the_contract() {
-        hold(&|url, context| make(&url, context, &[secret("A")]), b"").await;
+        hold(&|url, context| make(&url, context, &[secret("A")]), b"", Outcome::Dead).await;
     }
 
     #[tokio::test]

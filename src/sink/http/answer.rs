@@ -47,6 +47,18 @@ impl Answer {
         }
     }
 
+    /// The outcome where the URL is all that the operator gave: that there is no such method or nothing any more (405, 410)
+    /// is then for the operator, and so is a refusal that holds one of these words, which are in lower case.
+    #[must_use]
+    pub fn outcome_unless(&self, words_misconfigured: &[&str]) -> Outcome {
+        let said = || String::from_utf8_lossy(&self.body).to_lowercase();
+        match self.status.as_u16() {
+            405 | 410 => Outcome::Misconfigured,
+            400..=499 | 501 if words_misconfigured.iter().any(|word| said().contains(word)) => Outcome::Misconfigured,
+            _ => self.outcome(),
+        }
+    }
+
     /// How long it asks to stay away, as a refusal.
     #[must_use]
     pub fn pause(&self) -> Option<Duration> {

@@ -38,6 +38,17 @@ impl Redactor {
         }
         let parts = url.path().split('/').filter(|part| part.chars().count() >= MIN_URL_PART_CHARS);
         needles.extend(parts.map(str::to_owned));
+        Self::of(needles, secrets)
+    }
+
+    /// Knows the arguments of a program: any that is not short may be a secret.
+    #[must_use]
+    pub fn of_arguments(arguments: &[String]) -> Self {
+        let long = arguments.iter().filter(|argument| argument.chars().count() >= MIN_URL_PART_CHARS);
+        Self::of(long.cloned().collect(), &[])
+    }
+
+    fn of(mut needles: Vec<String>, secrets: &[Secret]) -> Self {
         for secret in secrets {
             needles.push(secret.expose().to_owned());
             needles.extend(secret.expose().strip_prefix("whsec_").map(str::to_owned));
