@@ -10,6 +10,7 @@ pub mod format;
 pub mod http;
 pub mod pagerduty;
 pub mod slack;
+pub mod splunk_hec;
 pub mod stdout;
 pub mod teams;
 pub mod text;
@@ -46,6 +47,7 @@ pub const KINDS: &[SinkKind] = &[
     chat::GOOGLE_CHAT,
     chat::TELEGRAM,
     pagerduty::PAGERDUTY,
+    splunk_hec::SPLUNK_HEC,
     exec::EXEC,
 ];
 
