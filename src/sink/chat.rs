@@ -4,8 +4,6 @@
 //! replaced, URLs are defanged. What does not fit is left out by whole lines, and the ids stay.
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -234,19 +232,6 @@ impl ChatSink {
         text.chars().map(self.limits.units).sum()
     }
 
-    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        let body = match &self.chat_id {
-            Some(chat_id) => with_member(&delivery.body, "chat_id", chat_id),
-            None => delivery.body.clone(),
-        };
-        match self.endpoint.send(Method::POST, headers, Bytes::from(body)).await {
-            Ok(answer) => self.endpoint.report(&answer, self.outcome(&answer)),
-            Err(report) => report,
-        }
-    }
-
     fn outcome(&self, answer: &Answer) -> Outcome {
         match answer.status.as_u16() {
             // A proxy's page, or a cut answer.
@@ -285,7 +270,11 @@ impl Sink for ChatSink {
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
-        Box::pin(self.attempt(delivery))
+        let body = match &self.chat_id {
+            Some(chat_id) => with_member(&delivery.body, "chat_id", chat_id),
+            None => delivery.body.clone(),
+        };
+        Box::pin(self.endpoint.post_json(Bytes::from(body), |answer| self.outcome(answer)))
     }
 }
 

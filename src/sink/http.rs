@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use vigie_engine::diagnostic::Diagnostics;
 
 use self::answer::Answer;
@@ -162,6 +162,15 @@ impl Endpoint {
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let (body, complete) = read_bounded(&mut response).await;
         Ok(Answer { status, headers, body, complete, received_at })
+    }
+
+    /// One attempt of a sink that posts JSON and whose answer alone decides.
+    pub async fn post_json(&self, body: Bytes, outcome: impl FnOnce(&Answer) -> Outcome) -> AttemptReport {
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        match self.send(Method::POST, HeaderMap::from_iter([(CONTENT_TYPE, json)]), body).await {
+            Ok(answer) => self.report(&answer, outcome(&answer)),
+            Err(report) => report,
+        }
     }
 
     /// A report with the answer's status and excerpt and the outcome that the sink decided.

@@ -5,8 +5,6 @@
 //! sent and is never stored.
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -92,18 +90,6 @@ fn build(
     Some(Box::new(PagerdutySink { endpoint, routing_key }))
 }
 
-impl PagerdutySink {
-    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = Bytes::from(with_member(&delivery.body, "routing_key", self.routing_key.expose()));
-        match self.endpoint.send(Method::POST, headers, body).await {
-            Ok(answer) => self.endpoint.report(&answer, outcome(&answer, &delivery.body)),
-            Err(report) => report,
-        }
-    }
-}
-
 /// A resolve that is refused must not come again as the alert's plain text, which would page once more.
 fn outcome(answer: &Answer, body: &[u8]) -> Outcome {
     match answer.outcome_unless(WORDS_MISCONFIGURED) {
@@ -153,7 +139,8 @@ impl Sink for PagerdutySink {
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
-        Box::pin(self.attempt(delivery))
+        let body = Bytes::from(with_member(&delivery.body, "routing_key", self.routing_key.expose()));
+        Box::pin(self.endpoint.post_json(body, |answer| outcome(answer, &delivery.body)))
     }
 }
 

@@ -4,8 +4,6 @@
 //! escaped. Limits are counted in UTF-16 units, which no way of counting characters exceeds.
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -101,17 +99,6 @@ pub fn build(
     Some(Box::new(SlackSink { endpoint }))
 }
 
-impl SlackSink {
-    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        match self.endpoint.send(Method::POST, headers, Bytes::copy_from_slice(&delivery.body)).await {
-            Ok(answer) => self.endpoint.report(&answer, outcome(&answer)),
-            Err(report) => report,
-        }
-    }
-}
-
 impl Sink for SlackSink {
     fn kind(&self) -> &'static str {
         KIND
@@ -144,7 +131,7 @@ impl Sink for SlackSink {
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
-        Box::pin(self.attempt(delivery))
+        Box::pin(self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), outcome))
     }
 }
 

@@ -4,8 +4,6 @@
 //! left out until the message fits.
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -79,17 +77,6 @@ fn build(
     Some(Box::new(TeamsSink { endpoint }))
 }
 
-impl TeamsSink {
-    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        match self.endpoint.send(Method::POST, headers, Bytes::copy_from_slice(&delivery.body)).await {
-            Ok(answer) => self.endpoint.report(&answer, answer.outcome_unless(WORDS_MISCONFIGURED)),
-            Err(report) => report,
-        }
-    }
-}
-
 impl Sink for TeamsSink {
     fn kind(&self) -> &'static str {
         TEAMS.kind
@@ -121,7 +108,10 @@ impl Sink for TeamsSink {
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
-        Box::pin(self.attempt(delivery))
+        Box::pin(
+            self.endpoint
+                .post_json(Bytes::copy_from_slice(&delivery.body), |answer| answer.outcome_unless(WORDS_MISCONFIGURED)),
+        )
     }
 }
 
