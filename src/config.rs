@@ -409,7 +409,7 @@ fn build_sink(
     let kinds: Vec<&'static str> = sink::KINDS.iter().map(|kind| kind.kind).collect();
     let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
-    let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
+    let options = options::read(node, &format!("sink `{}` ({kind})", key.text), &driver.specs(), expand, diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
     named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow })

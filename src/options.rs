@@ -116,7 +116,7 @@ pub struct Options {
 pub fn read(
     node: &Node,
     what: &str,
-    specs: &'static [OptionSpec],
+    specs: &[OptionSpec],
     expand: Expand<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Options> {
@@ -168,7 +168,7 @@ pub fn suggestion<'a>(given: &str, known: impl Iterator<Item = &'a str> + Clone)
 fn fill(
     options: &mut Options,
     what: &str,
-    specs: &'static [OptionSpec],
+    specs: &[OptionSpec],
     diagnostics: &mut Diagnostics,
     entries: &[(vigie_engine::yaml::Key, Node)],
 ) -> bool {

@@ -36,11 +36,11 @@ use crate::pipeline::BoxFuture;
 
 /// Every kind of sink: what `config` reads, `schema` writes and the reference lists.
 pub const KINDS: &[SinkKind] = &[
-    SinkKind { kind: stdout::KIND, options: stdout::OPTIONS, build: stdout::build },
-    SinkKind { kind: file::KIND, options: file::OPTIONS, build: file::build },
-    SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
-    SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
-    SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
+    SinkKind { kind: stdout::KIND, options: &[stdout::OPTIONS], build: stdout::build },
+    SinkKind { kind: file::KIND, options: &[file::OPTIONS], build: file::build },
+    SinkKind { kind: webhook::KIND, options: &[webhook::OPTIONS, http::TRANSPORT], build: webhook::build },
+    SinkKind { kind: email::KIND, options: &[email::OPTIONS], build: email::build },
+    SinkKind { kind: slack::KIND, options: &[slack::OPTIONS, http::TRANSPORT], build: slack::build },
     teams::TEAMS,
     chat::DISCORD,
     chat::MATTERMOST,
@@ -56,10 +56,18 @@ pub const KINDS: &[SinkKind] = &[
 pub struct SinkKind {
     /// Key in the YAML.
     pub kind: &'static str,
-    /// Its options.
-    pub options: &'static [OptionSpec],
+    /// Its options: its own table, then those that it shares with others.
+    pub options: &'static [&'static [OptionSpec]],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
     pub build: Build,
+}
+
+impl SinkKind {
+    /// Its options as one table.
+    #[must_use]
+    pub fn specs(&self) -> Vec<OptionSpec> {
+        self.options.concat()
+    }
 }
 
 /// Name of the option that limits how fast a destination is sent to. The configuration reads it for every kind that has
@@ -263,12 +271,12 @@ mod tests {
     fn every_kind_is_listed_once_and_says_what_its_options_do() {
         for (index, known) in KINDS.iter().enumerate() {
             assert!(KINDS.iter().skip(index + 1).all(|other| other.kind != known.kind), "{}", known.kind);
-            for option in known.options {
+            for option in known.specs() {
                 assert!(option.help.len() > 10, "{}: {}", known.kind, option.name);
             }
-            let schema = crate::options::json_schema(known.options);
+            let schema = crate::options::json_schema(&known.specs());
             let count = schema["properties"].as_object().map(serde_json::Map::len);
-            assert_eq!(count, Some(known.options.len()), "{}: an option twice", known.kind);
+            assert_eq!(count, Some(known.specs().len()), "{}: an option twice", known.kind);
         }
     }
 

@@ -23,7 +23,7 @@ pub fn markdown() -> String {
         section(&mut page, &format!("Source `{}`", kind.kind), &format!("sources.NAME.{}", kind.kind), kind.options);
     }
     for kind in sink::KINDS {
-        section(&mut page, &format!("Sink `{}`", kind.kind), &format!("sinks.NAME.{}", kind.kind), kind.options);
+        section(&mut page, &format!("Sink `{}`", kind.kind), &format!("sinks.NAME.{}", kind.kind), &kind.specs());
     }
     section(&mut page, "Address databases", "geo", GEO_OPTIONS);
     page.push_str(GEO_FIELDS_OPENING);
@@ -120,7 +120,7 @@ mod tests {
     fn every_option_is_a_row_of_its_section_with_its_bounds() {
         let page = markdown();
         let section = page.split("## Sink `webhook`").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("it");
-        for option in sink::KINDS.iter().find(|kind| kind.kind == "webhook").expect("it").options {
+        for option in sink::KINDS.iter().find(|kind| kind.kind == "webhook").expect("it").specs() {
             assert!(section.contains(&format!("| `{}` |", option.name)), "{}", option.name);
         }
         assert_eq!(takes(OptionKind::Size(512, 10 << 20)), "size, 512B to 10MiB");

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
-use crate::options::{OptionSpec, json_schema};
+use crate::options::json_schema;
 use crate::{sink, source};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -13,8 +13,8 @@ const RULES: &str = include_str!("rules.schema.json");
 /// Schema of a configuration file.
 #[must_use]
 pub fn config() -> Value {
-    let sources = source::KINDS.iter().map(|kind| (kind.kind, kind.options));
-    let sinks = sink::KINDS.iter().map(|kind| (kind.kind, kind.options));
+    let sources = source::KINDS.iter().map(|kind| (kind.kind, json_schema(kind.options)));
+    let sinks = sink::KINDS.iter().map(|kind| (kind.kind, json_schema(&kind.specs())));
     json!({
         "$schema": DIALECT,
         "title": "Vigie configuration",
@@ -39,8 +39,8 @@ pub fn rules() -> Value {
     serde_json::from_str(RULES).unwrap_or(Value::Null)
 }
 
-fn named(kinds: impl Iterator<Item = (&'static str, &'static [OptionSpec])>) -> Value {
-    let properties: Map<String, Value> = kinds.map(|(name, options)| (name.to_owned(), json_schema(options))).collect();
+fn named(kinds: impl Iterator<Item = (&'static str, Value)>) -> Value {
+    let properties: Map<String, Value> = kinds.map(|(name, schema)| (name.to_owned(), schema)).collect();
     json!({
         "type": "object",
         "minProperties": 1,

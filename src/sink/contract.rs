@@ -210,7 +210,7 @@ pub(super) fn build(kind: &str, entries: Vec<(&str, Node)>, context: &BuildConte
     let mut diagnostics = Diagnostics::default();
     let built = super::kind(kind, &span(), &mut diagnostics).and_then(|kind| {
         let expand = |text: &str| Ok(text.to_owned());
-        let options = options::read(&map_node(entries), "sink `test`", kind.options, &expand, &mut diagnostics)?;
+        let options = options::read(&map_node(entries), "sink `test`", &kind.specs(), &expand, &mut diagnostics)?;
         let options = Some(options).filter(options::Options::is_whole)?;
         (kind.build)(&options, "test", context, &mut diagnostics)
     });

@@ -32,7 +32,7 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const EXEC: SinkKind = SinkKind {
     kind: "exec",
-    options: &[
+    options: &[&[
         OptionSpec {
             name: "command",
             kind: OptionKind::Texts,
@@ -49,7 +49,7 @@ pub const EXEC: SinkKind = SinkKind {
         CLOSING,
         rate(Presence::Optional),
         burst("1"),
-    ],
+    ]],
     build,
 };
 

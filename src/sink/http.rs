@@ -38,14 +38,16 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// An idle connection is kept this long: shorter than common servers do, so that a request seldom meets a closed one.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Option of every HTTP sink.
+/// Options of every HTTP sink, read by [`endpoint`].
+pub const TRANSPORT: &[OptionSpec] = &[CA_FILE, ALLOW_PRIVATE];
+/// Option of every sink with TLS.
 pub const CA_FILE: OptionSpec = OptionSpec {
     name: "ca_file",
     kind: OptionKind::Text,
     presence: Presence::Optional,
     help: "PEM file with certificate authorities to trust besides the bundled ones",
 };
-/// Option of every HTTP sink.
+/// Option of every sink with a network.
 pub const ALLOW_PRIVATE: OptionSpec = OptionSpec {
     name: "allow_private",
     kind: OptionKind::Flag,
@@ -219,7 +221,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Builds the endpoint of a sink from its options [`CA_FILE`] and [`ALLOW_PRIVATE`] and says what is wrong where it stands.
+/// Builds the endpoint of a sink from its options, those of [`TRANSPORT`] among them, and says what is wrong where it stands.
 pub fn endpoint(
     options: &Options,
     url_option: &'static str,

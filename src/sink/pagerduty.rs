@@ -13,7 +13,7 @@ use vigie_engine::text::single_line;
 
 use super::format::{inert_json, stamp, with_member};
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, Told, UPDATES, Update};
 use super::{
@@ -28,31 +28,32 @@ use crate::secret::Secret;
 pub const PAGERDUTY: SinkKind = SinkKind {
     kind: "pagerduty",
     options: &[
-        OptionSpec {
-            name: "routing_key",
-            kind: OptionKind::Secret,
-            presence: Presence::Required,
-            help: "integration key of the service (Events API v2)",
-        },
-        OptionSpec {
-            name: "url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Default("https://events.pagerduty.com/v2/enqueue"),
-            help: "where events are sent to; for a European account https://events.eu.pagerduty.com/v2/enqueue",
-        },
-        UPDATES,
-        // Without it no incident would ever be resolved from here.
-        OptionSpec {
-            name: CLOSING.name,
-            kind: CLOSING.kind,
-            presence: Presence::Default("true"),
-            help: "whether the incident is resolved when no more matches came for the rule's quiet time",
-        },
-        // PagerDuty's page on the Events API: an integration takes about 120 events a minute.
-        rate(Presence::Default("120/m")),
-        burst("10"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "routing_key",
+                kind: OptionKind::Secret,
+                presence: Presence::Required,
+                help: "integration key of the service (Events API v2)",
+            },
+            OptionSpec {
+                name: "url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Default("https://events.pagerduty.com/v2/enqueue"),
+                help: "where events are sent to; for a European account https://events.eu.pagerduty.com/v2/enqueue",
+            },
+            UPDATES,
+            // Without it no incident would ever be resolved from here.
+            OptionSpec {
+                name: CLOSING.name,
+                kind: CLOSING.kind,
+                presence: Presence::Default("true"),
+                help: "whether the incident is resolved when no more matches came for the rule's quiet time",
+            },
+            // PagerDuty's page on the Events API: an integration takes about 120 events a minute.
+            rate(Presence::Default("120/m")),
+            burst("10"),
+        ],
+        TRANSPORT,
     ],
     build,
 };
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn it_resolves_unless_it_is_told_not_to() {
-        let closing = PAGERDUTY.options.iter().find(|option| option.name == "closing").expect("there");
+        let closing = PAGERDUTY.specs().into_iter().find(|option| option.name == "closing").expect("there");
         assert_eq!(closing.presence, Presence::Default("true"));
     }
 

@@ -10,7 +10,7 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::single_line;
 
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, endpoint};
 use super::text::{self, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
@@ -33,8 +33,6 @@ pub const OPTIONS: &[OptionSpec] = &[
     // Slack's page on rate limits: one message a second for each webhook, short bursts are let through.
     super::rate(Presence::Default("1/s")),
     super::burst("3"),
-    CA_FILE,
-    ALLOW_PRIVATE,
 ];
 
 /// Of Slack's Block Kit reference: a header's text.

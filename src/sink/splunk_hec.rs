@@ -17,7 +17,7 @@ use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json_within, lean_alert_json, with_member};
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint_at};
+use super::http::{Endpoint, TRANSPORT, endpoint_at};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{
     AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
@@ -31,48 +31,49 @@ use crate::secret::{Secret, SinkUrl};
 pub const SPLUNK_HEC: SinkKind = SinkKind {
     kind: "splunk_hec",
     options: &[
-        OptionSpec {
-            name: "url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Required,
-            help: "the collector without its path, such as https://splunk.example.org:8088",
-        },
-        OptionSpec {
-            name: "token",
-            kind: OptionKind::Secret,
-            presence: Presence::Required,
-            help: "token of the HTTP Event Collector",
-        },
-        OptionSpec {
-            name: "index",
-            kind: OptionKind::Text,
-            presence: Presence::Optional,
-            help: "index to write to; without it that of the token",
-        },
-        OptionSpec {
-            name: "sourcetype",
-            kind: OptionKind::Text,
-            presence: Presence::Default("vigie:alert"),
-            help: "source type that Splunk reads the event by",
-        },
-        OptionSpec {
-            name: "ack",
-            kind: OptionKind::Flag,
-            presence: Presence::Default("false"),
-            help: "whether to wait for the indexer's acknowledgement; the token must have it switched on",
-        },
-        OptionSpec {
-            name: "max_event",
-            kind: OptionKind::Size(2 << 10, 1 << 20),
-            presence: Presence::Default("10KB"),
-            help: "beyond this the raw event is left out: Splunk cuts longer events (TRUNCATE) in the middle of their JSON",
-        },
-        UPDATES,
-        CLOSING,
-        rate(Presence::Optional),
-        burst("1"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Required,
+                help: "the collector without its path, such as https://splunk.example.org:8088",
+            },
+            OptionSpec {
+                name: "token",
+                kind: OptionKind::Secret,
+                presence: Presence::Required,
+                help: "token of the HTTP Event Collector",
+            },
+            OptionSpec {
+                name: "index",
+                kind: OptionKind::Text,
+                presence: Presence::Optional,
+                help: "index to write to; without it that of the token",
+            },
+            OptionSpec {
+                name: "sourcetype",
+                kind: OptionKind::Text,
+                presence: Presence::Default("vigie:alert"),
+                help: "source type that Splunk reads the event by",
+            },
+            OptionSpec {
+                name: "ack",
+                kind: OptionKind::Flag,
+                presence: Presence::Default("false"),
+                help: "whether to wait for the indexer's acknowledgement; the token must have it switched on",
+            },
+            OptionSpec {
+                name: "max_event",
+                kind: OptionKind::Size(2 << 10, 1 << 20),
+                presence: Presence::Default("10KB"),
+                help: "beyond this the raw event is left out: Splunk cuts longer events (TRUNCATE) in the middle of their JSON",
+            },
+            UPDATES,
+            CLOSING,
+            rate(Presence::Optional),
+            burst("1"),
+        ],
+        TRANSPORT,
     ],
     build,
 };

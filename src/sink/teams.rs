@@ -11,7 +11,7 @@ use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
 use super::format::inert_json;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -24,19 +24,20 @@ use crate::pipeline::BoxFuture;
 pub const TEAMS: SinkKind = SinkKind {
     kind: "teams",
     options: &[
-        OptionSpec {
-            name: "webhook_url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Required,
-            help: "URL of the workflow \"When a Teams webhook request is received\"; it is a secret",
-        },
-        UPDATES,
-        CLOSING,
-        // Microsoft's page on webhooks: more than four requests a second are refused.
-        rate(Presence::Default("1/s")),
-        burst("4"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "webhook_url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Required,
+                help: "URL of the workflow \"When a Teams webhook request is received\"; it is a secret",
+            },
+            UPDATES,
+            CLOSING,
+            // Microsoft's page on webhooks: more than four requests a second are refused.
+            rate(Presence::Default("1/s")),
+            burst("4"),
+        ],
+        TRANSPORT,
     ],
     build,
 };

@@ -18,7 +18,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json_within, lean_alert_json};
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, endpoint};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::clock::Clock;
@@ -65,8 +65,6 @@ pub const OPTIONS: &[OptionSpec] = &[
     CLOSING,
     super::rate(Presence::Optional),
     super::burst("1"),
-    CA_FILE,
-    ALLOW_PRIVATE,
 ];
 
 /// Prefix of a signing secret.
