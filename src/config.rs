@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
+use vigie_engine::mute::{self, Inhibition};
 use vigie_engine::route::{self, Route};
 use vigie_engine::rule::Rule;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
@@ -17,6 +18,7 @@ use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 use crate::geo::Lookup;
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
 use crate::pace::{Bucket, Pace};
+use crate::pipeline::deliver::Storm;
 use crate::sink::{self, Sink};
 use crate::source::located::Located;
 use crate::source::{self, Source};
@@ -58,7 +60,7 @@ pub const SERVER_OPTIONS: &[OptionSpec] = &[OptionSpec {
 }];
 
 /// Top-level keys.
-pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "geo", "state", "server"];
+pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "inhibit", "geo", "state", "server"];
 
 /// A configuration as meant.
 pub struct Config {
@@ -70,6 +72,8 @@ pub struct Config {
     pub sinks: Vec<NamedSink>,
     /// In order.
     pub routes: Vec<Route>,
+    /// Which alerts hold down which.
+    pub inhibitions: Vec<Inhibition>,
     /// Address databases, for events that do not come from one of `sources` (theirs are located already).
     pub geo: Option<Arc<Lookup>>,
     /// Where the store lives.
@@ -115,6 +119,8 @@ pub struct NamedSink {
     pub pace: Option<Pace>,
     /// What it wants to hear of an alert that it got.
     pub follow: Option<sink::update::Follow>,
+    /// When its alerts fold into a digest.
+    pub storm: Option<Storm>,
 }
 
 /// Sinks with the same URL reach the same destination, and a limit is the destination's: they share its bucket.
@@ -190,6 +196,8 @@ pub fn load_files(
         sinks.extend(default_sink(&sections.anchor, &surroundings.sinks, diagnostics));
     }
     let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
+    let inhibitions: Vec<Inhibition> =
+        sections.all("inhibit").iter().flat_map(|node| mute::load(node, &loaded.lists, diagnostics)).collect();
     // A list may seem unused only because what uses it did not load.
     if !diagnostics.has_errors() {
         loaded.lists.report_unused(diagnostics);
@@ -211,6 +219,7 @@ pub fn load_files(
         rules: loaded.rules,
         sinks,
         routes,
+        inhibitions,
         geo: lookup,
         state_dir: PathBuf::from(state.text("dir").unwrap_or("./state")),
         retention: state.duration("retention").unwrap_or(Duration::from_secs(30 * 86_400)),
@@ -412,7 +421,8 @@ fn build_sink(
     let options = options::read(node, &format!("sink `{}` ({kind})", key.text), &driver.specs(), expand, diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
-    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow })
+    let storm = Storm::of(&options);
+    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow, storm })
 }
 
 /// No sinks configured: stdout, in the form for people.

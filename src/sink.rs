@@ -90,6 +90,14 @@ pub const fn burst(default: &'static str) -> OptionSpec {
     OptionSpec { name: BURST, kind: OptionKind::Integer(1, MAX_BURST), presence: Presence::Default(default), help }
 }
 
+/// The option of destinations that people read: beyond so many that wait, the others fold.
+pub const DIGEST: OptionSpec = OptionSpec {
+    name: "digest",
+    kind: OptionKind::Integer(5, 10_000),
+    presence: Presence::Default("20"),
+    help: "when more alerts than this wait, what is beyond is told in one message a rule; every one stays in the store",
+};
+
 /// The limit that a sink's options set, if they set one: rate and burst.
 #[must_use]
 pub fn limit(options: &Options) -> Option<(Rate, u32)> {
@@ -207,6 +215,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// When the row was committed, on the clock that nobody sets (`Clock::steady`).
     pub created_at: DateTime<Utc>,
+    /// Why this copy came here, if it was rendered with that.
+    pub note: Option<String>,
 }
 
 /// Why an alert could not be rendered; the lane then asks for `Form::Plain`.

@@ -16,7 +16,7 @@ use crate::{sink, source};
 /// Stands for one character.
 const COVER: char = '•';
 /// Sections that hold no secret.
-const OPEN_SECTIONS: &[&str] = &["rules", "routes", "geo", "state", "server"];
+const OPEN_SECTIONS: &[&str] = &["rules", "routes", "inhibit", "geo", "state", "server"];
 
 /// The same file, line by line and character by character, without what could be a secret.
 pub(super) fn masked(file: &SourceFile) -> SourceFile {

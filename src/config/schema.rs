@@ -25,11 +25,13 @@ pub fn config() -> Value {
             "sources": named(sources),
             "rules": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
             "sinks": named(sinks),
-            "routes": {"type": "array", "items": route()},
+            "routes": {"type": "array", "items": {"$ref": "#/$defs/route"}},
+            "inhibit": {"type": "array", "items": inhibition()},
             "geo": json_schema(GEO_OPTIONS),
             "state": json_schema(STATE_OPTIONS),
             "server": json_schema(SERVER_OPTIONS),
         },
+        "$defs": {"route": route()},
     })
 }
 
@@ -56,15 +58,40 @@ fn named(kinds: impl Iterator<Item = (&'static str, Value)>) -> Value {
 }
 
 fn route() -> Value {
+    let texts = json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]});
+    let during = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "minProperties": 1,
+        "properties": {"days": {"type": "string"}, "hours": {"type": "string"}, "tz": {"type": "string"}},
+    });
     json!({
         "type": "object",
         "additionalProperties": false,
-        "required": ["to"],
+        "anyOf": [{"required": ["to"]}, {"required": ["routes"]}, {"required": ["match"]}, {"required": ["matchers"]}],
         "properties": {
             "match": {"type": "object"},
-            "to": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+            "matchers": texts,
+            "to": texts,
             "continue": {"type": "boolean"},
+            "fallback": texts,
+            "after": {"type": "string"},
+            "dedup": texts,
+            "quiet": {"type": "string"},
+            "mute": {"oneOf": [during, {"type": "array", "items": during}]},
+            "routes": {"type": "array", "items": {"$ref": "#/$defs/route"}},
         },
+    })
+}
+
+fn inhibition() -> Value {
+    let side = json!({"oneOf": [{"type": "string"}, {"type": "object"}]});
+    let texts = json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]});
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["source", "target", "equal"],
+        "properties": {"source": side, "target": side, "equal": texts},
     })
 }
 

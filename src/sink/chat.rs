@@ -14,8 +14,8 @@ use super::http::{Endpoint, TRANSPORT, endpoint_at};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind, burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -24,19 +24,19 @@ use crate::secret::SinkUrl;
 /// Discord: one message takes 2,000 characters, a webhook 30 messages a minute and 5 within two seconds.
 pub const DISCORD: SinkKind = SinkKind {
     kind: "discord",
-    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("30/m")), burst("5")], TRANSPORT],
+    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("30/m")), burst("5")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_DISCORD, options, context, diagnostics),
 };
 /// Mattermost: 4,000 characters on any server, and by default ten requests a second where its limits are switched on.
 pub const MATTERMOST: SinkKind = SinkKind {
     kind: "mattermost",
-    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("10/s")), burst("10")], TRANSPORT],
+    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("10/s")), burst("10")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_MATTERMOST, options, context, diagnostics),
 };
 /// Google Chat: 32,000 bytes, one message a second in a space.
 pub const GOOGLE_CHAT: SinkKind = SinkKind {
     kind: "google_chat",
-    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("1/s")), burst("1")], TRANSPORT],
+    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("1/s")), burst("1")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_GOOGLE_CHAT, options, context, diagnostics),
 };
 /// Telegram: 4,096 UTF-16 units, 20 messages a minute in a group.
@@ -62,6 +62,7 @@ pub const TELEGRAM: SinkKind = SinkKind {
                 presence: Presence::Default("https://api.telegram.org/"),
                 help: "server of the Bot API; another one only if you run your own",
             },
+            DIGEST,
             UPDATES,
             CLOSING,
             rate(Presence::Default("20/m")),

@@ -240,6 +240,7 @@ pub(super) fn alert_titled(title: &str) -> Alert {
         count: 3,
         late: Some(7260),
         finding: None,
+        note: None,
         key: vec![("actor".into(), Untrusted::new("bob@example.org"))],
         reason: vec![
             Reason {
@@ -330,6 +331,7 @@ pub(super) fn delivery(sink: &dyn Sink, alert: &Alert, form: Form) -> Delivery {
         body,
         attempts: 0,
         created_at: StoppedClock.now(),
+        note: None,
     }
 }
 

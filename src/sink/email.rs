@@ -30,7 +30,9 @@ use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE};
 use super::update::{CLOSING, UPDATES, Update};
-use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use super::{
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 use crate::secret::Secret;
@@ -71,6 +73,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("false"),
         help: "whether smtp:// may send in plain text beyond loopback",
     },
+    DIGEST,
     UPDATES,
     CLOSING,
     // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).

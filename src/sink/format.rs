@@ -104,6 +104,8 @@ struct AlertJson<'a> {
     events: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     exception: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// What an alert says beyond itself, as far as there is room.
@@ -159,6 +161,7 @@ impl Parts {
             event_omitted: None,
             events: &alert.events,
             exception: self.exception.as_deref(),
+            note: alert.note.as_deref(),
         }
     }
 }

@@ -17,8 +17,8 @@ use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, Told, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind, burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -41,6 +41,7 @@ pub const PAGERDUTY: SinkKind = SinkKind {
                 presence: Presence::Default("https://events.pagerduty.com/v2/enqueue"),
                 help: "where events are sent to; for a European account https://events.eu.pagerduty.com/v2/enqueue",
             },
+            DIGEST,
             UPDATES,
             // Without it no incident would ever be resolved from here.
             OptionSpec {
@@ -186,6 +187,7 @@ fn details(alert: &Alert, extent: Extent, delivery_id: &str) -> Value {
         })
         .collect();
     json!({
+        "note": text::note(alert).map(|note| defang(&note)),
         "when": text::when(alert),
         "why": inert(text::reasons(alert)),
         "found": inert(extent.found(alert)),

@@ -21,6 +21,7 @@ mod explain;
 mod full_disk;
 mod geo;
 mod hostile;
+mod mutes;
 mod operator;
 mod pack;
 mod poller_sim;

@@ -55,6 +55,7 @@ pub(crate) fn alert(severity: Severity, account: &str, event: &str) -> Alert {
         key: Vec::new(),
         reason: Vec::new(),
         finding: None,
+        note: None,
         event: RawValue::from_string(event.into()).expect("JSON"),
         events: Vec::new(),
     }
