@@ -125,7 +125,9 @@ impl Reloads {
     }
 }
 
+/// A pipe or a device is never read: it would take what another waits for, or never end.
 fn hash(file: &Path) -> Option<blake3::Hash> {
+    std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
     std::fs::read(file).ok().map(|content| blake3::hash(&content))
 }
 
