@@ -24,7 +24,8 @@ const TRANSPORT_CLOSING: &str = "\nAll files but `bearer_token_file` are read at
      Through a proxy, names are resolved by the proxy. What is vetted here then is the URL as it is written (an address in \
      any spelling, a name of a metadata service, `localhost` with `allow_private: false`) and the proxy's own address, which \
      may be private in any case but never link-local or of a metadata service. Where a name leads to is then for the \
-     proxy's own rules, `allow_private: false` included.\n";
+     proxy's own rules, `allow_private: false` included. A login that the proxy refuses (407) pauses the sink and is told; any \
+     other refusal of a tunnel is tried again.\n";
 
 /// The page.
 #[must_use]

@@ -28,6 +28,7 @@ mod program;
 mod readme;
 mod receiver;
 mod relay;
+mod rotation;
 mod shipped;
 mod ssrf;
 mod tidy;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 
@@ -15,6 +16,10 @@ use crate::sink::{AttemptReport, Outcome};
 
 /// Largest token file in bytes: a token of any kind is far smaller.
 const MAX_TOKEN_FILE_BYTES: u64 = 64 * 1024;
+/// How long a file is waited for: that of a file system over the network may hang.
+const MAX_READ: Duration = Duration::from_secs(5);
+/// Status of an attempt without a token.
+const NO_TOKEN: &str = "no bearer token";
 
 /// A file with a token, such as Kubernetes projects and renews one.
 #[derive(Debug, Clone)]
@@ -87,7 +92,7 @@ impl Authorization {
         *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
         match bearer(token.expose()) {
             Some(header) => Ok(Credential { header, token, is_kept }),
-            None => Err(unusable("no bearer token", "the token is no header value")),
+            None => Err(unusable(NO_TOKEN, "the token is no header value")),
         }
     }
 
@@ -106,12 +111,16 @@ impl Authorization {
 }
 
 async fn from_file(file: TokenFile) -> Result<Secret, AttemptReport> {
-    // A file system of a network may hang; the thread is not waited for longer than the lane waits for the attempt.
-    let read = tokio::task::spawn_blocking(move || file.read().map_err(|why| (file, why))).await;
-    match read {
-        Ok(Ok(token)) => Ok(token),
-        Ok(Err((file, why))) => Err(unusable("no bearer token", &format!("{} {why}", file.0.display()))),
-        Err(_) => Err(unusable("no bearer token", "reading the file failed")),
+    let path = file.0.display().to_string();
+    let reading = tokio::task::spawn_blocking(move || file.read());
+    match tokio::time::timeout(MAX_READ, reading).await {
+        Ok(Ok(Ok(token))) => Ok(token),
+        Ok(Ok(Err(why))) => Err(unusable(NO_TOKEN, &format!("{path} {why}"))),
+        Ok(Err(_)) => Err(unusable(NO_TOKEN, "reading the file failed")),
+        Err(_) => {
+            let excerpt = "the file cannot be read in time".to_owned();
+            Err(AttemptReport { outcome: Outcome::Retry, status: NO_TOKEN.into(), excerpt, spent: None })
+        }
     }
 }
 

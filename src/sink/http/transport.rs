@@ -175,18 +175,20 @@ pub fn endpoint_at(
     context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Endpoint> {
+    let policy = Policy { allow_private: options.flag(ALLOW_PRIVATE.name) };
+    let vetted = vet(&url, policy, "E0421", url_option, options, diagnostics);
     let ca_pem = read(options, CA_FILE, "E0422", diagnostics);
     let identity = identity(options, diagnostics);
     let proxy = proxy(options, diagnostics);
     let headers = headers(options, diagnostics);
     let only = one_authorization(&url, options, diagnostics);
     let file = token_file(options, diagnostics);
-    let grant = grant(options, diagnostics);
+    let grant = grant(policy, options, diagnostics);
     let mut spec = EndpointSpec::new(url, Arc::clone(&context.clock));
     spec.secrets = secrets;
     spec.secrets.extend(options.map(HEADERS.name).iter().map(|(_, value)| value.clone()));
     spec.secrets.extend(options.secret(CLIENT_SECRET.name).cloned());
-    spec.policy = Policy { allow_private: options.flag(ALLOW_PRIVATE.name) };
+    spec.policy = policy;
     spec.limits = context.http_limits;
     (spec.ca_pem, spec.identity, spec.proxy) = (ca_pem.ok()?, identity.ok()?, proxy.ok()?);
     let tokens = match grant.ok()? {
@@ -194,10 +196,31 @@ pub fn endpoint_at(
         None => None,
     };
     spec.headers = headers.ok()?;
-    only.ok()?;
+    vetted.and(only).ok()?;
     let mut endpoint = build(spec, url_option, options, diagnostics)?;
     endpoint.authorization = file.ok()?.map(Authorization::of_file).or(tokens.map(Authorization::of_tokens));
     Some(endpoint)
+}
+
+/// The guard's word about a URL, told where the URL stands and beside all other mistakes.
+fn vet(
+    url: &SinkUrl,
+    policy: Policy,
+    code: &'static str,
+    option: &'static str,
+    options: &Options,
+    diagnostics: &mut Diagnostics,
+) -> Result<(), Told> {
+    policy.vet_url(url.expose()).map_err(|refused| {
+        let message = format!("`{option}`: the host of the URL is refused: {refused}");
+        let hint = match option {
+            _ if option == PROXY.name => "such as http://proxy.example.org:3128",
+            _ if option == TOKEN_URL.name => "use the public name of the token server",
+            _ => "use the public name of the service that takes alerts",
+        };
+        diagnostics.error(code, options.span_of(option), message, Some(hint.into()));
+        Told
+    })
 }
 
 fn build(
@@ -267,7 +290,9 @@ fn proxy(options: &Options, diagnostics: &mut Diagnostics) -> Result<Option<Sink
         diagnostics.error("E0481", options.span_of(PROXY.name), message, Some(hint.into()));
         return Err(Told);
     }
-    Ok(Some(SinkUrl::new(url.clone())))
+    let url = SinkUrl::new(url.clone());
+    vet(&url, Policy { allow_private: true }, "E0481", PROXY.name, options, diagnostics)?;
+    Ok(Some(url))
 }
 
 fn headers(options: &Options, diagnostics: &mut Diagnostics) -> Result<HeaderMap, Told> {
@@ -337,7 +362,7 @@ fn token_file(options: &Options, diagnostics: &mut Diagnostics) -> Result<Option
 }
 
 /// What a token is asked for with; an error when a part of it is missing.
-fn grant(options: &Options, diagnostics: &mut Diagnostics) -> Result<Option<Grant>, Told> {
+fn grant(policy: Policy, options: &Options, diagnostics: &mut Diagnostics) -> Result<Option<Grant>, Told> {
     let Some(first) = GRANT.into_iter().chain(GRANT_MORE).find(|name| options.is_given(name)) else { return Ok(None) };
     if let Some(missing) = GRANT.into_iter().find(|name| !options.is_given(name)) {
         let message = format!("`{first}` without `{missing}`");
@@ -354,9 +379,11 @@ fn grant(options: &Options, diagnostics: &mut Diagnostics) -> Result<Option<Gran
         diagnostics.error("E0482", options.span_of(TOKEN_URL.name), message, Some(hint.into()));
         return Err(Told);
     }
+    let url = SinkUrl::new(url.clone());
+    vet(&url, policy, "E0421", TOKEN_URL.name, options, diagnostics)?;
     let client_auth = if options.text(CLIENT_AUTH.name) == Some("post") { ClientAuth::Post } else { ClientAuth::Basic };
     Ok(Some(Grant {
-        url: SinkUrl::new(url.clone()),
+        url,
         client_id: id.to_owned(),
         client_secret: secret.clone(),
         scopes: options.texts(SCOPES.name).to_vec(),
