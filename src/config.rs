@@ -34,6 +34,7 @@ pub mod variables;
 pub use files::{Directory, Watched, read_files};
 pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
 pub use rules::BUILTIN_PATH;
+use variables::Variables;
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[
@@ -175,12 +176,13 @@ pub fn load_files(
     diagnostics: &mut Diagnostics,
 ) -> Option<Config> {
     let sections = Sections::collect(files, diagnostics)?;
-    let expand = |text: &str| variables::expand(text, surroundings.variable);
+    let variables = Variables::new(surroundings.variable);
+    let expand = |text: &str| variables.expand(text);
     let loaded = rules::load(&sections, diagnostics);
     let sources = sections
         .named("sources")
         .into_iter()
-        .filter_map(|(key, node)| build_source(key, node, &expand, &surroundings.sources, diagnostics));
+        .filter_map(|(key, node)| build_source(key, node, &variables, &surroundings.sources, diagnostics));
     let mut sources: Vec<NamedSource> = sources.collect();
     let lookup = geo::load(&sections, &loaded.rules, &expand, diagnostics);
     if let Some(lookup) = &lookup {
@@ -189,7 +191,7 @@ pub fn load_files(
     let mut sinks: Vec<NamedSink> = Vec::new();
     let mut buckets = Buckets::default();
     for (key, node) in sections.named("sinks") {
-        sinks.extend(build_sink(key, node, &expand, &surroundings.sinks, &mut buckets, diagnostics));
+        sinks.extend(build_sink(key, node, &variables, &surroundings.sinks, &mut buckets, diagnostics));
     }
     let no_sinks = sections.get("sinks").is_none();
     if no_sinks {
@@ -214,6 +216,7 @@ pub fn load_files(
         directories: loaded.directories,
     };
     watched.files.extend(loaded.read);
+    watched.files.extend(variables.into_files());
     Some(Config {
         sources,
         rules: loaded.rules,
@@ -389,7 +392,7 @@ fn check_name(key: &Key, what: &str, diagnostics: &mut Diagnostics) -> bool {
 fn build_source(
     key: &Key,
     node: &Node,
-    expand: options::Expand<'_>,
+    variables: &Variables<'_>,
     context: &source::BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<NamedSource> {
@@ -398,7 +401,7 @@ fn build_source(
     let (kind, node) = one_kind(key, node, "source", &kinds, diagnostics)?;
     let driver = source::KINDS.iter().find(|driver| driver.kind == kind)?;
     let what = format!("source `{}` ({kind})", key.text);
-    let options = options::read(node, &what, driver.options, expand, diagnostics)?;
+    let options = variables.read(node, &what, driver.options, diagnostics)?;
     // Built from what could be read, too: what else is wrong with it is then told in the same run.
     let built = (driver.build)(&options, &key.text, context, diagnostics);
     let built = built.filter(|_| options.is_whole())?;
@@ -409,7 +412,7 @@ fn build_source(
 fn build_sink(
     key: &Key,
     node: &Node,
-    expand: options::Expand<'_>,
+    variables: &Variables<'_>,
     context: &sink::BuildContext,
     buckets: &mut Buckets,
     diagnostics: &mut Diagnostics,
@@ -418,7 +421,8 @@ fn build_sink(
     let kinds: Vec<&'static str> = sink::KINDS.iter().map(|kind| kind.kind).collect();
     let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
-    let options = options::read(node, &format!("sink `{}` ({kind})", key.text), &driver.specs(), expand, diagnostics)?;
+    let what = format!("sink `{}` ({kind})", key.text);
+    let options = variables.read(node, &what, &driver.specs(), diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
     let storm = Storm::of(&options);
@@ -430,7 +434,7 @@ fn default_sink(anchor: &Span, context: &sink::BuildContext, diagnostics: &mut D
     let key = Key { text: "stdout".into(), span: anchor.clone() };
     let empty = || Node { span: anchor.clone(), kind: Kind::Map(Vec::new()) };
     let node = Node { kind: Kind::Map(vec![(key.clone(), empty())]), ..empty() };
-    build_sink(&key, &node, &|text| Ok(text.to_owned()), context, &mut Buckets::default(), diagnostics)
+    build_sink(&key, &node, &Variables::new(&|_| None), context, &mut Buckets::default(), diagnostics)
 }
 
 /// No routes configured: everything goes everywhere.

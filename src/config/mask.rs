@@ -79,7 +79,7 @@ impl Page {
         for (key, value) in entries {
             match specs.iter().find(|spec| spec.name == key.text).map(|spec| &spec.kind) {
                 None | Some(OptionKind::Secret | OptionKind::Secrets | OptionKind::Map) => self.cover(value),
-                Some(OptionKind::Url(_)) => self.cover_url(value),
+                Some(OptionKind::Url(_) | OptionKind::Via(_)) => self.cover_url(value),
                 Some(_) => {}
             }
         }

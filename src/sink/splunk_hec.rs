@@ -17,7 +17,7 @@ use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json_within, lean_alert_json, with_member};
 use super::http::answer::Answer;
-use super::http::{Endpoint, TRANSPORT, endpoint_at};
+use super::http::{Endpoint, KEYED_TRANSPORT, endpoint_at};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{
     AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
@@ -73,7 +73,7 @@ pub const SPLUNK_HEC: SinkKind = SinkKind {
             rate(Presence::Optional),
             burst("1"),
         ],
-        TRANSPORT,
+        KEYED_TRANSPORT,
     ],
     build,
 };

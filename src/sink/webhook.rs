@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use sha2::Sha256;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -24,7 +24,6 @@ use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext,
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
-use crate::secret::Secret;
 
 /// Key in the YAML.
 pub const KIND: &str = "webhook";
@@ -50,12 +49,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "method of the request",
     },
     OptionSpec {
-        name: "headers",
-        kind: OptionKind::Map,
-        presence: Presence::Optional,
-        help: "additional headers, such as Authorization",
-    },
-    OptionSpec {
         name: "max_body",
         kind: OptionKind::Size(4 << 10, 1 << 20),
         presence: Presence::Default("20KB"),
@@ -73,17 +66,6 @@ const SECRET_PREFIX: &str = "whsec_";
 const MAX_SECRETS: usize = 5;
 /// Below this a key can be guessed; the specification asks for 24 to 64 bytes.
 const MIN_KEY_BYTES: usize = 24;
-/// Headers that the request or the signature owns.
-const OWN_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-];
 /// People paste keys with and without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -97,7 +79,6 @@ pub struct SigningKey(Vec<u8>);
 pub struct WebhookSink {
     endpoint: Endpoint,
     method: Method,
-    headers: HeaderMap,
     keys: Vec<SigningKey>,
     max_body_bytes: usize,
     clock: Arc<dyn Clock>,
@@ -111,14 +92,10 @@ pub fn build(
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
     let keys = read_keys(options, name, diagnostics);
-    let headers = read_headers(options, name, diagnostics);
-    let header_values = options.map("headers").iter().map(|(_, value)| value.clone());
-    let secrets: Vec<Secret> = options.secrets("secret").iter().cloned().chain(header_values).collect();
-    let endpoint = endpoint(options, "url", secrets, context, diagnostics);
+    let endpoint = endpoint(options, "url", options.secrets("secret").to_vec(), context, diagnostics);
     Some(Box::new(WebhookSink {
         endpoint: endpoint?,
         method: if options.text("method") == Some("PUT") { Method::PUT } else { Method::POST },
-        headers: headers?,
         keys: keys?,
         max_body_bytes: usize::try_from(options.integer("max_body")?).unwrap_or(usize::MAX),
         clock: Arc::clone(&context.clock),
@@ -149,7 +126,7 @@ impl SigningKey {
 
 impl WebhookSink {
     fn request_headers(&self, delivery: &Delivery) -> Result<HeaderMap, reqwest::header::InvalidHeaderValue> {
-        let mut headers = self.headers.clone();
+        let mut headers = HeaderMap::new();
         let timestamp_s = self.clock.now().timestamp();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("webhook-id", HeaderValue::from_str(&delivery.delivery_id)?);
@@ -234,34 +211,6 @@ fn read_keys(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Op
         }
     }
     (keys.len() == secrets.len()).then_some(keys)
-}
-
-fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    let mut complete = true;
-    for (header, value) in options.map("headers") {
-        let mut refuse = |why: &str, hint: &str| {
-            let message = format!("sink `{name}`: header `{header}` {why}");
-            diagnostics.error("E0426", options.span_of("headers"), message, Some(hint.into()));
-            complete = false;
-        };
-        let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
-            refuse("is no header name", "letters, digits and `-`, such as X-Team");
-            continue;
-        };
-        if OWN_HEADERS.contains(&parsed.as_str()) {
-            refuse("is set by the sink itself", "remove it, or give it another name");
-            continue;
-        }
-        match HeaderValue::from_str(value.expose()) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                headers.insert(parsed, value);
-            }
-            Err(_) => refuse("has a value that no header can carry", "visible ASCII on one line"),
-        }
-    }
-    complete.then_some(headers)
 }
 
 #[cfg(test)]

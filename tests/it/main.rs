@@ -29,6 +29,7 @@ mod program;
 mod readme;
 mod receiver;
 mod relay;
+mod rotation;
 mod shipped;
 mod ssrf;
 mod tidy;
