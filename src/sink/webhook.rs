@@ -1,4 +1,4 @@
-//! `webhook`: the Alert JSON by POST or PUT, signed as Standard Webhooks say, anew at each attempt (the stamp is part of what
+//! `webhook`: the alert as JSON by POST or PUT, signed as Standard Webhooks say, anew at each attempt (the stamp is part of what
 //! is signed); the body and `webhook-id` stay the same.
 //!
 //! Several secrets give several signatures, so that a receiver can change its secret without losing an alert. It never fails
@@ -17,10 +17,10 @@ use sha2::Sha256;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::format::{alert_json_within, lean_alert_json};
+use super::format::{FORMAT_WITH_HEADERS, Format};
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
-use super::update::{CLOSING, UPDATES, Update, update_json};
-use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use super::update::{CLOSING, UPDATES, Update};
+use super::{AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -55,6 +55,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Optional,
         help: "additional headers, such as Authorization",
     },
+    FORMAT_WITH_HEADERS,
     OptionSpec {
         name: "max_body",
         kind: OptionKind::Size(4 << 10, 1 << 20),
@@ -101,6 +102,7 @@ pub struct WebhookSink {
     method: Method,
     headers: HeaderMap,
     keys: Vec<SigningKey>,
+    format: Format,
     max_body_bytes: usize,
     clock: Arc<dyn Clock>,
 }
@@ -122,6 +124,7 @@ pub fn build(
         method: if options.text("method") == Some("PUT") { Method::PUT } else { Method::POST },
         headers: headers?,
         keys: keys?,
+        format: Format::of(options),
         max_body_bytes: usize::try_from(options.integer("max_body")?).unwrap_or(usize::MAX),
         clock: Arc::clone(&context.clock),
     }))
@@ -153,7 +156,10 @@ impl WebhookSink {
     fn request_headers(&self, delivery: &Delivery) -> Result<HeaderMap, reqwest::header::InvalidHeaderValue> {
         let mut headers = self.headers.clone();
         let timestamp_s = self.clock.now().timestamp();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in self.format.headers(delivery) {
+            headers.insert(name, HeaderValue::from_str(&value)?);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type()));
         headers.insert("webhook-id", HeaderValue::from_str(&delivery.delivery_id)?);
         headers.insert("webhook-timestamp", HeaderValue::from(timestamp_s));
         if !self.keys.is_empty() {
@@ -189,14 +195,11 @@ impl Sink for WebhookSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        match context.form {
-            Form::Full => alert_json_within(alert, context.delivery_id, self.max_body_bytes),
-            Form::Plain => lean_alert_json(alert, context.delivery_id),
-        }
+        self.format.alert(alert, context, self.max_body_bytes)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        update_json(update, context.delivery_id)
+        self.format.update(update, context)
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
@@ -272,6 +275,7 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::sink::Form;
     use crate::sink::contract::{
         self, CANARY, HOSTILE, Loopback, Reply, alert_titled, delivery, hold, list_node, map_node, text_node,
     };
@@ -346,6 +350,33 @@ mod tests {
         assert!(Webhook::new(&secret("C")).expect("a key").verify(&request.body, &headers).is_err());
         headers.insert("webhook-id", "other".parse().expect("valid"));
         assert!(Webhook::new(&secrets[0]).expect("a key").verify(&request.body, &headers).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_cloud_event_is_signed_like_any_alert() {
+        let (mut context, _) = contract::context();
+        context.clock = Arc::new(crate::clock::SystemClock);
+        for (format, content_type, id) in [
+            ("cloudevents", "application/cloudevents+json; charset=utf-8", None),
+            ("cloudevents-binary", "application/json", Some(())),
+            ("ecs", "application/json", None),
+        ] {
+            let server = Loopback::start(Reply::Http("204 No Content", vec![], vec![])).await;
+            let options = vec![
+                ("url", text_node(server.url("/").as_str())),
+                ("secret", text_node(&secret("A"))),
+                ("format", text_node(format)),
+            ];
+            let sink = contract::build("webhook", options, &context).expect("builds");
+            let sent = delivery(&*sink, &alert_titled(HOSTILE), Form::Full);
+            assert_eq!(sink.send(&sent).await.outcome, Outcome::Delivered);
+            let request = server.received().remove(0);
+            assert_eq!(request.header("content-type"), Some(content_type), "{format}");
+            assert_eq!(request.header("ce-id"), id.map(|()| sent.delivery_id.as_str()), "{format}");
+            assert_eq!(request.header("ce-type"), id.map(|()| "vigie.alert.v1"), "{format}");
+            let headers = http_headers(&request);
+            Webhook::new(&secret("A")).expect("a key").verify(&request.body, &headers).expect("verifies");
+        }
     }
 
     fn http_headers(request: &contract::Received) -> HeaderMap {
