@@ -12,25 +12,57 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use sha2::Sha256;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{FORMAT_WITH_HEADERS, Format};
+use super::http::headers::{self, HEADERS, PASSWORD, USER};
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
 use super::update::{CLOSING, UPDATES, Update};
-use super::{AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use super::{AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind};
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
-use crate::secret::Secret;
 
-/// Key in the YAML.
-pub const KIND: &str = "webhook";
+/// As the configuration knows it.
+pub const WEBHOOK: SinkKind = SinkKind {
+    kind: KIND,
+    options: OPTIONS,
+    build: |options, name, context, diagnostics| build(KIND, options, name, context, diagnostics),
+};
+/// The webhook that begins a story of Tines: the Alert JSON to a URL that is all there is to know.
+pub const TINES: SinkKind = SinkKind {
+    kind: KIND_TINES,
+    options: &[
+        OptionSpec {
+            name: "url",
+            kind: OptionKind::Url(&["https", "http"]),
+            presence: Presence::Required,
+            help: "URL of the story's webhook action; it is a secret",
+        },
+        HEADERS,
+        MAX_BODY,
+        UPDATES,
+        CLOSING,
+        super::rate(Presence::Optional),
+        super::burst("1"),
+        CA_FILE,
+        ALLOW_PRIVATE,
+    ],
+    build: |options, name, context, diagnostics| build(KIND_TINES, options, name, context, diagnostics),
+};
 
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
+const KIND: &str = "webhook";
+const KIND_TINES: &str = "tines";
+const MAX_BODY: OptionSpec = OptionSpec {
+    name: "max_body",
+    kind: OptionKind::Size(4 << 10, 1 << 20),
+    presence: Presence::Default("20KB"),
+    help: "beyond this the raw event is left out; receivers of Standard Webhooks expect at most 20 KB",
+};
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "url",
         kind: OptionKind::Url(&["https", "http"]),
@@ -49,19 +81,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("POST"),
         help: "method of the request",
     },
-    OptionSpec {
-        name: "headers",
-        kind: OptionKind::Map,
-        presence: Presence::Optional,
-        help: "additional headers, such as Authorization",
-    },
+    HEADERS,
+    USER,
+    PASSWORD,
     FORMAT_WITH_HEADERS,
-    OptionSpec {
-        name: "max_body",
-        kind: OptionKind::Size(4 << 10, 1 << 20),
-        presence: Presence::Default("20KB"),
-        help: "beyond this the raw event is left out; receivers of Standard Webhooks expect at most 20 KB",
-    },
+    MAX_BODY,
     UPDATES,
     CLOSING,
     super::rate(Presence::Optional),
@@ -76,17 +100,8 @@ const SECRET_PREFIX: &str = "whsec_";
 const MAX_SECRETS: usize = 5;
 /// Below this a key can be guessed; the specification asks for 24 to 64 bytes.
 const MIN_KEY_BYTES: usize = 24;
-/// Headers that the request or the signature owns.
-const OWN_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-];
+/// Headers that the signature owns.
+const OWN_HEADERS: &[&str] = &["webhook-id", "webhook-timestamp", "webhook-signature"];
 /// People paste keys with and without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -97,7 +112,8 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 pub struct SigningKey(Vec<u8>);
 
 /// The sink.
-pub struct WebhookSink {
+struct WebhookSink {
+    kind: &'static str,
     endpoint: Endpoint,
     method: Method,
     headers: HeaderMap,
@@ -107,19 +123,19 @@ pub struct WebhookSink {
     clock: Arc<dyn Clock>,
 }
 
-/// Builds it from its options.
-pub fn build(
+fn build(
+    kind: &'static str,
     options: &Options,
     name: &str,
     context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
     let keys = read_keys(options, name, diagnostics);
-    let headers = read_headers(options, name, diagnostics);
-    let header_values = options.map("headers").iter().map(|(_, value)| value.clone());
-    let secrets: Vec<Secret> = options.secrets("secret").iter().cloned().chain(header_values).collect();
+    let headers = headers::read(options, name, OWN_HEADERS, diagnostics);
+    let secrets = options.secrets("secret").iter().cloned().chain(headers::secrets(options)).collect();
     let endpoint = endpoint(options, "url", secrets, context, diagnostics);
     Some(Box::new(WebhookSink {
+        kind,
         endpoint: endpoint?,
         method: if options.text("method") == Some("PUT") { Method::PUT } else { Method::POST },
         headers: headers?,
@@ -179,6 +195,8 @@ impl WebhookSink {
             }
         };
         match self.endpoint.send(self.method.clone(), headers, Bytes::copy_from_slice(&delivery.body)).await {
+            // Of a story the URL is all that the operator gave: gone means moved.
+            Ok(answer) if self.kind == KIND_TINES => self.endpoint.report(&answer, answer.outcome_unless(&[])),
             Ok(answer) => self.endpoint.report(&answer, answer.outcome()),
             Err(report) => report,
         }
@@ -187,7 +205,7 @@ impl WebhookSink {
 
 impl Sink for WebhookSink {
     fn kind(&self) -> &'static str {
-        KIND
+        self.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {
@@ -241,34 +259,6 @@ fn read_keys(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Op
     (keys.len() == secrets.len()).then_some(keys)
 }
 
-fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    let mut complete = true;
-    for (header, value) in options.map("headers") {
-        let mut refuse = |why: &str, hint: &str| {
-            let message = format!("sink `{name}`: header `{header}` {why}");
-            diagnostics.error("E0426", options.span_of("headers"), message, Some(hint.into()));
-            complete = false;
-        };
-        let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
-            refuse("is no header name", "letters, digits and `-`, such as X-Team");
-            continue;
-        };
-        if OWN_HEADERS.contains(&parsed.as_str()) {
-            refuse("is set by the sink itself", "remove it, or give it another name");
-            continue;
-        }
-        match HeaderValue::from_str(value.expose()) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                headers.insert(parsed, value);
-            }
-            Err(_) => refuse("has a value that no header can carry", "visible ASCII on one line"),
-        }
-    }
-    complete.then_some(headers)
-}
-
 #[cfg(test)]
 mod tests {
     use standardwebhooks::Webhook;
@@ -297,6 +287,19 @@ mod tests {
     #[tokio::test]
     async fn holds_the_contract() {
         hold(&|url, context| make(&url, context, &[secret("A")]), b"", Outcome::Dead).await;
+    }
+
+    #[tokio::test]
+    async fn a_story_holds_the_contract_too_and_gets_the_alert_as_it_is() {
+        let make = |url: Url, context: &BuildContext| {
+            contract::build("tines", vec![("url", text_node(url.as_str()))], context).expect("builds")
+        };
+        hold(&make, br#"{"status":"ok"}"#, Outcome::Misconfigured).await;
+        let server = Loopback::start(Reply::Http("410 Gone", vec![], vec![])).await;
+        let sink = make(server.url("/webhook/a/b"), &contract::context().0);
+        assert_eq!((sink.kind(), contract::attempt(&*sink).await.outcome), ("tines", Outcome::Misconfigured));
+        let sent: serde_json::Value = serde_json::from_slice(&server.received()[0].body).expect("JSON");
+        assert_eq!(sent["schema"], "vigie/alert/v1");
     }
 
     #[tokio::test]
