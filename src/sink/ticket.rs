@@ -2,8 +2,9 @@
 //! one table.
 //!
 //! The text is the terminal's, as a block in which that system knows no markup; URLs are defanged. None of them finds a
-//! record by a key of ours in one request, so an update is a record of its own, under the alert's id. What the operator may
-//! mend while records wait is put in when sending.
+//! record by a key of ours in one request, so an update is a record of its own, under the alert's id; and an answer that is
+//! lost makes a second record of Jira and ServiceNow, told by the same id. What the operator may mend while records wait is
+//! put in when sending.
 
 mod jira;
 mod servicenow;
