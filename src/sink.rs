@@ -3,6 +3,7 @@
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
 pub mod chat;
+pub mod elasticsearch;
 pub mod email;
 pub mod exec;
 pub mod file;
@@ -14,6 +15,7 @@ pub mod splunk_hec;
 pub mod stdout;
 pub mod teams;
 pub mod text;
+pub mod ticket;
 pub mod update;
 pub mod webhook;
 mod write;
@@ -38,7 +40,7 @@ use crate::pipeline::BoxFuture;
 pub const KINDS: &[SinkKind] = &[
     SinkKind { kind: stdout::KIND, options: &[stdout::OPTIONS], build: stdout::build },
     SinkKind { kind: file::KIND, options: &[file::OPTIONS], build: file::build },
-    SinkKind { kind: webhook::KIND, options: &[webhook::OPTIONS, http::TRANSPORT], build: webhook::build },
+    webhook::WEBHOOK,
     SinkKind { kind: email::KIND, options: &[email::OPTIONS], build: email::build },
     SinkKind { kind: slack::KIND, options: &[slack::OPTIONS, http::TRANSPORT], build: slack::build },
     teams::TEAMS,
@@ -48,6 +50,11 @@ pub const KINDS: &[SinkKind] = &[
     chat::TELEGRAM,
     pagerduty::PAGERDUTY,
     splunk_hec::SPLUNK_HEC,
+    elasticsearch::ELASTICSEARCH,
+    ticket::JIRA,
+    ticket::SERVICENOW,
+    ticket::THEHIVE,
+    webhook::TINES,
     exec::EXEC,
 ];
 

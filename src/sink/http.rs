@@ -11,6 +11,7 @@ mod authorization;
 mod file;
 pub mod guard;
 pub mod hint;
+pub mod login;
 mod oauth2;
 pub mod redact;
 mod resolve;

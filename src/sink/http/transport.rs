@@ -130,6 +130,7 @@ const GRANT_MORE: [&str; 3] = [SCOPES.name, AUDIENCE.name, CLIENT_AUTH.name];
 /// Headers that the request, a signature or another option owns.
 const OWN_HEADERS: &[&str] = &[
     "host",
+    "accept",
     "content-length",
     "content-type",
     "content-encoding",
@@ -344,6 +345,14 @@ fn one_authorization(url: &SinkUrl, options: &Options, diagnostics: &mut Diagnos
     let message = format!("{first} and {second} both say what `Authorization` is");
     diagnostics.error("E0483", options.span_of(option), message, Some("keep one of them".into()));
     Err(Told)
+}
+
+/// Whether the options say what `Authorization` is.
+pub(super) fn authorizes(options: &Options) -> bool {
+    let is_header = |name: &str| name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
+    options.is_given(BEARER_TOKEN_FILE.name)
+        || options.is_given(TOKEN_URL.name)
+        || options.map(HEADERS.name).iter().any(|(name, _)| is_header(name))
 }
 
 /// Read once for the check; what it holds now is not kept.

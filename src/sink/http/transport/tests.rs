@@ -264,7 +264,7 @@ async fn a_tunnel_carries_tls_and_the_client_certificate() {
         ("key_file", pem("client-key")),
         ("headers", map_node(vec![("X-Secret", text_node(CANARY))])),
     ];
-    let (mut diagnostics, webhook) = (Diagnostics::default(), [crate::sink::webhook::OPTIONS, TRANSPORT].concat());
+    let (mut diagnostics, webhook) = (Diagnostics::default(), crate::sink::webhook::WEBHOOK.options.concat());
     let expand = |text: &str| Ok(text.to_owned());
     let options = options::read(&map_node(entries), "sink", &webhook, &expand, &mut diagnostics).expect("a map");
     let endpoint = endpoint(&options, "url", vec![], &contract::context().0, &mut diagnostics).expect("builds");
