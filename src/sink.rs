@@ -12,10 +12,12 @@ pub mod pagerduty;
 pub mod slack;
 pub mod splunk_hec;
 pub mod stdout;
+pub mod syslog;
 pub mod teams;
 pub mod text;
 pub mod update;
 pub mod webhook;
+pub mod wire;
 mod write;
 
 #[cfg(test)]
@@ -48,6 +50,7 @@ pub const KINDS: &[SinkKind] = &[
     chat::TELEGRAM,
     pagerduty::PAGERDUTY,
     splunk_hec::SPLUNK_HEC,
+    syslog::SYSLOG,
     exec::EXEC,
 ];
 

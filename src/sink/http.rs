@@ -9,8 +9,8 @@ pub mod answer;
 pub mod guard;
 pub mod hint;
 pub mod redact;
-mod resolve;
-mod tls;
+pub(in crate::sink) mod resolve;
+pub(in crate::sink) mod tls;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -44,6 +44,20 @@ pub const CA_FILE: OptionSpec = OptionSpec {
     kind: OptionKind::Text,
     presence: Presence::Optional,
     help: "PEM file with certificate authorities to trust besides the bundled ones",
+};
+/// Option of sinks that can show a certificate.
+pub const CERTIFICATE_FILE: OptionSpec = OptionSpec {
+    name: "certificate_file",
+    kind: OptionKind::Text,
+    presence: Presence::Optional,
+    help: "PEM file with the certificate that the destination knows us by; with `key_file`",
+};
+/// Option beside [`CERTIFICATE_FILE`].
+pub const KEY_FILE: OptionSpec = OptionSpec {
+    name: "key_file",
+    kind: OptionKind::Text,
+    presence: Presence::Optional,
+    help: "PEM file with the key of the certificate in `certificate_file`",
 };
 /// Option of every HTTP sink.
 pub const ALLOW_PRIVATE: OptionSpec = OptionSpec {
@@ -97,6 +111,9 @@ pub enum BuildError {
     /// The additional authorities are no PEM certificates.
     #[error("the CA file holds no usable certificate")]
     Authorities,
+    /// The certificate that a destination should know us by is none, or the key is not its own.
+    #[error("the certificate and key files hold no usable pair")]
+    Identity,
     /// TLS or the client could not be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] Box<dyn StdError + Send + Sync>),
@@ -130,7 +147,7 @@ impl Endpoint {
     pub fn build(spec: EndpointSpec) -> Result<Self, BuildError> {
         spec.policy.vet_url(spec.url.expose()).map_err(BuildError::Refused)?;
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::config(spec.ca_pem.as_deref())?)
+            .tls_backend_preconfigured(tls::config(spec.ca_pem.as_deref(), None)?)
             .dns_resolver(resolve::Vetting::new(spec.policy, spec.lookup))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -260,6 +277,7 @@ pub fn endpoint_at(
             let (code, option, hint) = match error {
                 BuildError::Refused(_) => ("E0421", url_option, "use the public name of the service that takes alerts"),
                 BuildError::Authorities => ("E0422", CA_FILE.name, CA_FILE.help),
+                BuildError::Identity => ("E0450", CERTIFICATE_FILE.name, CERTIFICATE_FILE.help),
                 BuildError::Client(_) => ("E0423", url_option, "use a plain https:// URL"),
             };
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -289,7 +307,9 @@ async fn read_bounded(response: &mut reqwest::Response) -> (Vec<u8>, bool) {
 }
 
 /// An error and its causes. An `io::Error` passes over what it wraps when asked for its source, so it is asked otherwise.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+pub(in crate::sink) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
         let error: &'a (dyn StdError + 'static) = *error;
         match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -299,7 +319,7 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     })
 }
 
-fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub(in crate::sink) fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     chain(error).last().unwrap_or(error)
 }
 

@@ -5,12 +5,21 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::BuildError;
 
-pub(super) fn config(ca_pem: Option<&[u8]>) -> Result<rustls::ClientConfig, BuildError> {
+/// What a destination knows us by, in PEM: a certificate with those that vouch for it, and its key.
+pub(in crate::sink) struct Identity {
+    pub(in crate::sink) certificate_pem: Vec<u8>,
+    pub(in crate::sink) key_pem: Vec<u8>,
+}
+
+pub(in crate::sink) fn config(
+    ca_pem: Option<&[u8]>,
+    identity: Option<&Identity>,
+) -> Result<rustls::ClientConfig, BuildError> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(pem) = ca_pem {
         let before = roots.len();
@@ -25,7 +34,15 @@ pub(super) fn config(ca_pem: Option<&[u8]>) -> Result<rustls::ClientConfig, Buil
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let versions = versions.map_err(|error| BuildError::Client(Box::new(error)))?;
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
+    let config = versions.with_root_certificates(roots);
+    let Some(identity) = identity else { return Ok(config.with_no_client_auth()) };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&identity.certificate_pem).collect();
+    let chain = chain.map_err(|_| BuildError::Identity)?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key_pem).map_err(|_| BuildError::Identity)?;
+    if chain.is_empty() {
+        return Err(BuildError::Identity);
+    }
+    config.with_client_auth_cert(chain, key).map_err(|_| BuildError::Identity)
 }
 
 #[cfg(test)]
@@ -34,7 +51,6 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::thread::JoinHandle;
 
-    use rustls::pki_types::PrivateKeyDer;
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
     use url::Url;
 
@@ -101,9 +117,20 @@ mod tests {
     fn authorities_must_be_certificates() {
         let body = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for pem in ["", "no PEM", body] {
-            assert!(matches!(config(Some(pem.as_bytes())), Err(BuildError::Authorities)), "{pem}");
+            assert!(matches!(config(Some(pem.as_bytes()), None), Err(BuildError::Authorities)), "{pem}");
         }
         let bundled = webpki_roots::TLS_SERVER_ROOTS.len();
-        assert!(bundled > 50 && config(None).is_ok(), "{bundled}");
+        assert!(bundled > 50 && config(None, None).is_ok(), "{bundled}");
+    }
+    #[test]
+    fn a_certificate_of_ours_needs_its_own_key() {
+        let identity = |certificate: &[u8], key: &[u8]| {
+            let identity = Identity { certificate_pem: certificate.to_vec(), key_pem: key.to_vec() };
+            config(None, Some(&identity)).map(|config| config.client_auth_cert_resolver.has_certs())
+        };
+        assert!(matches!(identity(SERVER, SERVER_KEY), Ok(true)));
+        for (certificate, key) in [(AUTHORITY, SERVER_KEY), (SERVER, SERVER), (b"", SERVER_KEY), (SERVER_KEY, b"")] {
+            assert!(matches!(identity(certificate, key), Err(BuildError::Identity)));
+        }
     }
 }
