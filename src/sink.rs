@@ -8,6 +8,7 @@ pub mod exec;
 pub mod file;
 pub mod format;
 pub mod http;
+pub mod nats;
 pub mod pagerduty;
 pub mod slack;
 pub mod splunk_hec;
@@ -51,6 +52,7 @@ pub const KINDS: &[SinkKind] = &[
     pagerduty::PAGERDUTY,
     splunk_hec::SPLUNK_HEC,
     syslog::SYSLOG,
+    nats::NATS,
     exec::EXEC,
 ];
 

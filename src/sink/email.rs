@@ -30,6 +30,7 @@ use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE};
 use super::update::{CLOSING, UPDATES, Update};
+use super::wire::decode;
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -469,29 +470,6 @@ fn spellings(user: &str, password: &Secret) -> Vec<Secret> {
     let password = password.expose();
     let plain = STANDARD.encode(format!("\0{user}\0{password}"));
     vec![Secret::new(password), Secret::new(STANDARD.encode(password)), Secret::new(plain)]
-}
-
-/// Resolves `%40` and the like; what is no such escape stays as it is.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
-            _ => None,
-        };
-        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

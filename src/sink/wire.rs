@@ -213,6 +213,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         if self.unread.is_empty() { Ok(self.stream) } else { Err(unexpected("it speaks out of turn")) }
     }
 
+    /// The same, whatever it goes over.
+    pub fn boxed<'a>(self) -> Conversation<Box<dyn Duplex + 'a>>
+    where
+        S: Send + 'a,
+    {
+        Conversation { stream: Box::new(self.stream), unread: self.unread }
+    }
+
     /// Says all of it.
     ///
     /// # Errors
@@ -353,6 +361,29 @@ pub(super) fn file(
     }
 }
 
+/// Resolves `%40` and the like; what is no such escape stays as it is.
+pub(super) fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
@@ -434,7 +465,7 @@ pub(super) mod tests {
             "udp://%31%36%39.254.169.254",
             "tcp://metadata.google.internal.",
         ] {
-            let told = wire(vec![("url", text_node(url))]).err().expect(url);
+            let told = wire(vec![("url", text_node(url))]).expect_err(url);
             assert!(told.contains("E0421"), "{url}: {told}");
         }
         let strict = |url| wire(vec![("url", text_node(url)), ("allow_private", text_node("false"))]);
@@ -449,7 +480,7 @@ pub(super) mod tests {
             ("2001:db8::1".into(), "127.0.0.1".into())
         );
         for url in ["tcp://h/x", "tcp://h?x", "tcp://h#x", "tcp://h:0", "tcp://a%20b"] {
-            let told = wire(vec![("url", text_node(url))]).err().expect(url);
+            let told = wire(vec![("url", text_node(url))]).expect_err(url);
             assert!(told.contains("E0451"), "{url}: {told}");
         }
     }
@@ -499,7 +530,7 @@ pub(super) mod tests {
         wire.lookup = resolving(&[]);
         assert_eq!(wire.dial().await.err().map(|report| report.status), Some("connect failed".into()));
         wire.lookup = Arc::new(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, CANARY)) }));
-        let report = wire.dial().await.err().expect("fails");
+        let report = wire.dial().await.expect_err("fails");
         assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "connect failed"));
         assert_eq!(report.excerpt, "[redacted]");
     }
@@ -509,7 +540,7 @@ pub(super) mod tests {
         let mut wire = at("tcp://slow.example");
         wire.lookup = Arc::new(|_| Box::pin(std::future::pending()));
         let started = tokio::time::Instant::now();
-        let report = wire.dial().await.err().expect("fails");
+        let report = wire.dial().await.expect_err("fails");
         assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "connect timed out"));
         assert_eq!(started.elapsed(), TEST_LIMITS.connect);
     }
@@ -522,7 +553,7 @@ pub(super) mod tests {
         stream.set_nonblocking(true).expect("set");
         let stream = TcpStream::from_std(stream).expect("of this runtime");
         let wire = at(&format!("tls://{address}"));
-        let report = wire.secure(stream).await.err().expect("fails");
+        let report = wire.secure(stream).await.expect_err("fails");
         assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "connect timed out"));
     }
 
@@ -535,7 +566,7 @@ pub(super) mod tests {
         assert_eq!(conversation.line(3).await.expect("read"), b"two");
         assert_eq!(conversation.bytes(5).await.expect("read"), b"12345");
         assert_eq!(conversation.line(3).await.map_err(|error| error.kind()), Err(io::ErrorKind::InvalidData));
-        let error = Conversation::into_stream(conversation).err().expect("something is left");
+        let error = Conversation::into_stream(conversation).expect_err("something is left");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);

@@ -125,7 +125,7 @@ async fn a_receiver_that_never_ends_the_connection_has_the_message_all_the_same(
 async fn an_end_that_was_not_asked_for_is_told_from_one_that_was() {
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
     let leaves = tokio::spawn(async move { theirs.read_exact(&mut [0; 3]).await.map(|_| ()) });
-    let report = sink().hand_over(ours, b"m").await.err().expect("not taken");
+    let report = sink().hand_over(ours, b"m").await.expect_err("not taken");
     assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "closed by the receiver"));
     leaves.await.expect("no panic").expect("read");
 
