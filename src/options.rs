@@ -42,6 +42,8 @@ pub enum OptionKind {
     Secret,
     /// An absolute URL with one of these schemes; never shown beyond its host.
     Url(&'static [&'static str]),
+    /// One such URL or a list of them.
+    Urls(&'static [&'static str]),
     /// A whole number within these bounds, both included.
     Integer(u64, u64),
     /// `true` or `false`.
@@ -91,7 +93,7 @@ pub struct Unexpanded {
 enum Value {
     Text(String),
     Secret(Secret),
-    Url(Url),
+    Urls(Vec<Url>),
     Integer(u64),
     Flag(bool),
     Duration(Duration),
@@ -205,6 +207,10 @@ fn parse(node: &Node, spec: &OptionSpec, expand: Expand<'_>) -> Result<Value, Re
     match spec.kind {
         OptionKind::Texts => Ok(Value::Texts(texts(node, expand)?)),
         OptionKind::Secrets => Ok(Value::Secrets(texts(node, expand)?.into_iter().map(Secret::new).collect())),
+        OptionKind::Urls(schemes) => {
+            let urls = texts(node, expand)?.into_iter().map(|text| parse_url(&text, schemes));
+            Ok(Value::Urls(urls.collect::<Result<_, Refusal>>()?))
+        }
         OptionKind::Map => {
             let entries = node.entries().ok_or_else(|| {
                 let hint = "write it as `{name: value}`".to_owned();
@@ -244,7 +250,7 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
         _ if text.trim().is_empty() => refuse("is empty".into(), spec.help),
         OptionKind::Text => Ok(Value::Text(text.to_owned())),
         OptionKind::Secret => Ok(Value::Secret(Secret::new(text))),
-        OptionKind::Url(schemes) => parse_url(text, schemes),
+        OptionKind::Url(schemes) | OptionKind::Urls(schemes) => Ok(Value::Urls(vec![parse_url(text, schemes)?])),
         OptionKind::Integer(least, most) => match text.parse::<u64>() {
             Ok(number) if (least..=most).contains(&number) => Ok(Value::Integer(number)),
             _ => refuse(format!("takes a whole number from {least} to {most}, not `{text}`"), spec.help),
@@ -291,7 +297,7 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
 const RATE_HINT: &str = "rates carry a unit: 1/s, 30/m, 100/h, 500/d";
 
 /// The text may be a secret, so a refusal never repeats it.
-fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refusal> {
+fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Url, Refusal> {
     let hint = Some(format!("an absolute URL that starts with {}://", schemes.join(":// or ")));
     let url = Url::parse(text).map_err(|error| (format!("is not a URL ({error})"), hint.clone()))?;
     if !schemes.contains(&url.scheme()) {
@@ -300,7 +306,7 @@ fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refu
     if url.host_str().is_none_or(str::is_empty) {
         return Err(("has no host".into(), hint));
     }
-    Ok(Value::Url(url))
+    Ok(url)
 }
 
 fn example(specs: &[OptionSpec]) -> String {
@@ -355,9 +361,15 @@ impl Options {
     /// A `Url`.
     #[must_use]
     pub fn url(&self, name: &str) -> Option<&Url> {
+        self.urls(name).first()
+    }
+
+    /// `Urls`; empty when missing.
+    #[must_use]
+    pub fn urls(&self, name: &str) -> &[Url] {
         match self.values.get(name) {
-            Some((Value::Url(url), _)) => Some(url),
-            _ => None,
+            Some((Value::Urls(urls), _)) => urls,
+            _ => &[],
         }
     }
 
@@ -400,11 +412,11 @@ impl Options {
     #[must_use]
     pub fn destination(&self) -> Option<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
-        for (value, _) in self.values.values() {
-            if let Value::Url(url) = value {
-                hasher.update(&(url.as_str().len() as u64).to_le_bytes());
-                hasher.update(url.as_str().as_bytes());
-            }
+        let urls =
+            self.values.values().filter_map(|(value, _)| if let Value::Urls(urls) = value { Some(urls) } else { None });
+        for url in urls.flatten() {
+            hasher.update(&(url.as_str().len() as u64).to_le_bytes());
+            hasher.update(url.as_str().as_bytes());
         }
         (hasher.count() > 0).then(|| *hasher.finalize().as_bytes())
     }
@@ -458,7 +470,7 @@ pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
                 OptionKind::Size(..) => json!({"type": "string", "pattern": "^[0-9]+ *([kKMG]i?)?B$"}),
                 OptionKind::Rate => json!({"type": "string", "pattern": "^ *[0-9]+ */ *[smhd] *$"}),
                 OptionKind::Choice(words) => json!({"enum": words}),
-                OptionKind::Texts | OptionKind::Secrets => one_or_more(),
+                OptionKind::Texts | OptionKind::Secrets | OptionKind::Urls(_) => one_or_more(),
                 OptionKind::Map => json!({"type": "object", "additionalProperties": {"type": "string"}}),
             };
             if let Some(members) = schema.as_object_mut() {
@@ -493,6 +505,7 @@ mod tests {
         spec("text", OptionKind::Text, Presence::Required),
         spec("secret", OptionKind::Secret, Presence::Optional),
         spec("url", OptionKind::Url(&["https", "http"]), Presence::Optional),
+        spec("urls", OptionKind::Urls(&["https", "http"]), Presence::Optional),
         spec("integer", OptionKind::Integer(1, 10), Presence::Default("5")),
         spec("flag", OptionKind::Flag, Presence::Default("true")),
         spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
@@ -529,7 +542,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_value_is_read() {
-        let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
+        let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\nurls: [http://a.example, http://b.example]\ninteger: 10\nflag: false\n\
                     duration: 1m\nevery: every 2s\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
         let (options, findings) = read_yaml(yaml);
         let options = options.expect("no mistake");
@@ -537,6 +550,8 @@ mod tests {
         assert_eq!(options.text("text"), Some("0123"));
         assert_eq!(options.secret("secret").map(Secret::expose), Some("canary"));
         assert_eq!(options.url("url").and_then(Url::host_str), Some("h.example"));
+        let hosts: Vec<_> = options.urls("urls").iter().filter_map(Url::host_str).collect();
+        assert_eq!(hosts, ["a.example", "b.example"]);
         assert_eq!((options.integer("integer"), options.integer("size")), (Some(10), Some(1 << 20)));
         assert_eq!((options.flag("flag"), options.text("choice")), (false, Some("json")));
         assert_eq!(options.duration("duration"), Some(Duration::from_secs(60)));
@@ -545,7 +560,7 @@ mod tests {
         assert_eq!(options.texts("texts"), ["a", "NO"]);
         assert_eq!(options.secrets("secrets").iter().map(Secret::expose).collect::<Vec<_>>(), ["one"]);
         assert_eq!(options.map("map")[0].0, "X-A");
-        assert_eq!((options.span_of("flag").line, options.span().line), (5, 1));
+        assert_eq!((options.span_of("flag").line, options.span().line), (6, 1));
     }
 
     #[test]
@@ -600,9 +615,13 @@ mod tests {
 
     #[test]
     fn no_refusal_repeats_what_may_be_secret() {
-        for yaml in
-            ["text: a\nurl: canary", "text: a\nurl: https://:80/canary", "text: a\nsecret: [canary]", "text: ${EMPTY}"]
-        {
+        for yaml in [
+            "text: a\nurl: canary",
+            "text: a\nurls: [http://a.example, canary]",
+            "text: a\nurl: https://:80/canary",
+            "text: a\nsecret: [canary]",
+            "text: ${EMPTY}",
+        ] {
             let (options, findings) = read_yaml(yaml);
             assert!(options.is_none() && findings.len() == 1, "{yaml}: {findings:?}");
             assert!(!findings[0].contains("canary"), "{findings:?}");
@@ -619,6 +638,7 @@ mod tests {
         assert!(one.is_some());
         assert_eq!(one, of("text: b\nurl: https://H.example:443/canary\nrate: 2/s"));
         assert_ne!(one, of("text: a\nurl: https://h.example/other"));
+        assert_ne!(of("text: a\nurls: [http://a, http://b]"), of("text: a\nurls: [http://a]"));
         assert_eq!(of("text: a"), None);
     }
 

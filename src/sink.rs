@@ -2,6 +2,7 @@
 //!
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
+pub mod alertmanager;
 pub mod chat;
 pub mod email;
 pub mod exec;
@@ -48,6 +49,7 @@ pub const KINDS: &[SinkKind] = &[
     chat::TELEGRAM,
     pagerduty::PAGERDUTY,
     splunk_hec::SPLUNK_HEC,
+    alertmanager::ALERTMANAGER,
     exec::EXEC,
 ];
 

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod guard;
+pub mod headers;
 pub mod hint;
 pub mod redact;
 mod resolve;

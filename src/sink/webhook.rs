@@ -12,12 +12,13 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use sha2::Sha256;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json_within, lean_alert_json};
+use super::http::headers::{self, HEADERS};
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
@@ -49,12 +50,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("POST"),
         help: "method of the request",
     },
-    OptionSpec {
-        name: "headers",
-        kind: OptionKind::Map,
-        presence: Presence::Optional,
-        help: "additional headers, such as Authorization",
-    },
+    HEADERS,
     OptionSpec {
         name: "max_body",
         kind: OptionKind::Size(4 << 10, 1 << 20),
@@ -75,17 +71,8 @@ const SECRET_PREFIX: &str = "whsec_";
 const MAX_SECRETS: usize = 5;
 /// Below this a key can be guessed; the specification asks for 24 to 64 bytes.
 const MIN_KEY_BYTES: usize = 24;
-/// Headers that the request or the signature owns.
-const OWN_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-];
+/// Headers that the signature owns.
+const OWN_HEADERS: &[&str] = &["webhook-id", "webhook-timestamp", "webhook-signature"];
 /// People paste keys with and without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -113,8 +100,8 @@ pub fn build(
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
     let keys = read_keys(options, name, diagnostics);
-    let headers = read_headers(options, name, diagnostics);
-    let header_values = options.map("headers").iter().map(|(_, value)| value.clone());
+    let headers = headers::read(options, name, OWN_HEADERS, diagnostics);
+    let header_values = options.map(HEADERS.name).iter().map(|(_, value)| value.clone());
     let secrets: Vec<Secret> = options.secrets("secret").iter().cloned().chain(header_values).collect();
     let endpoint = endpoint(options, "url", secrets, context, diagnostics);
     Some(Box::new(WebhookSink {
@@ -236,34 +223,6 @@ fn read_keys(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Op
         }
     }
     (keys.len() == secrets.len()).then_some(keys)
-}
-
-fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    let mut complete = true;
-    for (header, value) in options.map("headers") {
-        let mut refuse = |why: &str, hint: &str| {
-            let message = format!("sink `{name}`: header `{header}` {why}");
-            diagnostics.error("E0426", options.span_of("headers"), message, Some(hint.into()));
-            complete = false;
-        };
-        let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
-            refuse("is no header name", "letters, digits and `-`, such as X-Team");
-            continue;
-        };
-        if OWN_HEADERS.contains(&parsed.as_str()) {
-            refuse("is set by the sink itself", "remove it, or give it another name");
-            continue;
-        }
-        match HeaderValue::from_str(value.expose()) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                headers.insert(parsed, value);
-            }
-            Err(_) => refuse("has a value that no header can carry", "visible ASCII on one line"),
-        }
-    }
-    complete.then_some(headers)
 }
 
 #[cfg(test)]

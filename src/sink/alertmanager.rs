@@ -1,0 +1,509 @@
+//! `alertmanager`: each alert to every peer of a Prometheus Alertmanager (API v2), posted again until it is quiet, then ended.
+//!
+//! Alertmanager forgets what is not posted again: an alert is open until its `endsAt`. That time is put in when it is sent,
+//! so that an alert which waited through an outage still opens. One request carries one alert, because one that is refused
+//! gives the answer for all. It never ends an alert before Alertmanager had time to tell of it: what ends before the next
+//! notification of its group is told to nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use url::Url;
+use vigie_engine::alert::Alert;
+use vigie_engine::diagnostic::Diagnostics;
+use vigie_engine::text::single_line;
+
+use super::format::{inert_json, stamp};
+use super::http::answer::Answer;
+use super::http::headers::{self, HEADERS};
+use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint_at};
+use super::text::{self, MAX_VALUE_CHARS, defang};
+use super::update::{CLOSING, ENDS_AFTER, Told, UPDATES, Update};
+use super::{
+    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
+    burst, rate,
+};
+use crate::clock::Clock;
+use crate::options::{OptionKind, OptionSpec, Options, Presence};
+use crate::pipeline::BoxFuture;
+use crate::secret::{Secret, SinkUrl};
+
+/// As the configuration knows it.
+pub const ALERTMANAGER: SinkKind = SinkKind {
+    kind: "alertmanager",
+    options: &[
+        OptionSpec {
+            name: "urls",
+            kind: OptionKind::Urls(&["https", "http"]),
+            presence: Presence::Required,
+            help: "each peer of the cluster, such as http://alertmanager-0:9093; not a load balancer before them",
+        },
+        OptionSpec {
+            name: "user",
+            kind: OptionKind::Text,
+            presence: Presence::Optional,
+            help: "user of basic authentication, with `password`; another kind goes into `headers`",
+        },
+        OptionSpec {
+            name: "password",
+            kind: OptionKind::Secret,
+            presence: Presence::Optional,
+            help: "password of `user`",
+        },
+        HEADERS,
+        OptionSpec {
+            name: "labels",
+            kind: OptionKind::Map,
+            presence: Presence::Optional,
+            help: "additional labels of every alert, for routes and inhibitions ({team: secops})",
+        },
+        OptionSpec {
+            name: "generator_url",
+            kind: OptionKind::Url(&["https", "http"]),
+            presence: Presence::Optional,
+            help: "page that a notification links to as the source of the alert",
+        },
+        ENDS_AFTER,
+        UPDATES,
+        // Without it an alert would be open for the whole of `ends_after` behind its end.
+        OptionSpec {
+            name: CLOSING.name,
+            kind: CLOSING.kind,
+            presence: Presence::Default("true"),
+            help: "whether the alert is ended when no more matches came for the rule's quiet time; else it ends by itself",
+        },
+        rate(Presence::Optional),
+        burst("1"),
+        CA_FILE,
+        ALLOW_PRIVATE,
+    ],
+    build,
+};
+
+/// Where alerts are posted to; Alertmanager's OpenAPI page.
+const API_PATH: &str = "/api/v2/alerts";
+/// A cluster has three peers as a rule; all are posted to at once.
+const MAX_PEERS: usize = 12;
+/// Additional labels.
+const MAX_LABELS: usize = 32;
+/// Key fields that become labels: a key has one to four.
+const MAX_KEY_LABELS: usize = 10;
+/// Longest name of a label.
+const MAX_LABEL_NAME_CHARS: usize = 64;
+/// Alertmanager knows no limit; what it notifies cuts texts at a few kilobytes.
+const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
+/// Shortest life of an alert: two of Alertmanager's default `group_interval` (5 minutes).
+const MIN_OPEN: Duration = Duration::from_secs(600);
+/// Until peers that failed are tried again.
+const PARTIAL: Duration = Duration::from_secs(30);
+/// Alerts opened lately, and deliveries that some peers took: beyond, the oldest is forgotten.
+const MAX_REMEMBERED: usize = 1024;
+/// What makes an alert this one; no additional label may say otherwise.
+const IDENTITY: &[&str] = &["alertname", "alert_id"];
+/// Labels that no key field may take.
+const OWN_LABELS: &[&str] = &["alertname", "alert_id", "severity", "source", "account", "tags"];
+
+/// The sink.
+struct AlertmanagerSink {
+    peers: Vec<Endpoint>,
+    headers: HeaderMap,
+    labels: Vec<(String, String)>,
+    generator_url: Option<Url>,
+    ends_after: TimeDelta,
+    clock: Arc<dyn Clock>,
+    memory: Mutex<Memory>,
+}
+
+/// What is stored: the alert without what is put in when it is sent.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    says: Says,
+    /// When it was rendered.
+    at: DateTime<Utc>,
+    starts_at: DateTime<Utc>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Says {
+    /// There is an alert, or more of it: a person must hear of it however late it is.
+    Opens,
+    /// It is open as before.
+    Holds,
+    Ends,
+}
+
+/// Forgotten at a restart: then a peer gets what it has once more, and an alert may end before it was told of.
+#[derive(Default)]
+struct Memory {
+    /// Alerts by id, and when they were opened, on the steady clock.
+    opened: VecDeque<(String, DateTime<Utc>)>,
+    /// Deliveries by id, and the peers that have them.
+    taken: VecDeque<(String, Vec<usize>)>,
+}
+
+fn build(
+    options: &Options,
+    name: &str,
+    context: &BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<Box<dyn Sink>> {
+    let urls = options.urls("urls");
+    if urls.len() > MAX_PEERS {
+        let message = format!("sink `{name}`: {} peers, at most {MAX_PEERS} are posted to at once", urls.len());
+        let hint = "the peers of one cluster; another cluster is another sink";
+        diagnostics.error("E0470", options.span_of("urls"), message, Some(hint.into()));
+        return None;
+    }
+    let labels = read_labels(options, name, diagnostics);
+    let headers = read_headers(options, name, diagnostics);
+    // What one peer answers must not show how another is reached.
+    let urls_as_secrets = urls.iter().map(|url| Secret::new(url.as_str()));
+    let passwords = urls.iter().filter_map(|url| url.password().map(Secret::new));
+    let header_values = headers.iter().flat_map(|headers| headers.values()).filter_map(|value| value.to_str().ok());
+    let secrets: Vec<Secret> = urls_as_secrets
+        .chain(passwords)
+        .chain(header_values.map(Secret::new))
+        .chain(options.secret("password").cloned())
+        .collect();
+    let peers: Vec<Option<Endpoint>> = urls
+        .iter()
+        .map(|url| endpoint_at(SinkUrl::new(at(url)), options, "urls", secrets.clone(), context, diagnostics))
+        .collect();
+    Some(Box::new(AlertmanagerSink {
+        peers: peers.into_iter().collect::<Option<_>>()?,
+        headers: headers?,
+        labels: labels?,
+        generator_url: options.url("generator_url").cloned(),
+        ends_after: TimeDelta::from_std(options.duration(ENDS_AFTER.name)?).ok()?,
+        clock: Arc::clone(&context.clock),
+        memory: Mutex::default(),
+    }))
+}
+
+/// People give the base or the whole of it.
+fn at(url: &Url) -> Url {
+    let mut url = url.clone();
+    let base = url.path().trim_end_matches('/').trim_end_matches(API_PATH).to_owned();
+    url.set_path(&format!("{base}{API_PATH}"));
+    url
+}
+
+fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Option<HeaderMap> {
+    let mut headers = headers::read(options, name, &[], diagnostics)?;
+    let (user, password) = match (options.text("user"), options.secret("password")) {
+        (None, None) => return Some(headers),
+        (Some(user), Some(password)) => (user, password),
+        _ if options.is_refused("user") || options.is_refused("password") => return None,
+        _ => {
+            let message = format!("sink `{name}`: `user` and `password` go together");
+            let hint = "for a bearer token write `headers: {Authorization: \"Bearer ${TOKEN}\"}`";
+            diagnostics.error("E0471", options.span(), message, Some(hint.into()));
+            return None;
+        }
+    };
+    let encoded = STANDARD.encode(format!("{user}:{}", password.expose()));
+    // Base64 is always a header value.
+    let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
+    value.set_sensitive(true);
+    headers.insert(AUTHORIZATION, value);
+    Some(headers)
+}
+
+fn read_labels(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Option<Vec<(String, String)>> {
+    let labels = options.map("labels");
+    let mut refuse = |message: String, hint: &str| {
+        diagnostics.error("E0472", options.span_of("labels"), format!("sink `{name}`: {message}"), Some(hint.into()));
+        None
+    };
+    if labels.len() > MAX_LABELS {
+        return refuse(format!("{} labels, at most {MAX_LABELS} are taken", labels.len()), "what routes ask for");
+    }
+    if let Some((label, _)) = labels.iter().find(|(label, _)| label_name(label) != *label) {
+        let label = single_line(label, MAX_LABEL_NAME_CHARS);
+        return refuse(
+            format!("`{label}` is no name of a label"),
+            "letters, digits and `_`, not beginning with a digit",
+        );
+    }
+    if let Some((label, _)) = labels.iter().find(|(label, _)| IDENTITY.contains(&label.as_str())) {
+        return refuse(format!("label `{label}` is set by the sink itself"), "remove it, or give it another name");
+    }
+    Some(labels.iter().map(|(label, value)| (label.clone(), value.expose().to_owned())).collect())
+}
+
+impl Stored {
+    /// When the alert ends if it is posted now; `None` when there is nothing to hold open any more.
+    fn ends_at(&self, now: DateTime<Utc>, ends_after: TimeDelta) -> Option<DateTime<Utc>> {
+        let ends_at = match self.says {
+            Says::Opens => now + ends_after,
+            // What follows it says more: the next such post, or the end.
+            Says::Holds => Some(self.at.min(now) + ends_after).filter(|ends_at| *ends_at > now)?,
+            Says::Ends => self.at.min(now),
+        };
+        // The other order is refused.
+        Some(ends_at.max(self.starts_at))
+    }
+}
+
+impl AlertmanagerSink {
+    async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
+        let Ok(stored) = serde_json::from_slice::<Stored>(&delivery.body) else {
+            return unsent(Outcome::Degrade, "the stored body has another shape");
+        };
+        let Some(ends_at) = stored.ends_at(self.clock.now(), self.ends_after) else {
+            return unsent(Outcome::Delivered, "not posted: there is nothing to hold open any more");
+        };
+        let says = stored.says;
+        if let (Says::Ends, Some(rest)) = (says, self.unseen(&delivery.alert_id)) {
+            return unsent(Outcome::Later(rest), "not posted yet: it was opened a moment ago");
+        }
+        let body = Bytes::from(self.wire(stored, ends_at));
+        let taken = self.taken(&delivery.delivery_id);
+        let pending = self.peers.iter().enumerate().filter(|(index, _)| !taken.contains(index));
+        let answers = join_all(pending.map(|(index, peer)| {
+            let body = body.clone();
+            async move { (index, self.post(peer, body, says).await) }
+        }));
+        let answers = answers.await;
+        let took = |report: &AttemptReport| matches!(report.outcome, Outcome::Delivered | Outcome::Accepted);
+        let new = answers.iter().filter(|(_, report)| took(report)).map(|(index, _)| *index);
+        let taken: Vec<usize> = taken.into_iter().chain(new).collect();
+        if says == Says::Opens && !taken.is_empty() {
+            self.opened(&delivery.alert_id);
+        }
+        self.judge(delivery, taken, answers.into_iter().map(|(_, report)| report).collect())
+    }
+
+    async fn post(&self, peer: &Endpoint, body: Bytes, says: Says) -> AttemptReport {
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match peer.send(Method::POST, headers, body).await {
+            Ok(answer) => peer.report(&answer, outcome(&answer, says)),
+            Err(report) => report,
+        }
+    }
+
+    fn wire(&self, stored: Stored, ends_at: DateTime<Utc>) -> String {
+        let mut labels = stored.labels;
+        labels.extend(self.labels.iter().cloned());
+        let mut alert = json!({
+            "labels": labels,
+            "annotations": stored.annotations,
+            "startsAt": stamp(stored.starts_at),
+            "endsAt": stamp(ends_at),
+        });
+        if let Some(url) = &self.generator_url {
+            alert["generatorURL"] = url.as_str().into();
+        }
+        inert_json(&json!([alert]).to_string())
+    }
+
+    /// What the answers of the peers come to, those of earlier attempts included.
+    fn judge(&self, delivery: &Delivery, taken: Vec<usize>, reports: Vec<AttemptReport>) -> AttemptReport {
+        let has_all = taken.len() >= self.peers.len();
+        let standing = format!("{} of {} peers", taken.len(), self.peers.len());
+        let has_any = !taken.is_empty();
+        self.remember(&delivery.delivery_id, taken, has_any && !has_all);
+        let spent = reports.iter().map(|report| report.spent).min().flatten();
+        let Some(mut report) = reports.into_iter().max_by_key(|report| rank(&report.outcome)) else {
+            return unsent(Outcome::Delivered, "every peer has it");
+        };
+        if self.peers.len() > 1 {
+            (report.status, report.spent) = (format!("{standing}: {}", report.status), spent);
+        }
+        if has_any && !has_all {
+            // A peer that is away for longer is told of what is still open by the next post, which goes to all.
+            let age = self.clock.steady() - delivery.created_at;
+            report.outcome = if age < self.ends_after / 2 { Outcome::Later(PARTIAL) } else { Outcome::Delivered };
+        }
+        report
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened(&self, alert_id: &str) {
+        let now = self.clock.steady();
+        let mut memory = self.memory();
+        memory.opened.retain(|(_, at)| is_young(*at, now));
+        if memory.opened.iter().all(|(id, _)| id != alert_id) {
+            push(&mut memory.opened, (alert_id.to_owned(), now));
+        }
+    }
+
+    /// How much longer the alert must stay open to be told of.
+    fn unseen(&self, alert_id: &str) -> Option<Duration> {
+        let now = self.clock.steady();
+        let opened_at = self.memory().opened.iter().find(|(id, _)| id == alert_id).map(|(_, at)| *at)?;
+        let open_for = (now - opened_at).to_std().unwrap_or_default();
+        Some(MIN_OPEN.saturating_sub(open_for)).filter(|rest| !rest.is_zero())
+    }
+
+    fn taken(&self, delivery_id: &str) -> Vec<usize> {
+        let memory = self.memory();
+        memory.taken.iter().find(|(id, _)| id == delivery_id).map(|(_, peers)| peers.clone()).unwrap_or_default()
+    }
+
+    fn remember(&self, delivery_id: &str, taken: Vec<usize>, is_partial: bool) {
+        let mut memory = self.memory();
+        memory.taken.retain(|(id, _)| id != delivery_id);
+        if is_partial {
+            push(&mut memory.taken, (delivery_id.to_owned(), taken));
+        }
+    }
+}
+
+fn push<T>(remembered: &mut VecDeque<T>, item: T) {
+    if remembered.len() >= MAX_REMEMBERED {
+        remembered.pop_front();
+    }
+    remembered.push_back(item);
+}
+
+fn is_young(at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    (now - at).to_std().unwrap_or_default() < MIN_OPEN
+}
+
+fn unsent(outcome: Outcome, status: &str) -> AttemptReport {
+    AttemptReport { outcome, status: status.to_owned(), excerpt: String::new(), spent: None }
+}
+
+fn outcome(answer: &Answer, says: Says) -> Outcome {
+    match answer.outcome_unless(&[]) {
+        // A page of a proxy: Alertmanager assents without a word.
+        Outcome::Delivered if answer.body.trim_ascii_start().starts_with(b"<") => Outcome::Retry,
+        // The plain text would be the alert once more, and open it again.
+        Outcome::Degrade if says == Says::Ends => Outcome::Dead,
+        outcome => outcome,
+    }
+}
+
+/// Which of several answers decides: what a person must mend, then what a peer may yet take, then what is refused by all.
+fn rank(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Misconfigured => 6,
+        Outcome::Wait(_) | Outcome::Later(_) => 5,
+        Outcome::Retry => 4,
+        Outcome::Degrade => 3,
+        Outcome::Dead => 2,
+        Outcome::Accepted => 1,
+        Outcome::Delivered => 0,
+    }
+}
+
+impl Sink for AlertmanagerSink {
+    fn kind(&self) -> &'static str {
+        ALERTMANAGER.kind
+    }
+
+    fn retry_profile(&self) -> RetryProfile {
+        RetryProfile::Person
+    }
+
+    fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        stored(alert, Says::Opens, context)
+    }
+
+    fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let says = match update.told {
+            Told::More => Says::Opens,
+            Told::Still => Says::Holds,
+            Told::Closing { .. } => Says::Ends,
+        };
+        stored(update.alert, says, context)
+    }
+
+    fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
+        Box::pin(self.attempt(delivery))
+    }
+}
+
+impl std::fmt::Debug for AlertmanagerSink {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("AlertmanagerSink").field("peers", &self.peers).finish_non_exhaustive()
+    }
+}
+
+fn stored(alert: &Alert, says: Says, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+    let labels = match context.form {
+        Form::Full => labels(alert),
+        Form::Plain => own_labels(alert, false),
+    };
+    // An event may be dated in the future, and an alert that ends before it starts is refused.
+    let starts_at = alert.first_at.min(context.now);
+    let annotations = annotations(alert, context);
+    let stored = Stored { says, at: context.now, starts_at, labels, annotations };
+    serde_json::to_vec(&stored).map_err(|error| RenderError(error.to_string()))
+}
+
+/// The labels are the alert's identity: they depend on nothing that changes while it is open.
+fn labels(alert: &Alert) -> BTreeMap<String, String> {
+    let mut labels = own_labels(alert, true);
+    for (field, value) in alert.key.iter().take(MAX_KEY_LABELS) {
+        let name = label_name(field);
+        let name = if OWN_LABELS.contains(&name.as_str()) { format!("key_{name}") } else { name };
+        labels.entry(name).or_insert_with(|| shown(value.as_raw()));
+    }
+    labels
+}
+
+fn own_labels(alert: &Alert, is_full: bool) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        ("alertname", shown(&alert.rule.id)),
+        ("alert_id", shown(&alert.alert_id)),
+        ("severity", alert.rule.severity.as_str().to_owned()),
+    ]);
+    if is_full {
+        labels.insert("source", shown(&alert.source));
+        labels.extend(alert.account_id.as_ref().map(|account| ("account", shown(account.as_raw()))));
+        labels.insert("tags", shown(&alert.rule.tags.join(",")));
+    }
+    // To Alertmanager an empty label is none.
+    labels.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn annotations(alert: &Alert, context: &RenderContext<'_>) -> BTreeMap<String, String> {
+    let fits = |text: &str| defang(text).len() <= MAX_DESCRIPTION_BYTES;
+    let description = text::alert_text_within(alert, context.delivery_id, fits);
+    let description =
+        text::lines_within(&defang(&description), MAX_DESCRIPTION_BYTES, |line| line.len() + 1).join("\n");
+    let response: Vec<String> = text::response_lines(&alert.rule.response).iter().map(|line| defang(line)).collect();
+    let headline = format!("{}: {}", text::severity_word(alert.rule.severity), text::title(alert));
+    let annotations = [
+        ("summary", defang(&headline)),
+        ("description", description),
+        ("response", response.join("\n")),
+        ("delivery_id", context.delivery_id.to_owned()),
+    ];
+    annotations.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), text)).collect()
+}
+
+/// Notifications show labels, and make links of what looks like one.
+fn shown(value: &str) -> String {
+    single_line(&defang(value), MAX_VALUE_CHARS).trim().to_owned()
+}
+
+/// A name as Prometheus takes it: `[a-zA-Z_][a-zA-Z0-9_]*`.
+fn label_name(field: &str) -> String {
+    let mapped = field.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '_' });
+    let starts_with_digit = field.starts_with(|character: char| character.is_ascii_digit());
+    let name: String = starts_with_digit.then_some('_').into_iter().chain(mapped).take(MAX_LABEL_NAME_CHARS).collect();
+    if name.is_empty() { "_".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests;
