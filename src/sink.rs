@@ -3,6 +3,7 @@
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
 pub mod alertmanager;
+pub mod aws;
 pub mod chat;
 pub mod email;
 pub mod exec;
@@ -11,7 +12,9 @@ pub mod format;
 pub mod http;
 pub mod pagerduty;
 pub mod slack;
+pub mod sns;
 pub mod splunk_hec;
+pub mod sqs;
 pub mod stdout;
 pub mod teams;
 pub mod text;
@@ -50,6 +53,8 @@ pub const KINDS: &[SinkKind] = &[
     pagerduty::PAGERDUTY,
     splunk_hec::SPLUNK_HEC,
     alertmanager::ALERTMANAGER,
+    sqs::SQS,
+    sns::SNS,
     exec::EXEC,
 ];
 

@@ -70,6 +70,12 @@ const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("pagerduty", "url", "      routing_key: 0123456789abcdefABCDEF0123456789\n"),
     ("splunk_hec", "url", "      token: x\n"),
     ("alertmanager", "urls", ""),
+    ("sqs", "queue_url", "      region: eu-west-1\n      access_key_id: x\n      secret_access_key: x\n"),
+    (
+        "sns",
+        "endpoint",
+        "      topic_arn: arn:aws:sns:eu-west-1:123456789012:alerts\n      access_key_id: x\n      secret_access_key: x\n",
+    ),
 ];
 /// What is no URL at all is refused as that.
 const MALFORMED: &[&str] = &["169.254.169.254.0.1", "[fe80::1%25eth0]", "169.254.169.254%00.example.org"];
