@@ -5,7 +5,9 @@
 //! gives the answer for all. It never ends an alert before Alertmanager had time to tell of it: what ends before the next
 //! notification of its group is told to nobody.
 
-use std::collections::{BTreeMap, VecDeque};
+mod body;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,22 +18,21 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::single_line;
 
+use self::body::{MAX_LABEL_NAME_CHARS, Says, Stored, label_name, stored};
 use super::format::{inert_json, stamp};
 use super::http::answer::Answer;
 use super::http::headers::{self, HEADERS};
 use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint_at};
-use super::text::{self, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, ENDS_AFTER, Told, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
+    rate,
 };
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
@@ -96,23 +97,18 @@ const API_PATH: &str = "/api/v2/alerts";
 const MAX_PEERS: usize = 12;
 /// Additional labels.
 const MAX_LABELS: usize = 32;
-/// Key fields that become labels: a key has one to four.
-const MAX_KEY_LABELS: usize = 10;
-/// Longest name of a label.
-const MAX_LABEL_NAME_CHARS: usize = 64;
-/// Alertmanager knows no limit; what it notifies cuts texts at a few kilobytes.
-const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
 /// Shortest life of an alert: two of Alertmanager's default `group_interval` (5 minutes).
 const MIN_OPEN: Duration = Duration::from_secs(600);
-/// Until peers that failed are tried again.
+/// Until peers that failed are tried again; twice as long each time, or a peer that is away would fill the lane.
 const PARTIAL: Duration = Duration::from_secs(30);
+/// From here on it stays as it is: 8 minutes.
+const MAX_PARTIAL_DOUBLINGS: u32 = 4;
 /// Alerts opened lately, and deliveries that some peers took: beyond, the oldest is forgotten.
 const MAX_REMEMBERED: usize = 1024;
+/// From here on the path of a peer may be a secret, as the redactor has it.
+const MIN_SECRET_PATH_BYTES: usize = 8;
 /// What makes an alert this one; no additional label may say otherwise.
 const IDENTITY: &[&str] = &["alertname", "alert_id"];
-/// Labels that no key field may take.
-const OWN_LABELS: &[&str] = &["alertname", "alert_id", "severity", "source", "account", "tags"];
-
 /// The sink.
 struct AlertmanagerSink {
     peers: Vec<Endpoint>,
@@ -122,27 +118,6 @@ struct AlertmanagerSink {
     ends_after: TimeDelta,
     clock: Arc<dyn Clock>,
     memory: Mutex<Memory>,
-}
-
-/// What is stored: the alert without what is put in when it is sent.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    says: Says,
-    /// When it was rendered.
-    at: DateTime<Utc>,
-    starts_at: DateTime<Utc>,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Says {
-    /// There is an alert, or more of it: a person must hear of it however late it is.
-    Opens,
-    /// It is open as before.
-    Holds,
-    Ends,
 }
 
 /// Forgotten at a restart: then a peer gets what it has once more, and an alert may end before it was told of.
@@ -170,14 +145,10 @@ fn build(
     let labels = read_labels(options, name, diagnostics);
     let headers = read_headers(options, name, diagnostics);
     // What one peer answers must not show how another is reached.
-    let urls_as_secrets = urls.iter().map(|url| Secret::new(url.as_str()));
-    let passwords = urls.iter().filter_map(|url| url.password().map(Secret::new));
+    let of_urls = urls.iter().flat_map(|url| [Some(url.as_str()), url.password(), long_path(url)]);
     let header_values = headers.iter().flat_map(|headers| headers.values()).filter_map(|value| value.to_str().ok());
-    let secrets: Vec<Secret> = urls_as_secrets
-        .chain(passwords)
-        .chain(header_values.map(Secret::new))
-        .chain(options.secret("password").cloned())
-        .collect();
+    let secrets: Vec<Secret> =
+        of_urls.flatten().chain(header_values).map(Secret::new).chain(options.secret("password").cloned()).collect();
     let peers: Vec<Option<Endpoint>> = urls
         .iter()
         .map(|url| endpoint_at(SinkUrl::new(at(url)), options, "urls", secrets.clone(), context, diagnostics))
@@ -191,6 +162,11 @@ fn build(
         clock: Arc::clone(&context.clock),
         memory: Mutex::default(),
     }))
+}
+
+/// A short one is no secret, and would take ordinary words out of an answer.
+fn long_path(url: &Url) -> Option<&str> {
+    Some(url.path().trim_matches('/')).filter(|path| path.len() >= MIN_SECRET_PATH_BYTES)
 }
 
 /// People give the base or the whole of it.
@@ -242,20 +218,6 @@ fn read_labels(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> 
         return refuse(format!("label `{label}` is set by the sink itself"), "remove it, or give it another name");
     }
     Some(labels.iter().map(|(label, value)| (label.clone(), value.expose().to_owned())).collect())
-}
-
-impl Stored {
-    /// When the alert ends if it is posted now; `None` when there is nothing to hold open any more.
-    fn ends_at(&self, now: DateTime<Utc>, ends_after: TimeDelta) -> Option<DateTime<Utc>> {
-        let ends_at = match self.says {
-            Says::Opens => now + ends_after,
-            // What follows it says more: the next such post, or the end.
-            Says::Holds => Some(self.at.min(now) + ends_after).filter(|ends_at| *ends_at > now)?,
-            Says::Ends => self.at.min(now),
-        };
-        // The other order is refused.
-        Some(ends_at.max(self.starts_at))
-    }
 }
 
 impl AlertmanagerSink {
@@ -327,7 +289,8 @@ impl AlertmanagerSink {
         if has_any && !has_all {
             // A peer that is away for longer is told of what is still open by the next post, which goes to all.
             let age = self.clock.steady() - delivery.created_at;
-            report.outcome = if age < self.ends_after / 2 { Outcome::Later(PARTIAL) } else { Outcome::Delivered };
+            let later = PARTIAL * 2_u32.pow(delivery.attempts.min(MAX_PARTIAL_DOUBLINGS));
+            report.outcome = if age < self.ends_after / 2 { Outcome::Later(later) } else { Outcome::Delivered };
         }
         report
     }
@@ -436,73 +399,6 @@ impl std::fmt::Debug for AlertmanagerSink {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("AlertmanagerSink").field("peers", &self.peers).finish_non_exhaustive()
     }
-}
-
-fn stored(alert: &Alert, says: Says, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-    let labels = match context.form {
-        Form::Full => labels(alert),
-        Form::Plain => own_labels(alert, false),
-    };
-    // An event may be dated in the future, and an alert that ends before it starts is refused.
-    let starts_at = alert.first_at.min(context.now);
-    let annotations = annotations(alert, context);
-    let stored = Stored { says, at: context.now, starts_at, labels, annotations };
-    serde_json::to_vec(&stored).map_err(|error| RenderError(error.to_string()))
-}
-
-/// The labels are the alert's identity: they depend on nothing that changes while it is open.
-fn labels(alert: &Alert) -> BTreeMap<String, String> {
-    let mut labels = own_labels(alert, true);
-    for (field, value) in alert.key.iter().take(MAX_KEY_LABELS) {
-        let name = label_name(field);
-        let name = if OWN_LABELS.contains(&name.as_str()) { format!("key_{name}") } else { name };
-        labels.entry(name).or_insert_with(|| shown(value.as_raw()));
-    }
-    labels
-}
-
-fn own_labels(alert: &Alert, is_full: bool) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::from([
-        ("alertname", shown(&alert.rule.id)),
-        ("alert_id", shown(&alert.alert_id)),
-        ("severity", alert.rule.severity.as_str().to_owned()),
-    ]);
-    if is_full {
-        labels.insert("source", shown(&alert.source));
-        labels.extend(alert.account_id.as_ref().map(|account| ("account", shown(account.as_raw()))));
-        labels.insert("tags", shown(&alert.rule.tags.join(",")));
-    }
-    // To Alertmanager an empty label is none.
-    labels.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn annotations(alert: &Alert, context: &RenderContext<'_>) -> BTreeMap<String, String> {
-    let fits = |text: &str| defang(text).len() <= MAX_DESCRIPTION_BYTES;
-    let description = text::alert_text_within(alert, context.delivery_id, fits);
-    let description =
-        text::lines_within(&defang(&description), MAX_DESCRIPTION_BYTES, |line| line.len() + 1).join("\n");
-    let response: Vec<String> = text::response_lines(&alert.rule.response).iter().map(|line| defang(line)).collect();
-    let headline = format!("{}: {}", text::severity_word(alert.rule.severity), text::title(alert));
-    let annotations = [
-        ("summary", defang(&headline)),
-        ("description", description),
-        ("response", response.join("\n")),
-        ("delivery_id", context.delivery_id.to_owned()),
-    ];
-    annotations.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), text)).collect()
-}
-
-/// Notifications show labels, and make links of what looks like one.
-fn shown(value: &str) -> String {
-    single_line(&defang(value), MAX_VALUE_CHARS).trim().to_owned()
-}
-
-/// A name as Prometheus takes it: `[a-zA-Z_][a-zA-Z0-9_]*`.
-fn label_name(field: &str) -> String {
-    let mapped = field.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '_' });
-    let starts_with_digit = field.starts_with(|character: char| character.is_ascii_digit());
-    let name: String = starts_with_digit.then_some('_').into_iter().chain(mapped).take(MAX_LABEL_NAME_CHARS).collect();
-    if name.is_empty() { "_".to_owned() } else { name }
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub const SNS: SinkKind = SinkKind {
         UPDATES,
         CLOSING,
         rate(Presence::Optional),
-        burst("10"),
+        burst("1"),
         CA_FILE,
         ALLOW_PRIVATE,
     ],

@@ -45,7 +45,7 @@ pub const SQS: SinkKind = SinkKind {
         UPDATES,
         CLOSING,
         rate(Presence::Optional),
-        burst("10"),
+        burst("1"),
         CA_FILE,
         ALLOW_PRIVATE,
     ],
@@ -182,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_is_signed_for_the_region_of_its_queue() {
         let server = Loopback::start(Reply::Http("200 OK", vec![], YES.to_vec())).await;
-        let sink = make(&server.url("/"), QUEUE, &contract::context().0);
+        let sink = make(&server.url("/?a=b"), QUEUE, &contract::context().0);
         let stored = String::from_utf8(delivery(&*sink, &alert_titled("t"), Form::Full).body).expect("UTF-8");
         assert!(!stored.contains("amazonaws") && !stored.contains(CANARY), "{stored}");
         assert_eq!(attempt(&*sink).await.outcome, Outcome::Delivered);

@@ -290,6 +290,14 @@ fn what_is_held_open_hears_of_it_at_half_of_its_end_and_of_its_end() {
 }
 
 #[test]
+fn whoever_is_only_kept_informed_is_looked_at_from_the_start() {
+    let keeps = Follow { every: None, closing: false, keeps: HELD.keeps };
+    let first = batch("a", 0, &["chat"]);
+    let rows = begin(&first.alerts[0].alert, &first.deliveries, &[outlet("chat", Some(keeps))], at(0));
+    assert_eq!(rows[0].when, Look { not_before: None, due_at: Some(at(0)) });
+}
+
+#[test]
 fn dying_at_any_look_loses_and_repeats_nothing() {
     for seed in 0..200_u64 {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -15,6 +15,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::answer::{self, element};
@@ -27,6 +28,8 @@ use crate::sink::{AttemptReport, Outcome};
 
 /// A credentials file has a few hundred bytes a profile, an identity token one or two thousand.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
+/// A file that stands on a server which is away is not waited for.
+const READ_WAIT: Duration = Duration::from_secs(5);
 /// A role's keys are renewed this long before their end, as the SDKs do.
 const RENEW_BEFORE: TimeDelta = TimeDelta::minutes(5);
 /// Who waited for a renewal that failed does not ask at once again: eight that do would hold the lane up for minutes.
@@ -179,9 +182,12 @@ fn granted(answer: &Answer) -> Option<(Credentials, DateTime<Utc>)> {
 
 /// The whole of a small file.
 async fn read(path: &str) -> io::Result<String> {
-    let mut text = String::new();
-    tokio::fs::File::open(path).await?.take(MAX_FILE_BYTES).read_to_string(&mut text).await?;
-    Ok(text)
+    let whole = async {
+        let mut text = String::new();
+        tokio::fs::File::open(path).await?.take(MAX_FILE_BYTES).read_to_string(&mut text).await?;
+        Ok(text)
+    };
+    timeout(READ_WAIT, whole).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The keys of one section of a credentials file; of a name that stands twice, the last.
