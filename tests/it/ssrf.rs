@@ -58,7 +58,7 @@ const REFUSED: &[&str] = &[
     "224.0.0.1",
     "255.255.255.255",
 ];
-/// Every kind of sink that speaks HTTP: its option with the URL, and what else it must have.
+/// Every kind of sink that speaks HTTP: its option with the URL, and what else it must have. Last, what all of them share.
 const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("webhook", "url", ""),
     ("slack", "webhook_url", ""),
@@ -69,6 +69,11 @@ const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("telegram", "api_url", "      bot_token: x\n      chat_id: x\n"),
     ("pagerduty", "url", "      routing_key: 0123456789abcdefABCDEF0123456789\n"),
     ("splunk_hec", "url", "      token: x\n"),
+    (
+        "webhook",
+        "oauth2_token_url",
+        "      url: 'https://x.example'\n      oauth2_client_id: x\n      oauth2_client_secret: x\n",
+    ),
 ];
 /// What is no URL at all is refused as that.
 const MALFORMED: &[&str] = &["169.254.169.254.0.1", "[fe80::1%25eth0]", "169.254.169.254%00.example.org"];
