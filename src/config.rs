@@ -19,12 +19,14 @@ use crate::geo::Lookup;
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
 use crate::pace::{Bucket, Pace};
 use crate::pipeline::deliver::Storm;
+use crate::pipeline::heartbeat::Beat;
 use crate::sink::{self, Sink};
 use crate::source::located::Located;
 use crate::source::{self, Source};
 
 mod files;
 mod geo;
+mod heartbeat;
 mod mask;
 pub mod reference;
 mod rules;
@@ -33,6 +35,7 @@ pub mod variables;
 
 pub use files::{Directory, Watched, read_files};
 pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
+pub use heartbeat::HEARTBEAT_OPTIONS;
 pub use rules::BUILTIN_PATH;
 use variables::Variables;
 
@@ -61,7 +64,8 @@ pub const SERVER_OPTIONS: &[OptionSpec] = &[OptionSpec {
 }];
 
 /// Top-level keys.
-pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "inhibit", "geo", "state", "server"];
+pub const TOP_LEVEL: &[&str] =
+    &["sources", "rules", "sinks", "routes", "inhibit", "geo", "heartbeat", "state", "server"];
 
 /// A configuration as meant.
 pub struct Config {
@@ -79,6 +83,8 @@ pub struct Config {
     pub geo: Option<Arc<Lookup>>,
     /// Where the store lives.
     pub state_dir: PathBuf,
+    /// Where it beats while all is well.
+    pub heartbeat: Option<Beat>,
     /// How long things are kept.
     pub retention: Duration,
     /// Where the console listens, if the configuration asks for it.
@@ -211,6 +217,7 @@ pub fn load_files(
     let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
     let inhibitions: Vec<Inhibition> =
         sections.all("inhibit").iter().flat_map(|node| mute::load(node, &loaded.lists, diagnostics)).collect();
+    let heartbeat = heartbeat::read(&sections, &expand, &surroundings.sinks, diagnostics);
     // A list may seem unused only because what uses it did not load.
     if !diagnostics.has_errors() {
         loaded.lists.report_unused(diagnostics);
@@ -235,6 +242,7 @@ pub fn load_files(
         routes,
         inhibitions,
         geo: lookup,
+        heartbeat,
         state_dir: PathBuf::from(state.text("dir").unwrap_or("./state")),
         retention: state.duration("retention").unwrap_or(Duration::from_secs(30 * 86_400)),
         listen,

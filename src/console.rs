@@ -13,7 +13,6 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use chrono::TimeDelta;
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -21,10 +20,6 @@ use crate::clock::Clock;
 use crate::metrics as names;
 use crate::pipeline::status::{Snapshot, Status};
 use crate::store::Store;
-
-/// A source that gave nothing good for this long makes the program not ready: longer than the longest Retry-After that is
-/// obeyed (15 min).
-const READY_WITHIN: TimeDelta = TimeDelta::minutes(20);
 
 /// What the pages show.
 #[derive(Clone)]
@@ -86,10 +81,8 @@ async fn healthz(State(console): State<Console>) -> Response {
 async fn readyz(State(console): State<Console>) -> Response {
     let snapshot = console.status.snapshot();
     let now = console.clock.now();
-    let polls = |source: &crate::pipeline::status::SourceStatus| {
-        source.finished || source.last_success_at.is_some_and(|at| now - at < READY_WITHIN)
-    };
-    let ready = snapshot.store.is_none() && !snapshot.sources.is_empty() && snapshot.sources.values().all(polls);
+    let is_polled = snapshot.sources.values().all(|source| source.is_polled(now));
+    let ready = snapshot.store.is_none() && !snapshot.sources.is_empty() && is_polled;
     answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &snapshot)
 }
 

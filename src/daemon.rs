@@ -17,6 +17,7 @@ use crate::pipeline::attend::Attendant;
 use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Notices, Wake};
 use crate::pipeline::drift::Drift;
 use crate::pipeline::follow::{Follower, Quiets};
+use crate::pipeline::heartbeat::{Beat, Heartbeat};
 use crate::pipeline::history::History;
 use crate::pipeline::ingest::{Ingest, Inhibitors, Outlet, Parts, SourceEnd};
 use crate::pipeline::notice::SelfNotice;
@@ -93,7 +94,7 @@ impl Daemon {
         };
         let lanes = self.lanes(&shared, &config.sinks, lane_states);
         let wake = Wake::default();
-        self.status.update(|snapshot| snapshot.sinks.extend(config.sinks.iter().map(|sink| sink.name.clone())));
+        self.status.update(|snapshot| snapshot.sinks.extend(names(&config.sinks)));
         let outlets = outlets(&config.sinks);
         let follower = Arc::new(self.follower(&outlets, &engine, &wake));
         let ingest = Arc::new(Ingest::new(Parts {
@@ -114,7 +115,7 @@ impl Daemon {
         let attendant = Arc::new(self.attendant(&ingest, &follower, &wake));
         ingest.take_up_unrouted(&*self.maintain, self.alerts.clone()).await?;
         ingest.tell_of_dead_rules().await?;
-        self.warn_orphans(&config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>()).await?;
+        self.warn_orphans(&names(&config.sinks)).await?;
 
         // Whatever fails first ends the others in order: sources, then lanes.
         let inner = stop.child_token();
@@ -124,6 +125,8 @@ impl Daemon {
         if !self.dry_run {
             side.spawn(ending_all(&inner, follower.clone().run(inner.clone())));
             side.spawn(ending_all(&inner, attendant.clone().run(inner.clone())));
+            let heartbeat = self.heartbeat(config.heartbeat, &config.sinks);
+            heartbeat.map(|heartbeat| side.spawn(ending_all(&inner, heartbeat.run(inner.clone()))));
         }
         side.spawn(ending_all(&inner, maintain(self.clone(), config.retention, inner.clone())));
         let lanes_stopped = lanes_stop.clone();
@@ -221,6 +224,13 @@ impl Daemon {
         }
     }
 
+    /// A finite run has none: nobody waits for it.
+    fn heartbeat(&self, beat: Option<Beat>, sinks: &[NamedSink]) -> Option<Heartbeat> {
+        let beat = beat.filter(|_| !self.once)?;
+        let (status, store, clock) = (self.status.clone(), self.store.clone(), self.clock.clone());
+        Some(Heartbeat { beat, sinks: names(sinks), status, store, clock })
+    }
+
     fn attendant(&self, ingest: &Arc<Ingest>, follower: &Follower, wake: &Wake) -> Attendant {
         Attendant {
             holds: self.holds.clone(),
@@ -282,9 +292,9 @@ impl Daemon {
     }
 
     /// Deliveries of a sink that the configuration no longer has are kept, and said aloud.
-    async fn warn_orphans(&self, sinks: &[&str]) -> Result<()> {
+    async fn warn_orphans(&self, sinks: &[String]) -> Result<()> {
         for (name, queue) in self.maintain.backlogs().await? {
-            if queue.depth > 0 && !sinks.contains(&name.as_str()) {
+            if queue.depth > 0 && !sinks.contains(&name) {
                 tracing::warn!(sink = %name, waiting = queue.depth, "deliveries wait for a sink that is not configured");
             }
         }
@@ -323,6 +333,10 @@ fn warn_of_state(restored: &Restored) {
     for (rule, rows) in set_aside {
         tracing::warn!(rule, rows, "the rule asks for something else than when these were noted; it begins anew");
     }
+}
+
+fn names(sinks: &[NamedSink]) -> Vec<String> {
+    sinks.iter().map(|sink| sink.name.clone()).collect()
 }
 
 /// The sinks as ingest and updates see them.

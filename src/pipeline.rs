@@ -9,6 +9,7 @@ pub mod deliver;
 pub mod digest;
 pub mod drift;
 pub mod follow;
+pub mod heartbeat;
 pub mod history;
 pub mod ingest;
 pub mod notice;

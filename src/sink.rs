@@ -50,6 +50,7 @@ pub const KINDS: &[SinkKind] = &[
     webhook::WEBHOOK,
     SinkKind { kind: email::KIND, options: &[email::OPTIONS], build: email::build },
     SinkKind { kind: slack::KIND, options: &[slack::OPTIONS, http::TRANSPORT], build: slack::build },
+    slack::SLACK_BOT,
     teams::TEAMS,
     chat::DISCORD,
     chat::MATTERMOST,
@@ -194,6 +195,8 @@ pub struct AttemptReport {
     pub excerpt: String,
     /// The destination said, whatever became of this attempt, that for so long it takes nothing more.
     pub spent: Option<Duration>,
+    /// What the destination calls what it took, where an update needs it: bounded, without secrets.
+    pub receipt: Option<String>,
 }
 
 /// What the ledger keeps of an answer.
@@ -236,6 +239,8 @@ pub struct Delivery {
     pub created_at: DateTime<Utc>,
     /// Why this copy came here, if it was rendered with that.
     pub note: Option<String>,
+    /// For an update: the receipt of the alert's own delivery, if it left one.
+    pub about_receipt: Option<String>,
 }
 
 /// Why an alert could not be rendered; the lane then asks for `Form::Plain`.

@@ -221,6 +221,8 @@ pub struct Settlement {
     pub status: String,
     /// Bounded, redacted excerpt of the answer.
     pub excerpt: String,
+    /// What the destination calls what it took.
+    pub receipt: Option<String>,
 }
 
 impl Resolution {

@@ -64,6 +64,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         attempts: 0,
         created_at: now,
         note: None,
+        about_receipt: None,
     };
     let report = run_verb::block_on(named.sink.send(&delivery))?;
     let answer = if report.excerpt.is_empty() { String::new() } else { format!(": {}", report.excerpt) };

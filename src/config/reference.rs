@@ -2,7 +2,7 @@
 //!
 //! The page in docs/ equals this text; a test compares them, so neither can say what the other does not.
 
-use super::{GEO_FIELDS_HELP, GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
+use super::{GEO_FIELDS_HELP, GEO_OPTIONS, HEARTBEAT_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
 use crate::options::{OptionKind, OptionSpec, Presence};
 use crate::sink::http;
 use crate::{metrics, sink, source};
@@ -51,6 +51,7 @@ pub fn markdown() -> String {
     for (field, what) in GEO_FIELDS_HELP {
         line(&mut page, &[&code(field), what]);
     }
+    section(&mut page, "Heartbeat", "heartbeat", HEARTBEAT_OPTIONS);
     section(&mut page, "State", "state", STATE_OPTIONS);
     section(&mut page, "Server", "server", SERVER_OPTIONS);
     page.push_str("\n## Metrics\nServed at `/metrics` in the text format of Prometheus.\n\n");

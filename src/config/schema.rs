@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
+use super::{GEO_OPTIONS, HEARTBEAT_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
 use crate::options::json_schema;
+use crate::sink::http::TRANSPORT;
 use crate::{sink, source};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -28,6 +29,7 @@ pub fn config() -> Value {
             "routes": {"type": "array", "items": {"$ref": "#/$defs/route"}},
             "inhibit": {"type": "array", "items": inhibition()},
             "geo": json_schema(GEO_OPTIONS),
+            "heartbeat": json_schema(&[HEARTBEAT_OPTIONS, TRANSPORT].concat()),
             "state": json_schema(STATE_OPTIONS),
             "server": json_schema(SERVER_OPTIONS),
         },

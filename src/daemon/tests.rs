@@ -213,7 +213,7 @@ impl Sink for Hook {
             tokio::time::sleep(self.takes).await;
             let own = self.of_own.clone().filter(|_| delivery.body.starts_with(b"vigie-"));
             let outcome = own.unwrap_or_else(|| self.outcome.clone());
-            AttemptReport { outcome, status: "told so".into(), excerpt: String::new(), spent: None }
+            AttemptReport { outcome, status: "told so".into(), excerpt: String::new(), spent: None, receipt: None }
         })
     }
 }

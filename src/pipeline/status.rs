@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+
+/// A source that gave nothing good for this long is not polled: longer than the longest `Retry-After` that is obeyed
+/// (15 min).
+const POLLED_WITHIN: TimeDelta = TimeDelta::minutes(20);
 
 /// One source.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -26,6 +30,14 @@ pub struct SourceStatus {
     /// How far its history is read, once this process has read of it (`backfill`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryStatus>,
+}
+
+impl SourceStatus {
+    /// Whether it gave something good lately, or everything that it has.
+    #[must_use]
+    pub fn is_polled(&self, now: DateTime<Utc>) -> bool {
+        self.finished || self.last_success_at.is_some_and(|at| now - at < POLLED_WITHIN)
+    }
 }
 
 /// How much of the time before the start was read.

@@ -304,7 +304,7 @@ fn is_young(at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
 }
 
 fn unsent(outcome: Outcome, status: &str) -> AttemptReport {
-    AttemptReport { outcome, status: status.to_owned(), excerpt: String::new(), spent: None }
+    AttemptReport { outcome, status: status.to_owned(), excerpt: String::new(), spent: None, receipt: None }
 }
 
 fn outcome(answer: &Answer, says: Says) -> Outcome {

@@ -154,7 +154,7 @@ impl Service {
         let now = self.clock.now();
         if let Err(error) = sign(&Method::POST, url, &mut signed, &body, &self.scope, &credentials, now) {
             let (outcome, status) = (Outcome::Misconfigured, "the keys are no header values".to_owned());
-            return AttemptReport { outcome, status, excerpt: error.to_string(), spent: None };
+            return AttemptReport { outcome, status, excerpt: error.to_string(), spent: None, receipt: None };
         }
         let answer = match self.endpoint.send(Method::POST, signed, body).await {
             Ok(answer) => answer,

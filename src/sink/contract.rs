@@ -352,6 +352,7 @@ pub(super) fn delivery(sink: &dyn Sink, alert: &Alert, form: Form) -> Delivery {
         attempts: 0,
         created_at: StoppedClock.now(),
         note: None,
+        about_receipt: None,
     }
 }
 

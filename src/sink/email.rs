@@ -282,6 +282,7 @@ impl EmailSink {
                 status: failure.status,
                 excerpt: self.redactor.excerpt(failure.cause.as_bytes()),
                 spent: None,
+                receipt: None,
             },
         }
     }
@@ -311,7 +312,7 @@ impl EmailSink {
             known.refused.clear();
         }
         self.remember(known, outcome != Outcome::Delivered);
-        AttemptReport { outcome, status, excerpt, spent: None }
+        AttemptReport { outcome, status, excerpt, spent: None, receipt: None }
     }
 
     fn partial(&self, delivery_id: &str) -> Partial {

@@ -220,7 +220,7 @@ fn told(status: ExitStatus) -> String {
 }
 
 fn report(outcome: Outcome, status: &str, excerpt: String) -> AttemptReport {
-    AttemptReport { outcome, status: status.to_owned(), excerpt, spent: None }
+    AttemptReport { outcome, status: status.to_owned(), excerpt, spent: None, receipt: None }
 }
 
 impl std::fmt::Debug for ExecSink {

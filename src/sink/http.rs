@@ -13,6 +13,7 @@ pub mod guard;
 pub mod hint;
 pub mod login;
 mod oauth2;
+mod ping;
 pub mod redact;
 pub(in crate::sink) mod resolve;
 mod tls;
@@ -233,7 +234,7 @@ impl Endpoint {
     pub fn report(&self, answer: &Answer, outcome: Outcome) -> AttemptReport {
         let status = format!("HTTP {}", answer.status.as_u16());
         let spent = answer.spent().filter(|_| !matches!(outcome, Outcome::Wait(Some(_))));
-        AttemptReport { outcome, status, excerpt: self.excerpt(&answer.body), spent }
+        AttemptReport { outcome, status, excerpt: self.excerpt(&answer.body), spent, receipt: None }
     }
 
     /// Where it posts to, host only.
@@ -270,7 +271,7 @@ impl Endpoint {
 
     fn failure(&self, outcome: Outcome, status: &str, cause: &dyn fmt::Display) -> AttemptReport {
         let excerpt = self.excerpt(cause.to_string().as_bytes());
-        AttemptReport { outcome, status: status.into(), excerpt, spent: None }
+        AttemptReport { outcome, status: status.into(), excerpt, spent: None, receipt: None }
     }
 
     fn excerpt(&self, text: &[u8]) -> String {

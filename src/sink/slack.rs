@@ -3,6 +3,8 @@
 //! Whatever came out of an event stands in `plain_text`, which Slack never parses, with URLs defanged; the fallback `text` is
 //! escaped. Limits are counted in UTF-16 units, which no way of counting characters exceeds.
 
+mod bot;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
@@ -18,6 +20,8 @@ use super::{
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
+
+pub use self::bot::SLACK_BOT;
 
 /// Key in the YAML.
 pub const KIND: &str = "slack";
@@ -55,17 +59,30 @@ const MAX_WORD_BYTES: usize = 64;
 
 /// Words with which Slack says that the hook, its channel or its team is not there for us.
 const WORDS_MISCONFIGURED: &[&str] = &[
+    "access_denied",
+    "account_inactive",
     "action_prohibited",
     "channel_is_archived",
     "channel_not_found",
     "invalid_auth",
     "invalid_token",
+    "is_archived",
+    "missing_scope",
     "no_active_hooks",
+    "no_permission",
     "no_service",
     "no_service_id",
     "no_team",
+    "not_allowed_token_type",
+    "not_authed",
+    "not_in_channel",
+    "org_login_required",
     "posting_to_general_channel_denied",
+    "restricted_action",
+    "team_access_not_granted",
     "team_disabled",
+    "token_expired",
+    "token_revoked",
     "user_not_found",
 ];
 /// Words about what was sent.
@@ -112,11 +129,7 @@ impl Sink for SlackSink {
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
         let payload = match context.form {
             Form::Full => full(alert, context.delivery_id),
-            Form::Plain => {
-                let fits = |shown: &str| units(&defang(shown)) <= MAX_TEXT_UNITS;
-                let shown = text::alert_text_within(alert, context.delivery_id, fits);
-                json!({"text": escape(&fit(&defang(&shown), MAX_TEXT_UNITS)), "mrkdwn": false})
-            }
+            Form::Plain => plain_payload(alert, context.delivery_id),
         };
         Ok(bytes(&payload))
     }
@@ -134,6 +147,12 @@ impl Sink for SlackSink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), outcome))
     }
+}
+
+fn plain_payload(alert: &Alert, delivery_id: &str) -> Value {
+    let fits = |shown: &str| units(&defang(shown)) <= MAX_TEXT_UNITS;
+    let shown = text::alert_text_within(alert, delivery_id, fits);
+    json!({"text": escape(&fit(&defang(&shown), MAX_TEXT_UNITS)), "mrkdwn": false})
 }
 
 /// Markup as `\u003c`: the same JSON, and nothing that a program on the way could take for a tag.

@@ -106,7 +106,13 @@ impl SnsSink {
     async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
         let Ok(stored) = serde_json::from_slice::<Stored>(&delivery.body) else {
             let status = "the stored body has another shape".to_owned();
-            return AttemptReport { outcome: Outcome::Degrade, status, excerpt: String::new(), spent: None };
+            return AttemptReport {
+                outcome: Outcome::Degrade,
+                status,
+                excerpt: String::new(),
+                spent: None,
+                receipt: None,
+            };
         };
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, form_type)]);

@@ -143,7 +143,7 @@ impl SplunkSink {
             Ok(headers) => headers,
             Err(error) => {
                 let (outcome, status) = (Outcome::Misconfigured, "the token is no header value".to_owned());
-                return AttemptReport { outcome, status, excerpt: error.to_string(), spent: None };
+                return AttemptReport { outcome, status, excerpt: error.to_string(), spent: None, receipt: None };
             }
         };
         let mut body = with_member(&delivery.body, "sourcetype", &self.sourcetype);

@@ -81,7 +81,13 @@ impl SqsSink {
     async fn attempt(&self, delivery: &Delivery) -> AttemptReport {
         let Ok(mut request) = serde_json::from_slice::<Value>(&delivery.body) else {
             let status = "the stored body has another shape".to_owned();
-            return AttemptReport { outcome: Outcome::Degrade, status, excerpt: String::new(), spent: None };
+            return AttemptReport {
+                outcome: Outcome::Degrade,
+                status,
+                excerpt: String::new(),
+                spent: None,
+                receipt: None,
+            };
         };
         let rule_id = request["MessageAttributes"]["rule"]["StringValue"].as_str().unwrap_or_default().to_owned();
         if let Some((group, key)) = aws::fifo(self.queue_url.path(), &rule_id, &delivery.delivery_id) {

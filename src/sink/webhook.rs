@@ -182,7 +182,13 @@ impl WebhookSink {
             Ok(headers) => headers,
             Err(error) => {
                 let status = "delivery id is no header value".into();
-                return AttemptReport { outcome: Outcome::Dead, status, excerpt: error.to_string(), spent: None };
+                return AttemptReport {
+                    outcome: Outcome::Dead,
+                    status,
+                    excerpt: error.to_string(),
+                    spent: None,
+                    receipt: None,
+                };
             }
         };
         match self.endpoint.send(self.method.clone(), headers, Bytes::copy_from_slice(&delivery.body)).await {

@@ -150,7 +150,13 @@ impl Wire {
     /// A report in the sink's words, and in what the destination said, without secrets.
     #[must_use]
     pub fn report(&self, outcome: Outcome, status: &str, said: &str) -> AttemptReport {
-        AttemptReport { outcome, status: status.into(), excerpt: self.redactor.excerpt(said.as_bytes()), spent: None }
+        AttemptReport {
+            outcome,
+            status: status.into(),
+            excerpt: self.redactor.excerpt(said.as_bytes()),
+            spent: None,
+            receipt: None,
+        }
     }
 
     async fn addresses(&self) -> Result<Vec<SocketAddr>, Box<dyn StdError + Send + Sync>> {

@@ -80,7 +80,7 @@ fn outcome_of(kind: io::ErrorKind) -> Outcome {
 }
 
 fn report(outcome: Outcome, status: &str, excerpt: String) -> AttemptReport {
-    AttemptReport { outcome, status: status.into(), excerpt, spent: None }
+    AttemptReport { outcome, status: status.into(), excerpt, spent: None, receipt: None }
 }
 
 #[cfg(test)]

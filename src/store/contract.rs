@@ -77,7 +77,7 @@ macro_rules! suite {
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
             lanes_survive, what_waits_is_taken_over, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
             follow_ups_are_all_or_nothing, what_is_muted_waits_and_ends_in_one_step, what_is_not_confirmed_in_time_goes_elsewhere_once,
-            what_waits_folds_once, what_a_route_told_is_found, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
+            what_waits_folds_once, what_a_route_told_is_found, an_update_finds_the_receipt_of_its_alert, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
         );
     };
     ($open:expr; $($case:ident,)*) => {
@@ -159,6 +159,7 @@ fn settlement(delivery: &Delivery, resolution: Resolution, seconds: i64) -> Sett
         latency_ms: 250,
         status: "HTTP 503".into(),
         excerpt: "busy".into(),
+        receipt: None,
     }
 }
 
@@ -875,6 +876,29 @@ pub(super) async fn what_a_route_told_is_found(store: &impl Subject) {
         (told("chat", "k", 10).await, told("chat", "l", 0).await, told("mail", "k", 0).await),
         (None, None, None)
     );
+}
+
+pub(super) async fn an_update_finds_the_receipt_of_its_alert(store: &impl Subject) {
+    for name in ["a", "b"] {
+        let mut new = batch(name, 10, &["chat"]);
+        let about = Some(delivery_id(name, "chat"));
+        let update = NewDelivery::new(format!("u-{name}"), name.into(), "chat".into(), Vec::new());
+        new.deliveries.push(NewDelivery { about, ..update });
+        commit(store, new).await;
+    }
+    let rows = claim_all(store, "chat", 20).await;
+    assert!(rows.iter().all(|row| row.about_receipt.is_none()), "nothing was delivered yet");
+    for row in rows {
+        let (resolution, receipt) = match row.delivery_id == delivery_id("a", "chat") {
+            true => (Resolution::Delivered { unconfirmed: false }, Some("17.5".to_owned())),
+            false => (Resolution::RetryAt(at(30)), None),
+        };
+        let settled = Settlement { receipt, ..settlement(&row, resolution, 20) };
+        store.settle("chat", vec![settled], None).await.expect("settled");
+    }
+    let rows = claim_all(store, "chat", 30).await;
+    let receipts: Vec<_> = rows.iter().map(|row| (row.delivery_id.as_str(), row.about_receipt.as_deref())).collect();
+    assert_eq!(receipts, [("u-a", Some("17.5")), (delivery_id("b", "chat").as_str(), None), ("u-b", None)]);
 }
 
 pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {

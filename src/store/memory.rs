@@ -79,6 +79,8 @@ struct DeliveryContent {
     look_at: Option<DateTime<Utc>>,
     fallback: Vec<String>,
     repeat_key: Option<String>,
+    about: Option<String>,
+    receipt: Option<String>,
 }
 
 impl MemoryStore {
@@ -292,8 +294,20 @@ impl Content {
             told_in: None,
         };
         let (body, log, fallback) = (new.body, Vec::new(), fallback.unwrap_or_default());
-        let (owed_since, next_at, repeat_key) = (due_at, due_at, new.repeat_key);
-        self.deliveries.push(DeliveryContent { row, body, owed_since, next_at, log, look_at, fallback, repeat_key });
+        let (owed_since, next_at, repeat_key, about) = (due_at, due_at, new.repeat_key, new.about);
+        let delivery = DeliveryContent {
+            row,
+            body,
+            owed_since,
+            next_at,
+            log,
+            look_at,
+            fallback,
+            repeat_key,
+            about,
+            receipt: None,
+        };
+        self.deliveries.push(delivery);
     }
 
     fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
@@ -308,6 +322,8 @@ impl Content {
         let taken: Vec<(u32, usize)> = due.take(limit.min(MAX_CLAIM)).collect();
         let mut claimed = Vec::with_capacity(taken.len());
         for (attempts, place) in taken {
+            let receipt_of = |id: &String| self.deliveries.get(*self.delivery_index.get(id)?)?.receipt.clone();
+            let about = self.deliveries.get(place).and_then(|delivery| delivery.about.as_ref()).and_then(receipt_of);
             let Some(delivery) = self.deliveries.get_mut(place) else { continue };
             owed.remove(&(attempts, place));
             owed.insert((attempts + 1, place));
@@ -319,6 +335,7 @@ impl Content {
                 attempts,
                 created_at: delivery.owed_since,
                 note: delivery.row.note.clone(),
+                about_receipt: about,
             });
             delivery.row.attempts = attempts + 1;
             delivery.next_at = lease_until;
@@ -359,6 +376,7 @@ impl Content {
                     *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
                 }
                 delivery.look_at = None;
+                delivery.receipt = settlement.receipt;
                 if delivery.row.status != DeliveryStatus::Delivered {
                     delivery.row.status =
                         if unconfirmed { DeliveryStatus::Unconfirmed } else { DeliveryStatus::Delivered };

@@ -66,6 +66,7 @@ const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("discord", "webhook_url", ""),
     ("mattermost", "webhook_url", ""),
     ("google_chat", "webhook_url", ""),
+    ("slack_bot", "url", "      token: x\n      channel: x\n"),
     ("telegram", "api_url", "      bot_token: x\n      chat_id: x\n"),
     ("pagerduty", "url", "      routing_key: 0123456789abcdefABCDEF0123456789\n"),
     ("splunk_hec", "url", "      token: x\n"),

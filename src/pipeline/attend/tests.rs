@@ -185,6 +185,7 @@ impl Scene {
                 latency_ms: 1,
                 status: "HTTP 503".into(),
                 excerpt: String::new(),
+                receipt: None,
             };
             self.store.settle(sink, vec![settlement], None).await.expect("settled");
         }

@@ -80,5 +80,11 @@ fn ended_badly(error: &JoinError) -> AttemptReport {
 }
 
 fn failed(status: &str) -> AttemptReport {
-    AttemptReport { outcome: Outcome::Retry, status: status.to_owned(), excerpt: String::new(), spent: None }
+    AttemptReport {
+        outcome: Outcome::Retry,
+        status: status.to_owned(),
+        excerpt: String::new(),
+        spent: None,
+        receipt: None,
+    }
 }

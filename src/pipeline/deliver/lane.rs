@@ -303,6 +303,7 @@ impl Lane {
             latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
             status: single_line(&report.status, MAX_STATUS_CHARS),
             excerpt: single_line(&report.excerpt, MAX_EXCERPT_CHARS),
+            receipt: report.receipt,
         };
         self.outbox.push(settlement, now.instant);
         Ok(())
@@ -442,6 +443,7 @@ fn released(delivery: &Delivery, at: DateTime<Utc>) -> Settlement {
         latency_ms: 0,
         status: String::new(),
         excerpt: String::new(),
+        receipt: None,
     }
 }
 

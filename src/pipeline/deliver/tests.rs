@@ -254,6 +254,7 @@ impl Sink for Scripted {
             outcome,
             excerpt: "x".into(),
             spent: None,
+            receipt: None,
         };
         Box::pin(async move {
             match act {

@@ -197,6 +197,7 @@ impl Ingest {
             attempts: 0,
             created_at: due_at,
             note: row.note,
+            about_receipt: None,
         };
         owed.deliveries.into_iter().filter(|row| row.hold.is_none()).map(delivery).collect()
     }

@@ -215,5 +215,5 @@ fn unread(what: &str, error: &io::Error) -> AttemptReport {
 }
 
 fn report(outcome: Outcome, status: &str, excerpt: String) -> AttemptReport {
-    AttemptReport { outcome, status: status.to_owned(), excerpt, spent: None }
+    AttemptReport { outcome, status: status.to_owned(), excerpt, spent: None, receipt: None }
 }

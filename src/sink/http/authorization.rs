@@ -119,7 +119,7 @@ async fn from_file(file: TokenFile) -> Result<Secret, AttemptReport> {
         Ok(Err(_)) => Err(unusable(NO_TOKEN, "reading the file failed")),
         Err(_) => {
             let excerpt = "the file cannot be read in time".to_owned();
-            Err(AttemptReport { outcome: Outcome::Retry, status: NO_TOKEN.into(), excerpt, spent: None })
+            Err(AttemptReport { outcome: Outcome::Retry, status: NO_TOKEN.into(), excerpt, spent: None, receipt: None })
         }
     }
 }
@@ -127,5 +127,5 @@ async fn from_file(file: TokenFile) -> Result<Secret, AttemptReport> {
 /// The operator can mend it, so the backlog is kept.
 pub(super) fn unusable(status: &str, why: &str) -> AttemptReport {
     let excerpt = vigie_engine::text::single_line(why, crate::sink::MAX_EXCERPT_CHARS);
-    AttemptReport { outcome: Outcome::Misconfigured, status: status.into(), excerpt, spent: None }
+    AttemptReport { outcome: Outcome::Misconfigured, status: status.into(), excerpt, spent: None, receipt: None }
 }

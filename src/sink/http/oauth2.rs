@@ -150,7 +150,7 @@ fn read(answer: &Answer, asked_at: DateTime<Utc>) -> Result<Held, AttemptReport>
     let status = format!("HTTP {}", answer.status.as_u16());
     if !answer.complete {
         let excerpt = "the answer is cut, or longer than a token".to_owned();
-        return Err(AttemptReport { outcome: Outcome::Retry, status, excerpt, spent: None });
+        return Err(AttemptReport { outcome: Outcome::Retry, status, excerpt, spent: None, receipt: None });
     }
     let refuse = |why: &str| unusable(&status, why);
     let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else { return Err(refuse("the answer is no JSON")) };

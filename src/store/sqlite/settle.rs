@@ -29,7 +29,8 @@ impl<'c> Statements<'c> {
         Ok(Self {
             find: prepare("SELECT delivery_no, status FROM deliveries WHERE delivery_id = ?1 AND sink = ?2")?,
             done: prepare(
-                "UPDATE deliveries SET status = ?2, settled_at = ?3, leased = 0, look_at = NULL WHERE delivery_no = ?1",
+                "UPDATE deliveries SET status = ?2, settled_at = ?3, leased = 0, look_at = NULL, receipt = ?4
+                 WHERE delivery_no = ?1",
             )?,
             dead: prepare(
                 "UPDATE deliveries SET status = 3, settled_at = ?2, leased = 0
@@ -79,7 +80,7 @@ impl<'c> Statements<'c> {
     }
 
     fn settle_one(&mut self, sink: &str, settlement: &Settlement) -> Result<(), Fault> {
-        let Settlement { delivery_id, resolution, started_at, latency_ms, status, excerpt } = settlement;
+        let Settlement { delivery_id, resolution, started_at, latency_ms, status, excerpt, receipt } = settlement;
         let found: Option<(i64, i64)> =
             self.find.query_row([delivery_id, sink], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         let Some((delivery_no, standing)) = found else {
@@ -90,7 +91,7 @@ impl<'c> Statements<'c> {
             Resolution::Delivered { .. } if standing == status::DELIVERED => {}
             Resolution::Delivered { unconfirmed } => {
                 let code = if *unconfirmed { status::UNCONFIRMED } else { status::DELIVERED };
-                self.done.execute(params![delivery_no, code, Stamp(ended_at)])?;
+                self.done.execute(params![delivery_no, code, Stamp(ended_at), receipt])?;
             }
             Resolution::RetryAt(at) => {
                 self.retry.execute(params![delivery_no, Stamp(*at)])?;

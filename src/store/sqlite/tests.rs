@@ -52,6 +52,7 @@ fn settlement(delivery: &Delivery, resolution: Resolution, started_at: DateTime<
         latency_ms: 5,
         status: "HTTP 200".into(),
         excerpt: String::new(),
+        receipt: None,
     }
 }
 

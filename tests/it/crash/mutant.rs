@@ -148,6 +148,7 @@ impl Store for Wrong {
                     latency_ms: 0,
                     status: "marked".into(),
                     excerpt: String::new(),
+                    receipt: None,
                 });
                 self.real.settle(sink, marks.collect(), None).await?;
                 tokio::time::sleep(BETWEEN).await;
