@@ -46,8 +46,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def until(holds):
-    end = time.monotonic() + PATIENCE
+def until(holds, seconds=PATIENCE):
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():
             return True
@@ -56,12 +56,15 @@ def until(holds):
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Keeps each POST with its path, headers (lower case) and body; answers each of the first with one of `answers`
-    (status, headers), then all with 200 and `body`."""
+    """Keeps each POST with its time, path, headers (lower case), body and the status it got; answers each of the first with
+    one of `answers` (status, headers), then all with `status` and `body`."""
 
-    def __init__(self, answers=(), body=b""):
-        self.requests, self.answers, self.body, self.lock = [], list(answers), body, threading.Lock()
-        super().__init__(("127.0.0.1", 0), Taker)
+    request_queue_size = 128
+
+    def __init__(self, answers=(), body=b"", port=0):
+        self.requests, self.answers, self.status, self.body = [], list(answers), 200, body
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), Taker)
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self):
@@ -78,8 +81,9 @@ class Taker(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         headers = {key.lower(): value for key, value in self.headers.items()}
         with self.server.lock:
-            self.server.requests.append({"path": self.path, "headers": headers, "body": body})
-            status, more = self.server.answers.pop(0) if self.server.answers else (200, {})
+            status, more = self.server.answers.pop(0) if self.server.answers else (self.server.status, {})
+            kept = {"path": self.path, "headers": headers, "body": body, "status": status, "at": time.monotonic()}
+            self.server.requests.append(kept)
         said = self.server.body if status == 200 else b""
         self.send_response(status)
         for name, value in (more | {"content-length": str(len(said))}).items():
@@ -114,6 +118,13 @@ class Place:
         with (self.path / "events.ndjson").open("a") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in events)
 
+    def start(self):
+        """The daemon as a process; its log is the file `log`."""
+        with (self.path / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self.binary, "run", "-c", "vigie.yaml"], cwd=self.path, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
     def run(self, *words, after=""):
         """Runs a verb to its end, `after` so long (`+6m`) if it is said; gives its status and all that it said."""
         env = {"PATH": os.environ["PATH"]}
@@ -138,18 +149,22 @@ class Place:
 
     @contextlib.contextmanager
     def daemon(self):
-        with (self.path / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [self.binary, "run", "-c", "vigie.yaml"], cwd=self.path, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-            try:
-                yield process
-            finally:
-                process.terminate()
-                try:
-                    process.wait(PATIENCE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        with running(self.start()) as process:
+            yield process
+
+
+@contextlib.contextmanager
+def running(process):
+    """Ends a process of ours, whatever happens."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def main(run):
