@@ -21,12 +21,13 @@ use vigie::pipeline::BoxFuture;
 use vigie::pipeline::deliver::Wake;
 use vigie::pipeline::drift::Drift;
 use vigie::pipeline::history::History;
-use vigie::pipeline::ingest::{Ingest, Parts};
+use vigie::pipeline::ingest::{Ingest, Inhibitors, Parts};
 use vigie::pipeline::status::Status;
 use vigie::sink::Delivery;
 use vigie::source::vonage::transport::{HttpAnswer, Method, Transport, TransportError};
 use vigie::source::vonage::{Start, VonageOptions, VonageSource};
 use vigie::source::{Held, Seen};
+use vigie::store::memory::MemoryStore;
 use vigie::store::sqlite::{SqliteOptions, SqliteStore};
 use vigie::store::{IngestBatch, LaneState, Loaded, Queue, Result, Settlement, Store};
 use vigie_engine::engine::Engine;
@@ -81,6 +82,9 @@ async fn day(directory: &Path, rules: Vec<Rule>) -> anyhow::Result<Report> {
         drift: Drift::default(),
         history: History::default(),
         routes: Vec::new(),
+        inhibitions: Vec::new(),
+        inhibitors: Inhibitors::default(),
+        holds: Arc::new(MemoryStore::new()),
         outlets: Vec::new(),
         wake: Wake::default(),
         store,

@@ -22,8 +22,10 @@ mod output;
 mod progress;
 mod reload;
 mod replay;
+mod route;
 mod run;
 mod schema;
+mod silences;
 mod sim;
 mod sink;
 mod state;
@@ -124,6 +126,12 @@ enum Verb {
     /// What was sent where, and what was not
     #[command(subcommand)]
     Deliveries(deliveries::Verb),
+    /// Alerts that nobody is told of for a time
+    #[command(subcommand)]
+    Silences(silences::Verb),
+    /// Where alerts go
+    #[command(subcommand)]
+    Route(route::Verb),
     /// The state directory
     #[command(subcommand)]
     State(state::Verb),
@@ -167,6 +175,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> Outcome {
         Verb::Sink(verb) => sink::run(verb, &global, output),
         Verb::Alerts(verb) => alerts::run(verb, &global, output),
         Verb::Deliveries(verb) => deliveries::run(verb, &global, output),
+        Verb::Silences(verb) => silences::run(verb, &global, output),
+        Verb::Route(verb) => route::run(verb, &global, output),
         Verb::State(verb) => state::run(verb, &global, output),
         Verb::Schema(args) => schema::run(args, output),
         Verb::Completions(args) => completions::run(args, output),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vigie_engine::diagnostic::{Diagnostics, SourceFile, Span};
+use vigie_engine::mute::{self, Inhibition};
 use vigie_engine::route::{self, Route};
 use vigie_engine::rule::Rule;
 use vigie_engine::yaml::{Key, Kind, Node, Scalar};
@@ -17,6 +18,7 @@ use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 use crate::geo::Lookup;
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
 use crate::pace::{Bucket, Pace};
+use crate::pipeline::deliver::Storm;
 use crate::sink::{self, Sink};
 use crate::source::located::Located;
 use crate::source::{self, Source};
@@ -32,6 +34,7 @@ pub mod variables;
 pub use files::{Directory, Watched, read_files};
 pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
 pub use rules::BUILTIN_PATH;
+use variables::Variables;
 
 /// Options of `state:`.
 pub const STATE_OPTIONS: &[OptionSpec] = &[
@@ -58,7 +61,7 @@ pub const SERVER_OPTIONS: &[OptionSpec] = &[OptionSpec {
 }];
 
 /// Top-level keys.
-pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "geo", "state", "server"];
+pub const TOP_LEVEL: &[&str] = &["sources", "rules", "sinks", "routes", "inhibit", "geo", "state", "server"];
 
 /// A configuration as meant.
 pub struct Config {
@@ -70,6 +73,8 @@ pub struct Config {
     pub sinks: Vec<NamedSink>,
     /// In order.
     pub routes: Vec<Route>,
+    /// Which alerts hold down which.
+    pub inhibitions: Vec<Inhibition>,
     /// Address databases, for events that do not come from one of `sources` (theirs are located already).
     pub geo: Option<Arc<Lookup>>,
     /// Where the store lives.
@@ -115,6 +120,8 @@ pub struct NamedSink {
     pub pace: Option<Pace>,
     /// What it wants to hear of an alert that it got.
     pub follow: Option<sink::update::Follow>,
+    /// When its alerts fold into a digest.
+    pub storm: Option<Storm>,
 }
 
 /// Sinks with the same URL reach the same destination, and a limit is the destination's: they share its bucket.
@@ -169,12 +176,13 @@ pub fn load_files(
     diagnostics: &mut Diagnostics,
 ) -> Option<Config> {
     let sections = Sections::collect(files, diagnostics)?;
-    let expand = |text: &str| variables::expand(text, surroundings.variable);
+    let variables = Variables::new(surroundings.variable);
+    let expand = |text: &str| variables.expand(text);
     let loaded = rules::load(&sections, diagnostics);
     let sources = sections
         .named("sources")
         .into_iter()
-        .filter_map(|(key, node)| build_source(key, node, &expand, &surroundings.sources, diagnostics));
+        .filter_map(|(key, node)| build_source(key, node, &variables, &surroundings.sources, diagnostics));
     let mut sources: Vec<NamedSource> = sources.collect();
     let lookup = geo::load(&sections, &loaded.rules, &expand, diagnostics);
     if let Some(lookup) = &lookup {
@@ -183,13 +191,15 @@ pub fn load_files(
     let mut sinks: Vec<NamedSink> = Vec::new();
     let mut buckets = Buckets::default();
     for (key, node) in sections.named("sinks") {
-        sinks.extend(build_sink(key, node, &expand, &surroundings.sinks, &mut buckets, diagnostics));
+        sinks.extend(build_sink(key, node, &variables, &surroundings.sinks, &mut buckets, diagnostics));
     }
     let no_sinks = sections.get("sinks").is_none();
     if no_sinks {
         sinks.extend(default_sink(&sections.anchor, &surroundings.sinks, diagnostics));
     }
     let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
+    let inhibitions: Vec<Inhibition> =
+        sections.all("inhibit").iter().flat_map(|node| mute::load(node, &loaded.lists, diagnostics)).collect();
     // A list may seem unused only because what uses it did not load.
     if !diagnostics.has_errors() {
         loaded.lists.report_unused(diagnostics);
@@ -206,11 +216,13 @@ pub fn load_files(
         directories: loaded.directories,
     };
     watched.files.extend(loaded.read);
+    watched.files.extend(variables.into_files());
     Some(Config {
         sources,
         rules: loaded.rules,
         sinks,
         routes,
+        inhibitions,
         geo: lookup,
         state_dir: PathBuf::from(state.text("dir").unwrap_or("./state")),
         retention: state.duration("retention").unwrap_or(Duration::from_secs(30 * 86_400)),
@@ -380,7 +392,7 @@ fn check_name(key: &Key, what: &str, diagnostics: &mut Diagnostics) -> bool {
 fn build_source(
     key: &Key,
     node: &Node,
-    expand: options::Expand<'_>,
+    variables: &Variables<'_>,
     context: &source::BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<NamedSource> {
@@ -389,7 +401,7 @@ fn build_source(
     let (kind, node) = one_kind(key, node, "source", &kinds, diagnostics)?;
     let driver = source::KINDS.iter().find(|driver| driver.kind == kind)?;
     let what = format!("source `{}` ({kind})", key.text);
-    let options = options::read(node, &what, driver.options, expand, diagnostics)?;
+    let options = variables.read(node, &what, driver.options, diagnostics)?;
     // Built from what could be read, too: what else is wrong with it is then told in the same run.
     let built = (driver.build)(&options, &key.text, context, diagnostics);
     let built = built.filter(|_| options.is_whole())?;
@@ -400,7 +412,7 @@ fn build_source(
 fn build_sink(
     key: &Key,
     node: &Node,
-    expand: options::Expand<'_>,
+    variables: &Variables<'_>,
     context: &sink::BuildContext,
     buckets: &mut Buckets,
     diagnostics: &mut Diagnostics,
@@ -409,10 +421,12 @@ fn build_sink(
     let kinds: Vec<&'static str> = sink::KINDS.iter().map(|kind| kind.kind).collect();
     let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
     let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
-    let options = options::read(node, &format!("sink `{}` ({kind})", key.text), driver.options, expand, diagnostics)?;
+    let what = format!("sink `{}` ({kind})", key.text);
+    let options = variables.read(node, &what, &driver.specs(), diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
     let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
-    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow })
+    let storm = Storm::of(&options);
+    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow, storm })
 }
 
 /// No sinks configured: stdout, in the form for people.
@@ -420,7 +434,7 @@ fn default_sink(anchor: &Span, context: &sink::BuildContext, diagnostics: &mut D
     let key = Key { text: "stdout".into(), span: anchor.clone() };
     let empty = || Node { span: anchor.clone(), kind: Kind::Map(Vec::new()) };
     let node = Node { kind: Kind::Map(vec![(key.clone(), empty())]), ..empty() };
-    build_sink(&key, &node, &|text| Ok(text.to_owned()), context, &mut Buckets::default(), diagnostics)
+    build_sink(&key, &node, &Variables::new(&|_| None), context, &mut Buckets::default(), diagnostics)
 }
 
 /// No routes configured: everything goes everywhere.

@@ -13,15 +13,17 @@ use vigie_engine::engine::{Engine, Restored};
 
 use crate::clock::Clock;
 use crate::config::{Config, NamedSink};
+use crate::pipeline::attend::Attendant;
 use crate::pipeline::deliver::{self, Lane, LaneNotice, Lanes, NoticeSender, Notices, Wake};
 use crate::pipeline::drift::Drift;
 use crate::pipeline::follow::{Follower, Quiets};
 use crate::pipeline::history::History;
-use crate::pipeline::ingest::{Ingest, Outlet, Parts, SourceEnd};
+use crate::pipeline::ingest::{Ingest, Inhibitors, Outlet, Parts, SourceEnd};
 use crate::pipeline::notice::SelfNotice;
 use crate::pipeline::status::Status;
 use crate::source::Cursor;
 use crate::store::follow::FollowUps;
+use crate::store::hold::Holds;
 use crate::store::{Alerts, Loaded, Maintain, Queue, Result, StateStream, Store, StoreError};
 
 /// How often retention looks for something to remove.
@@ -42,6 +44,8 @@ pub struct Daemon {
     pub alerts: Arc<dyn Alerts>,
     /// What sinks are told of them again.
     pub follow_ups: Arc<dyn FollowUps>,
+    /// What waits for a time, and silences.
+    pub holds: Arc<dyn Holds>,
     /// Retention.
     pub maintain: Arc<dyn Maintain>,
     /// Wall time.
@@ -74,14 +78,14 @@ impl Daemon {
     /// When the store failed for good: what was not acknowledged is asked for again at the next start.
     pub async fn run(&self, config: Config, stop: &CancellationToken) -> Result<End> {
         self.take_over().await?;
-        let loaded = self.store.load().await?;
-        let Loaded { cursors, state, lanes: lane_states } = loaded;
+        let Loaded { cursors, state, lanes: lane_states } = self.store.load().await?;
         let mut engine = Engine::new(config.rules);
-        let (drift, history) = take_up(&mut engine, state).await?;
+        let Noted { drift, history, inhibitors } = take_up(&mut engine, state).await?;
         let (notices, notices_in) = NoticeSender::channel();
         let shared = Lanes {
             store: self.store.clone(),
             alerts: self.alerts.clone(),
+            holds: self.holds.clone(),
             clock: self.clock.clone(),
             status: self.status.clone(),
             notices,
@@ -97,6 +101,9 @@ impl Daemon {
             drift,
             history,
             routes: config.routes,
+            inhibitions: config.inhibitions,
+            inhibitors,
+            holds: self.holds.clone(),
             outlets,
             wake: wake.clone(),
             store: self.store.clone(),
@@ -104,6 +111,7 @@ impl Daemon {
             status: self.status.clone(),
             dry_run: self.dry_run,
         }));
+        let attendant = Arc::new(self.attendant(&ingest, &follower, &wake));
         ingest.take_up_unrouted(&*self.maintain, self.alerts.clone()).await?;
         ingest.tell_of_dead_rules().await?;
         self.warn_orphans(&config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>()).await?;
@@ -115,6 +123,7 @@ impl Daemon {
         side.spawn(ending_all(&inner, pump_notices(ingest.clone(), notices_in)));
         if !self.dry_run {
             side.spawn(ending_all(&inner, follower.clone().run(inner.clone())));
+            side.spawn(ending_all(&inner, attendant.clone().run(inner.clone())));
         }
         side.spawn(ending_all(&inner, maintain(self.clone(), config.retention, inner.clone())));
         let lanes_stopped = lanes_stop.clone();
@@ -129,7 +138,7 @@ impl Daemon {
         let mut end = sources?;
         lanes_ended?;
         if self.once && !stop.is_cancelled() {
-            self.follow_once(&follower).await?;
+            self.follow_once(&follower, &attendant).await?;
             end.left = self.drain(&shared, &config.sinks, stop).await?;
         }
         inner.cancel();
@@ -162,17 +171,17 @@ impl Daemon {
     }
 
     /// What came due while the sources were read is told with the rest.
-    async fn follow_once(&self, follower: &Follower) -> Result<()> {
+    async fn follow_once(&self, follower: &Follower, attendant: &Attendant) -> Result<()> {
         if self.dry_run {
             return Ok(());
         }
-        match follower.look().await {
-            Err(StoreError::Full(cause)) => {
-                tracing::warn!(%cause, "updates of alerts wait for space");
-                Ok(())
+        for looked in [follower.look().await.map(drop), attendant.look().await] {
+            match looked {
+                Err(StoreError::Full(cause)) => tracing::warn!(%cause, "updates of alerts wait for space"),
+                looked => looked?,
             }
-            looked => looked.map(drop),
         }
+        Ok(())
     }
 
     /// What an earlier process scheduled by a clock that was set back since must not wait for that clock.
@@ -196,7 +205,7 @@ impl Daemon {
         let states: BTreeMap<_, _> = states.into_iter().collect();
         let state = |name: &String| states.get(name).cloned().unwrap_or_default();
         let lane = |sink: &crate::config::NamedSink| {
-            shared.lane(&sink.name, sink.sink.clone(), state(&sink.name)).paced(sink.pace.clone())
+            shared.lane(&sink.name, sink.sink.clone(), state(&sink.name)).paced(sink.pace.clone()).folding(sink.storm)
         };
         sinks.iter().map(lane).collect()
     }
@@ -207,6 +216,18 @@ impl Daemon {
             alerts: self.alerts.clone(),
             outlets: outlets.to_vec(),
             quiets: Quiets::of(engine.rules()),
+            clock: self.clock.clone(),
+            wake: wake.clone(),
+        }
+    }
+
+    fn attendant(&self, ingest: &Arc<Ingest>, follower: &Follower, wake: &Wake) -> Attendant {
+        Attendant {
+            holds: self.holds.clone(),
+            alerts: self.alerts.clone(),
+            outlets: follower.outlets.clone(),
+            ingest: ingest.clone(),
+            quiets: follower.quiets.clone(),
             clock: self.clock.clone(),
             wake: wake.clone(),
         }
@@ -272,16 +293,25 @@ impl Daemon {
 }
 
 /// Takes up what was noted, while it is read.
-async fn take_up(engine: &mut Engine, mut state: StateStream) -> Result<(Drift, History)> {
-    let (mut drift, mut history) = (Drift::default(), History::default());
+async fn take_up(engine: &mut Engine, mut state: StateStream) -> Result<Noted> {
+    let mut noted = Noted::default();
     let mut restoring = engine.restoring();
     while let Some(rows) = state.next().await? {
-        drift.take_up(&rows);
-        history.take_up(&rows);
+        noted.drift.take_up(&rows);
+        noted.history.take_up(&rows);
+        noted.inhibitors.take_up(&rows);
         restoring.take(rows);
     }
     warn_of_state(&restoring.finish());
-    Ok((drift, history))
+    Ok(noted)
+}
+
+/// What the program itself noted.
+#[derive(Default)]
+struct Noted {
+    drift: Drift,
+    history: History,
+    inhibitors: Inhibitors,
 }
 
 /// Tells what of the noted cannot be used.

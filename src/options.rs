@@ -4,6 +4,7 @@
 //! mistakes in it too; who takes it must ask whether it is whole. It opens nothing: variables are expanded through a function
 //! that the configuration passes in.
 
+mod schema;
 mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use vigie_engine::yaml::Node;
 use crate::pace::{MAX_SENDS, Rate};
 use crate::secret::Secret;
 
+pub use schema::json_schema;
 use size::format_size;
 pub use size::parse_size;
 
@@ -38,10 +40,14 @@ pub struct OptionSpec {
 pub enum OptionKind {
     /// Any text that is not empty.
     Text,
+    /// Path of a file whose content counts, so that a change of it is a change of the configuration.
+    File,
     /// Text that is never shown.
     Secret,
     /// An absolute URL with one of these schemes; never shown beyond its host.
     Url(&'static [&'static str]),
+    /// The same for a URL that is asked on the way and is no destination itself.
+    Via(&'static [&'static str]),
     /// A whole number within these bounds, both included.
     Integer(u64, u64),
     /// `true` or `false`.
@@ -90,8 +96,10 @@ pub struct Unexpanded {
 #[derive(Debug, Clone)]
 enum Value {
     Text(String),
+    File(String),
     Secret(Secret),
     Url(Url),
+    Via(Url),
     Integer(u64),
     Flag(bool),
     Duration(Duration),
@@ -106,6 +114,8 @@ enum Value {
 pub struct Options {
     span: Span,
     values: BTreeMap<&'static str, (Value, Span)>,
+    /// Of the table, written or not.
+    known: BTreeSet<&'static str>,
     /// Written, and not usable: what depends on them cannot be judged.
     refused: BTreeSet<&'static str>,
     is_whole: bool,
@@ -116,7 +126,7 @@ pub struct Options {
 pub fn read(
     node: &Node,
     what: &str,
-    specs: &'static [OptionSpec],
+    specs: &[OptionSpec],
     expand: Expand<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Options> {
@@ -129,8 +139,13 @@ pub fn read(
             return None;
         }
     };
-    let mut options =
-        Options { span: node.span.clone(), values: BTreeMap::new(), refused: BTreeSet::new(), is_whole: true };
+    let mut options = Options {
+        span: node.span.clone(),
+        values: BTreeMap::new(),
+        known: specs.iter().map(|spec| spec.name).collect(),
+        refused: BTreeSet::new(),
+        is_whole: true,
+    };
     for (key, value) in entries {
         let Some(spec) = specs.iter().find(|spec| spec.name == key.text) else {
             diagnostics.error(
@@ -168,7 +183,7 @@ pub fn suggestion<'a>(given: &str, known: impl Iterator<Item = &'a str> + Clone)
 fn fill(
     options: &mut Options,
     what: &str,
-    specs: &'static [OptionSpec],
+    specs: &[OptionSpec],
     diagnostics: &mut Diagnostics,
     entries: &[(vigie_engine::yaml::Key, Node)],
 ) -> bool {
@@ -243,8 +258,10 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
     match spec.kind {
         _ if text.trim().is_empty() => refuse("is empty".into(), spec.help),
         OptionKind::Text => Ok(Value::Text(text.to_owned())),
+        OptionKind::File => Ok(Value::File(text.to_owned())),
         OptionKind::Secret => Ok(Value::Secret(Secret::new(text))),
-        OptionKind::Url(schemes) => parse_url(text, schemes),
+        OptionKind::Url(schemes) => parse_url(text, schemes).map(Value::Url),
+        OptionKind::Via(schemes) => parse_url(text, schemes).map(Value::Via),
         OptionKind::Integer(least, most) => match text.parse::<u64>() {
             Ok(number) if (least..=most).contains(&number) => Ok(Value::Integer(number)),
             _ => refuse(format!("takes a whole number from {least} to {most}, not `{text}`"), spec.help),
@@ -291,7 +308,7 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
 const RATE_HINT: &str = "rates carry a unit: 1/s, 30/m, 100/h, 500/d";
 
 /// The text may be a secret, so a refusal never repeats it.
-fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refusal> {
+fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Url, Refusal> {
     let hint = Some(format!("an absolute URL that starts with {}://", schemes.join(":// or ")));
     let url = Url::parse(text).map_err(|error| (format!("is not a URL ({error})"), hint.clone()))?;
     if !schemes.contains(&url.scheme()) {
@@ -300,7 +317,7 @@ fn parse_url(text: &str, schemes: &'static [&'static str]) -> Result<Value, Refu
     if url.host_str().is_none_or(str::is_empty) {
         return Err(("has no host".into(), hint));
     }
-    Ok(Value::Url(url))
+    Ok(url)
 }
 
 fn example(specs: &[OptionSpec]) -> String {
@@ -322,6 +339,26 @@ impl Options {
         self.refused.contains(name)
     }
 
+    /// Whether the driver has such an option at all.
+    #[must_use]
+    pub fn is_known(&self, name: &str) -> bool {
+        self.known.contains(name)
+    }
+
+    /// Whether an option was written, usable or not, or has a default.
+    #[must_use]
+    pub fn is_given(&self, name: &str) -> bool {
+        self.values.contains_key(name) || self.is_refused(name)
+    }
+
+    /// The files whose content counts.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.values.values().filter_map(|(value, _)| match value {
+            Value::File(path) => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
     /// Where the driver's map stands.
     #[must_use]
     pub fn span(&self) -> &Span {
@@ -334,11 +371,11 @@ impl Options {
         self.values.get(name).map_or(&self.span, |(_, span)| span)
     }
 
-    /// A `Text` or `Choice`.
+    /// A `Text`, `File` or `Choice`.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.values.get(name) {
-            Some((Value::Text(text), _)) => Some(text),
+            Some((Value::Text(text) | Value::File(text), _)) => Some(text),
             _ => None,
         }
     }
@@ -352,11 +389,11 @@ impl Options {
         }
     }
 
-    /// A `Url`.
+    /// A `Url` or `Via`.
     #[must_use]
     pub fn url(&self, name: &str) -> Option<&Url> {
         match self.values.get(name) {
-            Some((Value::Url(url), _)) => Some(url),
+            Some((Value::Url(url) | Value::Via(url), _)) => Some(url),
             _ => None,
         }
     }
@@ -437,52 +474,6 @@ impl Options {
     }
 }
 
-/// JSON Schema of a driver's options.
-#[must_use]
-pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
-    use serde_json::json;
-    let one_or_more =
-        || json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]});
-    let properties: serde_json::Map<String, serde_json::Value> = specs
-        .iter()
-        .map(|spec| {
-            let mut schema = match spec.kind {
-                OptionKind::Text | OptionKind::Secret => json!({"type": "string", "minLength": 1}),
-                OptionKind::Url(_) => json!({"type": "string", "minLength": 1}),
-                OptionKind::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
-                OptionKind::Flag => json!({"type": "boolean"}),
-                OptionKind::Duration(..) => json!({"type": "string", "pattern": "^([0-9]+ *(ms|s|m|h|d|w) *)+$"}),
-                OptionKind::Every(..) => {
-                    json!({"type": "string", "pattern": "^(every )? *([0-9]+ *(ms|s|m|h|d|w) *)+$"})
-                }
-                OptionKind::Size(..) => json!({"type": "string", "pattern": "^[0-9]+ *([kKMG]i?)?B$"}),
-                OptionKind::Rate => json!({"type": "string", "pattern": "^ *[0-9]+ */ *[smhd] *$"}),
-                OptionKind::Choice(words) => json!({"enum": words}),
-                OptionKind::Texts | OptionKind::Secrets => one_or_more(),
-                OptionKind::Map => json!({"type": "object", "additionalProperties": {"type": "string"}}),
-            };
-            if let Some(members) = schema.as_object_mut() {
-                members.insert("description".into(), spec.help.into());
-                if let Presence::Default(text) = spec.presence {
-                    let typed = match spec.kind {
-                        OptionKind::Integer(..) | OptionKind::Flag => serde_json::from_str(text).ok(),
-                        _ => None,
-                    };
-                    members.insert("default".into(), typed.unwrap_or_else(|| text.into()));
-                }
-            }
-            (spec.name.to_owned(), schema)
-        })
-        .collect();
-    let required: Vec<_> =
-        specs.iter().filter(|spec| spec.presence == Presence::Required).map(|spec| spec.name).collect();
-    let mut schema = json!({"type": "object", "additionalProperties": false, "properties": properties});
-    if let (Some(members), false) = (schema.as_object_mut(), required.is_empty()) {
-        members.insert("required".into(), required.into());
-    }
-    schema
-}
-
 #[cfg(test)]
 mod tests {
     use vigie_engine::diagnostic::SourceFile;
@@ -491,8 +482,10 @@ mod tests {
 
     const SPECS: &[OptionSpec] = &[
         spec("text", OptionKind::Text, Presence::Required),
+        spec("file", OptionKind::File, Presence::Optional),
         spec("secret", OptionKind::Secret, Presence::Optional),
         spec("url", OptionKind::Url(&["https", "http"]), Presence::Optional),
+        spec("via", OptionKind::Via(&["https", "http"]), Presence::Optional),
         spec("integer", OptionKind::Integer(1, 10), Presence::Default("5")),
         spec("flag", OptionKind::Flag, Presence::Default("true")),
         spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
@@ -530,7 +523,8 @@ mod tests {
     #[test]
     fn every_kind_of_value_is_read() {
         let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
-                    duration: 1m\nevery: every 2s\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n";
+                    duration: 1m\nevery: every 2s\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n\
+                    via: http://p.example\nfile: a/b\n";
         let (options, findings) = read_yaml(yaml);
         let options = options.expect("no mistake");
         assert!(findings.is_empty(), "{findings:?}");
@@ -545,6 +539,8 @@ mod tests {
         assert_eq!(options.texts("texts"), ["a", "NO"]);
         assert_eq!(options.secrets("secrets").iter().map(Secret::expose).collect::<Vec<_>>(), ["one"]);
         assert_eq!(options.map("map")[0].0, "X-A");
+        assert_eq!(options.url("via").and_then(Url::host_str), Some("p.example"));
+        assert_eq!((options.text("file"), options.files().collect::<Vec<_>>()), (Some("a/b"), vec!["a/b"]));
         assert_eq!((options.span_of("flag").line, options.span().line), (5, 1));
     }
 
@@ -596,6 +592,9 @@ mod tests {
         assert!(!options.is_whole() && diagnostics.count() == 3);
         assert_eq!((options.text("text"), options.integer("integer"), options.flag("flag")), (Some("a"), None, true));
         assert!(options.is_refused("integer") && !options.is_refused("secret") && !options.is_refused("text"));
+        let names = ["integer", "text", "rate", "secret", "bogus"];
+        assert_eq!(names.map(|name| options.is_given(name)), [true, true, true, false, false]);
+        assert_eq!(names.map(|name| options.is_known(name)), [true, true, true, true, false]);
     }
 
     #[test]
@@ -617,7 +616,7 @@ mod tests {
         let of = |yaml: &str| read_yaml(yaml).0.expect("no mistake").destination();
         let one = of("text: a\nurl: https://h.example/canary");
         assert!(one.is_some());
-        assert_eq!(one, of("text: b\nurl: https://H.example:443/canary\nrate: 2/s"));
+        assert_eq!(one, of("text: b\nurl: https://H.example:443/canary\nrate: 2/s\nvia: http://p.example"));
         assert_ne!(one, of("text: a\nurl: https://h.example/other"));
         assert_eq!(of("text: a"), None);
     }

@@ -3,6 +3,7 @@
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
 pub mod chat;
+pub mod elasticsearch;
 pub mod email;
 pub mod exec;
 pub mod file;
@@ -14,6 +15,7 @@ pub mod splunk_hec;
 pub mod stdout;
 pub mod teams;
 pub mod text;
+pub mod ticket;
 pub mod update;
 pub mod webhook;
 mod write;
@@ -36,11 +38,11 @@ use crate::pipeline::BoxFuture;
 
 /// Every kind of sink: what `config` reads, `schema` writes and the reference lists.
 pub const KINDS: &[SinkKind] = &[
-    SinkKind { kind: stdout::KIND, options: stdout::OPTIONS, build: stdout::build },
-    SinkKind { kind: file::KIND, options: file::OPTIONS, build: file::build },
-    SinkKind { kind: webhook::KIND, options: webhook::OPTIONS, build: webhook::build },
-    SinkKind { kind: email::KIND, options: email::OPTIONS, build: email::build },
-    SinkKind { kind: slack::KIND, options: slack::OPTIONS, build: slack::build },
+    SinkKind { kind: stdout::KIND, options: &[stdout::OPTIONS], build: stdout::build },
+    SinkKind { kind: file::KIND, options: &[file::OPTIONS], build: file::build },
+    webhook::WEBHOOK,
+    SinkKind { kind: email::KIND, options: &[email::OPTIONS], build: email::build },
+    SinkKind { kind: slack::KIND, options: &[slack::OPTIONS, http::TRANSPORT], build: slack::build },
     teams::TEAMS,
     chat::DISCORD,
     chat::MATTERMOST,
@@ -48,6 +50,11 @@ pub const KINDS: &[SinkKind] = &[
     chat::TELEGRAM,
     pagerduty::PAGERDUTY,
     splunk_hec::SPLUNK_HEC,
+    elasticsearch::ELASTICSEARCH,
+    ticket::JIRA,
+    ticket::SERVICENOW,
+    ticket::THEHIVE,
+    webhook::TINES,
     exec::EXEC,
 ];
 
@@ -56,10 +63,18 @@ pub const KINDS: &[SinkKind] = &[
 pub struct SinkKind {
     /// Key in the YAML.
     pub kind: &'static str,
-    /// Its options.
-    pub options: &'static [OptionSpec],
+    /// Its options: its own table, then those that it shares with others.
+    pub options: &'static [&'static [OptionSpec]],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
     pub build: Build,
+}
+
+impl SinkKind {
+    /// Its options as one table.
+    #[must_use]
+    pub fn specs(&self) -> Vec<OptionSpec> {
+        self.options.concat()
+    }
 }
 
 /// Name of the option that limits how fast a destination is sent to. The configuration reads it for every kind that has
@@ -81,6 +96,14 @@ pub const fn burst(default: &'static str) -> OptionSpec {
     let help = "how many may go at once after a silence, before `rate` holds them back";
     OptionSpec { name: BURST, kind: OptionKind::Integer(1, MAX_BURST), presence: Presence::Default(default), help }
 }
+
+/// The option of destinations that people read: beyond so many that wait, the others fold.
+pub const DIGEST: OptionSpec = OptionSpec {
+    name: "digest",
+    kind: OptionKind::Integer(5, 10_000),
+    presence: Presence::Default("20"),
+    help: "when more alerts than this wait, what is beyond is told in one message a rule; every one stays in the store",
+};
 
 /// The limit that a sink's options set, if they set one: rate and burst.
 #[must_use]
@@ -199,6 +222,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// When the row was committed, on the clock that nobody sets (`Clock::steady`).
     pub created_at: DateTime<Utc>,
+    /// Why this copy came here, if it was rendered with that.
+    pub note: Option<String>,
 }
 
 /// Why an alert could not be rendered; the lane then asks for `Form::Plain`.
@@ -263,12 +288,12 @@ mod tests {
     fn every_kind_is_listed_once_and_says_what_its_options_do() {
         for (index, known) in KINDS.iter().enumerate() {
             assert!(KINDS.iter().skip(index + 1).all(|other| other.kind != known.kind), "{}", known.kind);
-            for option in known.options {
+            for option in known.specs() {
                 assert!(option.help.len() > 10, "{}: {}", known.kind, option.name);
             }
-            let schema = crate::options::json_schema(known.options);
+            let schema = crate::options::json_schema(&known.specs());
             let count = schema["properties"].as_object().map(serde_json::Map::len);
-            assert_eq!(count, Some(known.options.len()), "{}: an option twice", known.kind);
+            assert_eq!(count, Some(known.specs().len()), "{}: an option twice", known.kind);
         }
     }
 

@@ -7,6 +7,7 @@ pub mod archive;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod follow;
+pub mod hold;
 pub mod memory;
 pub mod sqlite;
 
@@ -63,9 +64,28 @@ pub struct NewDelivery {
     pub sink: String,
     /// Rendered body.
     pub body: Vec<u8>,
+    /// Why this copy came where it came, for its reader; part of the alert whenever it is rendered.
+    pub note: Option<String>,
+    /// What keeps it from being sent.
+    pub hold: Option<hold::Hold>,
+    /// Where else it goes if it is not confirmed in time.
+    pub fallback: Option<hold::FallbackDue>,
+    /// The key of a route's `dedup` that it was told under.
+    pub repeat_key: Option<String>,
+    /// The delivery that this one adds to, for an update.
+    pub about: Option<String>,
 }
 
-/// A new alert; `muted_by` says who kept it from being delivered ("dry run", later: silences).
+impl NewDelivery {
+    /// One that is sent, by itself.
+    #[must_use]
+    pub fn new(delivery_id: String, alert_id: String, sink: String, body: Vec<u8>) -> Self {
+        let (note, hold, fallback, repeat_key, about) = (None, None, None, None, None);
+        Self { delivery_id, alert_id, sink, body, note, hold, fallback, repeat_key, about }
+    }
+}
+
+/// A new alert; `muted_by` says what kept it from every sink ("dry run", a silence).
 #[derive(Debug, Clone)]
 pub struct NewAlert {
     /// The alert.

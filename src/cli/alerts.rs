@@ -86,10 +86,13 @@ fn severity(text: &str) -> Result<Severity, Failure> {
         .ok_or_else(|| Failure::usage(format!("`{text}` is no severity: {}", crate::options::suggestion(text, names))))
 }
 
-fn line(row: &AlertRow) -> String {
+pub(super) fn line(row: &AlertRow) -> String {
     let alert = &row.alert;
     let state = match &row.muted_by {
         Some(why) => format!("muted: {why}"),
+        None if row.muted > 0 => {
+            format!("{} delivered, {} waiting, {} dead, {} muted", row.delivered, row.pending, row.dead, row.muted)
+        }
         None => format!("{} delivered, {} waiting, {} dead", row.delivered, row.pending, row.dead),
     };
     format!(

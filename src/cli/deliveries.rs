@@ -10,6 +10,9 @@ use crate::store::archive::{AttemptRow, DeliveryFilter, DeliveryRow, DeliverySta
 /// How much of an answer a line shows.
 const MAX_TEXT_CHARS: usize = 120;
 
+/// How much of a note a line shows.
+const MAX_NOTE_CHARS: usize = 200;
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
     /// Deliveries, newest first
@@ -66,6 +69,8 @@ enum Status {
     Delivered,
     Unconfirmed,
     Dead,
+    Digested,
+    Muted,
 }
 
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
@@ -81,6 +86,8 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 Status::Delivered => DeliveryStatus::Delivered,
                 Status::Unconfirmed => DeliveryStatus::Unconfirmed,
                 Status::Dead => DeliveryStatus::Dead,
+                Status::Digested => DeliveryStatus::Digested,
+                Status::Muted => DeliveryStatus::Muted,
             });
             tool.require(Named::Sink, args.sink.as_deref())?;
             let filter = DeliveryFilter { status, sink: args.sink, since, failed: args.failed, limit: args.limit };
@@ -131,10 +138,16 @@ pub(super) fn line(row: &DeliveryRow) -> String {
         DeliveryStatus::Delivered => "delivered".into(),
         DeliveryStatus::Unconfirmed => "delivered, unconfirmed".into(),
         DeliveryStatus::Dead => "dead letter".into(),
+        DeliveryStatus::Digested => {
+            format!("told in the digest of delivery {}", row.told_in.as_deref().unwrap_or("(gone)"))
+        }
+        DeliveryStatus::Muted => format!("muted by {}", row.muted_by.as_deref().unwrap_or("(unknown)")),
     };
+    let note = row.note.as_ref().map(|note| format!(" ({})", vigie_engine::text::single_line(note, MAX_NOTE_CHARS)));
+    let note = note.unwrap_or_default();
     let degraded = if row.degraded { " (as plain text)" } else { "" };
     format!(
-        "{} {} -> {}: {status}{degraded}, {} [alert {}]",
+        "{} {} -> {}: {status}{degraded}{note}, {} [alert {}]",
         row.created_at.format("%Y-%m-%dT%H:%M:%SZ"),
         row.delivery_id,
         row.sink,

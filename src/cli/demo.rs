@@ -120,6 +120,7 @@ async fn play(args: &Args, directory: &Path, output: &mut Output) -> Outcome {
         store: store.clone(),
         alerts: store.clone(),
         follow_ups: store.clone(),
+        holds: store.clone(),
         maintain: store.clone(),
         clock: clock.clone(),
         status: status.clone(),

@@ -125,7 +125,9 @@ impl Reloads {
     }
 }
 
+/// A pipe or a device is never read: it would take what another waits for, or never end.
 fn hash(file: &Path) -> Option<blake3::Hash> {
+    std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
     std::fs::read(file).ok().map(|content| blake3::hash(&content))
 }
 
@@ -177,6 +179,38 @@ mod tests {
         assert!(!reloads.changed(), "hidden");
         std::fs::remove_file(directory.path().join("rules/deep/four.yaml")).expect("removed");
         assert!(reloads.changed(), "a file that is gone");
+    }
+
+    #[tokio::test]
+    async fn a_file_with_a_secret_or_a_certificate_is_a_reason_to_reload() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| directory.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(file(name), text).expect("written");
+        let fixture = |name: &str| {
+            let path = format!("{}/tests/tls/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(path).expect("a fixture")
+        };
+        write("one.yaml", &rule("one"));
+        write("secret", "s");
+        write("token", "t");
+        write("ca.pem", &fixture("authority"));
+        write("tls.crt", &fixture("client"));
+        write("tls.key", &fixture("client-key"));
+        let path = |name: &str| file(name).display().to_string();
+        let identity = format!("certificate_file: {}, key_file: {}", path("tls.crt"), path("tls.key"));
+        let secrets =
+            format!("headers: {{X-Key: '${{file:{}}}'}}, bearer_token_file: {}", path("secret"), path("token"));
+        let options = format!("url: 'https://soc.example.org', ca_file: {}, {identity}, {secrets}", path("ca.pem"));
+        let sinks = format!("sinks: {{soc: {{webhook: {{{options}}}}}}}");
+        write("vigie.yaml", &format!("sources: {{a: {{ndjson: {{path: none}}}}}}\nrules: [one.yaml]\n{sinks}\n"));
+        let named = watched(directory.path(), &[file("vigie.yaml")]);
+        let mut reloads = Reloads::start(&named).expect("signals");
+        for name in ["secret", "ca.pem", "tls.crt", "tls.key"] {
+            write(name, "changed");
+            assert!(reloads.changed(), "{name}");
+        }
+        write("token", "changed");
+        assert!(!reloads.changed(), "it is read before each request");
     }
 
     #[tokio::test]

@@ -87,6 +87,7 @@ async fn run_daemon(args: Args, global: &Global, config: Config, output: &mut Ou
         store: store.clone(),
         alerts: store.clone(),
         follow_ups: store.clone(),
+        holds: store.clone(),
         maintain: store.clone(),
         clock: clock.clone(),
         status: status.clone(),

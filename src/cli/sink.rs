@@ -63,6 +63,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         body,
         attempts: 0,
         created_at: now,
+        note: None,
     };
     let report = run_verb::block_on(named.sink.send(&delivery))?;
     let answer = if report.excerpt.is_empty() { String::new() } else { format!(": {}", report.excerpt) };
@@ -112,6 +113,7 @@ fn test_alert(now: DateTime<Utc>) -> Result<Alert, Failure> {
         count: 1,
         late: None,
         finding: None,
+        note: None,
         key: Vec::new(),
         reason: vec![Reason {
             field: "event_type".into(),

@@ -16,7 +16,7 @@ const READABLE: &str = "look at the path, which counts from the working director
 /// What a running daemon must look at for changes.
 #[derive(Debug, Clone, Default)]
 pub struct Watched {
-    /// Files that were read.
+    /// Files that were read, those with secrets, certificates and keys among them.
     pub files: Vec<PathBuf>,
     /// Directories that were named: a file that appears in one of them belongs to the configuration too.
     pub directories: Vec<Directory>,

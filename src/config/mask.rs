@@ -16,7 +16,7 @@ use crate::{sink, source};
 /// Stands for one character.
 const COVER: char = '•';
 /// Sections that hold no secret.
-const OPEN_SECTIONS: &[&str] = &["rules", "routes", "geo", "state", "server"];
+const OPEN_SECTIONS: &[&str] = &["rules", "routes", "inhibit", "geo", "state", "server"];
 
 /// The same file, line by line and character by character, without what could be a secret.
 pub(super) fn masked(file: &SourceFile) -> SourceFile {
@@ -59,9 +59,9 @@ impl Page {
 
     fn cover_sections(&mut self, tree: &Node) {
         for (section, named) in tree.entries().unwrap_or_default() {
-            let kinds: Vec<(&str, &[OptionSpec])> = match section.text.as_str() {
-                "sinks" => sink::KINDS.iter().map(|kind| (kind.kind, kind.options)).collect(),
-                "sources" => source::KINDS.iter().map(|kind| (kind.kind, kind.options)).collect(),
+            let kinds: Vec<(&str, Vec<OptionSpec>)> = match section.text.as_str() {
+                "sinks" => sink::KINDS.iter().map(|kind| (kind.kind, kind.specs())).collect(),
+                "sources" => source::KINDS.iter().map(|kind| (kind.kind, kind.options.to_vec())).collect(),
                 known if OPEN_SECTIONS.contains(&known) => continue,
                 _ => Vec::new(),
             };
@@ -72,14 +72,14 @@ impl Page {
         }
     }
 
-    fn cover_driver(&mut self, node: &Node, kinds: &[(&str, &[OptionSpec])]) {
+    fn cover_driver(&mut self, node: &Node, kinds: &[(&str, Vec<OptionSpec>)]) {
         let Some([(kind, options)]) = node.entries() else { return self.cover(node) };
         let known = kinds.iter().find(|(name, _)| *name == kind.text);
         let (Some((_, specs)), Some(entries)) = (known, options.entries()) else { return self.cover(options) };
         for (key, value) in entries {
             match specs.iter().find(|spec| spec.name == key.text).map(|spec| &spec.kind) {
                 None | Some(OptionKind::Secret | OptionKind::Secrets | OptionKind::Map) => self.cover(value),
-                Some(OptionKind::Url(_)) => self.cover_url(value),
+                Some(OptionKind::Url(_) | OptionKind::Via(_)) => self.cover_url(value),
                 Some(_) => {}
             }
         }

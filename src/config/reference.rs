@@ -4,6 +4,7 @@
 
 use super::{GEO_FIELDS_HELP, GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
 use crate::options::{OptionKind, OptionSpec, Presence};
+use crate::sink::http;
 use crate::{metrics, sink, source};
 use vigie_engine::time::format_duration;
 
@@ -15,6 +16,17 @@ const GEO_FIELDS_OPENING: &str = "\nWhat they say of an event's `source_ip` is r
      `geo` is not looked at. In a test of a rule the event's `geo` stands for the database's answer.\n\n\
      | field | what |\n|---|---|\n";
 
+const TRANSPORT_TITLE: &str = "Transport of sinks";
+const TRANSPORT_CLOSING: &str = "\nAll files but `bearer_token_file` are read at the start, and again at the reload that a change of them brings about. \
+     `Authorization` has one origin: the URL, `headers`, `bearer_token_file` or `oauth2_token_url`. A token is kept until a \
+     minute before it expires; after a 401 of the destination the next attempt fetches another. The token server is reached \
+     as the destination is: the same authorities, certificate, proxy and guard.\n\n\
+     Through a proxy, names are resolved by the proxy. What is vetted here then is the URL as it is written (an address in \
+     any spelling, a name of a metadata service, `localhost` with `allow_private: false`) and the proxy's own address, which \
+     may be private in any case but never link-local or of a metadata service. Where a name leads to is then for the \
+     proxy's own rules, `allow_private: false` included. A login that the proxy refuses (407) pauses the sink and is told; any \
+     other refusal of a tunnel is tried again.\n";
+
 /// The page.
 #[must_use]
 pub fn markdown() -> String {
@@ -23,8 +35,17 @@ pub fn markdown() -> String {
         section(&mut page, &format!("Source `{}`", kind.kind), &format!("sources.NAME.{}", kind.kind), kind.options);
     }
     for kind in sink::KINDS {
-        section(&mut page, &format!("Sink `{}`", kind.kind), &format!("sinks.NAME.{}", kind.kind), kind.options);
+        let own = kind.options.first().copied().unwrap_or_default();
+        section(&mut page, &format!("Sink `{}`", kind.kind), &format!("sinks.NAME.{}", kind.kind), own);
+        page.push_str(shared(kind));
     }
+    section(
+        &mut page,
+        TRANSPORT_TITLE,
+        "sinks.NAME.KIND` for the kinds that say so, such as `sinks.NAME.webhook",
+        http::TRANSPORT,
+    );
+    page.push_str(TRANSPORT_CLOSING);
     section(&mut page, "Address databases", "geo", GEO_OPTIONS);
     page.push_str(GEO_FIELDS_OPENING);
     for (field, what) in GEO_FIELDS_HELP {
@@ -38,6 +59,20 @@ pub fn markdown() -> String {
         line(&mut page, &[&code(metric.name), metric.kind.name(), metric.labels, metric.help]);
     }
     page
+}
+
+/// Where the options stand that a kind of sink shares with others.
+fn shared(kind: &sink::SinkKind) -> &'static str {
+    match kind.options.get(1) {
+        None => "",
+        Some(table) if table.len() == http::TRANSPORT.len() => {
+            "\nAnd all of [Transport of sinks](#transport-of-sinks).\n"
+        }
+        Some(_) => {
+            "\nAnd those of [Transport of sinks](#transport-of-sinks) that say nothing of `Authorization`, which this \
+             sink sends itself.\n"
+        }
+    }
 }
 
 fn section(page: &mut String, title: &str, place: &str, options: &[OptionSpec]) {
@@ -70,8 +105,9 @@ fn code(text: &str) -> String {
 fn takes(kind: OptionKind) -> String {
     match kind {
         OptionKind::Text => "text".into(),
+        OptionKind::File => "path of a file".into(),
         OptionKind::Secret => "secret".into(),
-        OptionKind::Url(schemes) => format!("URL ({})", schemes.join(", ")),
+        OptionKind::Url(schemes) | OptionKind::Via(schemes) => format!("URL ({})", schemes.join(", ")),
         OptionKind::Integer(least, most) => format!("{least} to {most}"),
         OptionKind::Flag => "true or false".into(),
         OptionKind::Duration(least_ms, most_ms) => {
@@ -120,7 +156,13 @@ mod tests {
     fn every_option_is_a_row_of_its_section_with_its_bounds() {
         let page = markdown();
         let section = page.split("## Sink `webhook`").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("it");
-        for option in sink::KINDS.iter().find(|kind| kind.kind == "webhook").expect("it").options {
+        let webhook = sink::KINDS.iter().find(|kind| kind.kind == "webhook").expect("it");
+        let transport = page.split("## Transport of sinks").nth(1).expect("it");
+        for option in http::TRANSPORT {
+            assert!(transport.contains(&format!("| `{}` |", option.name)), "{}", option.name);
+        }
+        assert!(section.contains("#transport-of-sinks"), "{section}");
+        for option in webhook.options[0] {
             assert!(section.contains(&format!("| `{}` |", option.name)), "{}", option.name);
         }
         assert_eq!(takes(OptionKind::Size(512, 10 << 20)), "size, 512B to 10MiB");

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{GEO_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
-use crate::options::{OptionSpec, json_schema};
+use crate::options::json_schema;
 use crate::{sink, source};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -13,8 +13,8 @@ const RULES: &str = include_str!("rules.schema.json");
 /// Schema of a configuration file.
 #[must_use]
 pub fn config() -> Value {
-    let sources = source::KINDS.iter().map(|kind| (kind.kind, kind.options));
-    let sinks = sink::KINDS.iter().map(|kind| (kind.kind, kind.options));
+    let sources = source::KINDS.iter().map(|kind| (kind.kind, json_schema(kind.options)));
+    let sinks = sink::KINDS.iter().map(|kind| (kind.kind, json_schema(&kind.specs())));
     json!({
         "$schema": DIALECT,
         "title": "Vigie configuration",
@@ -25,11 +25,13 @@ pub fn config() -> Value {
             "sources": named(sources),
             "rules": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
             "sinks": named(sinks),
-            "routes": {"type": "array", "items": route()},
+            "routes": {"type": "array", "items": {"$ref": "#/$defs/route"}},
+            "inhibit": {"type": "array", "items": inhibition()},
             "geo": json_schema(GEO_OPTIONS),
             "state": json_schema(STATE_OPTIONS),
             "server": json_schema(SERVER_OPTIONS),
         },
+        "$defs": {"route": route()},
     })
 }
 
@@ -39,8 +41,8 @@ pub fn rules() -> Value {
     serde_json::from_str(RULES).unwrap_or(Value::Null)
 }
 
-fn named(kinds: impl Iterator<Item = (&'static str, &'static [OptionSpec])>) -> Value {
-    let properties: Map<String, Value> = kinds.map(|(name, options)| (name.to_owned(), json_schema(options))).collect();
+fn named(kinds: impl Iterator<Item = (&'static str, Value)>) -> Value {
+    let properties: Map<String, Value> = kinds.map(|(name, schema)| (name.to_owned(), schema)).collect();
     json!({
         "type": "object",
         "minProperties": 1,
@@ -56,15 +58,40 @@ fn named(kinds: impl Iterator<Item = (&'static str, &'static [OptionSpec])>) -> 
 }
 
 fn route() -> Value {
+    let texts = json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]});
+    let during = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "minProperties": 1,
+        "properties": {"days": {"type": "string"}, "hours": {"type": "string"}, "tz": {"type": "string"}},
+    });
     json!({
         "type": "object",
         "additionalProperties": false,
-        "required": ["to"],
+        "anyOf": [{"required": ["to"]}, {"required": ["routes"]}, {"required": ["match"]}, {"required": ["matchers"]}],
         "properties": {
             "match": {"type": "object"},
-            "to": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+            "matchers": texts,
+            "to": texts,
             "continue": {"type": "boolean"},
+            "fallback": texts,
+            "after": {"type": "string"},
+            "dedup": texts,
+            "quiet": {"type": "string"},
+            "mute": {"oneOf": [during, {"type": "array", "items": during}]},
+            "routes": {"type": "array", "items": {"$ref": "#/$defs/route"}},
         },
+    })
+}
+
+fn inhibition() -> Value {
+    let side = json!({"oneOf": [{"type": "string"}, {"type": "object"}]});
+    let texts = json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]});
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["source", "target", "equal"],
+        "properties": {"source": side, "target": side, "equal": texts},
     })
 }
 

@@ -237,6 +237,7 @@ impl Rig {
             store: Arc::new(store.clone()),
             alerts: Arc::new(store.clone()),
             follow_ups: Arc::new(store.clone()),
+            holds: Arc::new(store.clone()),
             maintain: Arc::new(Upkeep { fails, store: store.clone() }),
             clock: Arc::new(TokioClock::starting_at("2026-03-01T00:00:01Z".parse().expect("a stamp"))),
             status: Arc::default(),

@@ -10,6 +10,7 @@ mod lane;
 mod notice;
 mod outbox;
 mod pacer;
+mod storm;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE, later};
 pub use self::lane::Lane;
 pub use self::notice::{LaneNotice, LaneNoticeKind, MAX_WAITING_NOTICES, NoticeSender, Notices};
+pub use self::storm::Storm;
 
 use super::status::Status;
 use crate::clock::Clock;
 use crate::sink::Sink;
+use crate::store::hold::Holds;
 use crate::store::{Alerts, LaneState, Queue, Result, Store};
 
 /// Sends in flight toward a machine. Each may be a duplicate after kill -9, so this stays small.
@@ -70,6 +73,8 @@ pub struct Lanes {
     pub store: Arc<dyn Store>,
     /// Where the plain text of a refused alert comes from.
     pub alerts: Arc<dyn Alerts>,
+    /// Where what waits folds.
+    pub holds: Arc<dyn Holds>,
     /// Both clocks.
     pub clock: Arc<dyn Clock>,
     /// Learns that the store takes writes.

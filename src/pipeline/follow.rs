@@ -66,7 +66,8 @@ pub struct Follower {
 #[must_use]
 pub fn begin(alert: &Alert, deliveries: &[NewDelivery], outlets: &[Outlet], at: DateTime<Utc>) -> Vec<NewFollowUp> {
     let of_sink = |name: &str| outlets.iter().find(|outlet| outlet.name == name).and_then(|outlet| outlet.follow);
-    let rows = deliveries.iter().filter(|delivery| delivery.alert_id == alert.alert_id).filter_map(|delivery| {
+    let told = deliveries.iter().filter(|delivery| delivery.alert_id == alert.alert_id && delivery.hold.is_none());
+    let rows = told.filter_map(|delivery| {
         let follow = of_sink(&delivery.sink)?;
         let not_before = follow.every.map(|every| later(at, every));
         // The first look finds out when the alert will be quiet.
@@ -154,8 +155,10 @@ impl Follower {
             tracing::error!(sink = %read.sink, alert_id = %alert.alert_id, ?error, "an update reduced to one line");
             update.headline().into_bytes()
         });
-        let delivery = NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: read.sink.clone(), body };
-        Step::Tell { delivery, closed: told != Told::More, then }
+        let about = Some(update.alert_delivery_id.to_owned());
+        let delivery = NewDelivery::new(delivery_id, alert.alert_id.clone(), read.sink.clone(), body);
+        let delivery = NewDelivery { about, ..delivery };
+        Step::Tell { delivery: Box::new(delivery), closed: told != Told::More, then }
     }
 }
 

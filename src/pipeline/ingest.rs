@@ -9,6 +9,7 @@ mod evaluation;
 mod evicted;
 mod figures;
 mod full;
+mod mutes;
 mod outlet;
 mod owing;
 mod unrouted;
@@ -22,20 +23,24 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use vigie_engine::engine::{Engine, MAX_TICKS};
 use vigie_engine::event::{Event, text_digest};
+use vigie_engine::mute::Inhibition;
 use vigie_engine::route::Route;
 
+pub use mutes::Inhibitors;
 pub use outlet::Outlet;
 
 use self::evaluation::Evaluation;
 use self::owing::Owed;
 use super::deliver::Wake;
 use super::drift::Drift;
+use super::follow::Quiets;
 use super::history::History;
 use super::notice::{self, SelfNotice};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics as names;
 use crate::source::{Cursor, Fault, Fetched, Held, Poison, Source, SourceError};
+use crate::store::hold::Holds;
 use crate::store::{IngestBatch, NewAlert, Result as StoreResult, Store, StoreError, StoredEvent};
 
 /// Who mutes an alert that no route takes.
@@ -53,6 +58,12 @@ pub struct Parts {
     pub history: History,
     /// In order.
     pub routes: Vec<Route>,
+    /// Which alerts hold down which.
+    pub inhibitions: Vec<Inhibition>,
+    /// Those that did when the process ended.
+    pub inhibitors: Inhibitors,
+    /// Silences, and what routes told already.
+    pub holds: Arc<dyn Holds>,
     /// All sinks.
     pub outlets: Vec<Outlet>,
     /// Wakes the lanes when something was committed for them.
@@ -83,6 +94,8 @@ pub struct Ingest {
     episode: full::Episode,
     kept: full::Kept,
     unrouted: unrouted::Unrouted,
+    mutes: mutes::Mutes,
+    quiets: Quiets,
 }
 
 /// Why a source's loop ended.
@@ -102,8 +115,11 @@ impl Ingest {
     /// Takes the parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, drift, history, routes, outlets, wake, store, clock, status, dry_run } = parts;
+        let Parts { engine, drift, history, routes, outlets, wake, store, clock, status, dry_run, .. } = parts;
+        let quiets = Quiets::of(engine.rules());
         Self {
+            mutes: mutes::Mutes::new(parts.inhibitions, parts.inhibitors, parts.holds),
+            quiets,
             engine: Mutex::new(engine),
             accounts: accounts::Accounts::new(drift, history),
             cursors: cursors::Cursors::default(),
@@ -328,18 +344,22 @@ impl Ingest {
         let due_at = self.clock.steady();
         let mut owed = Owed::default();
         for alert in &effects.alerts {
-            let muted_by = self.owe(alert, now, &mut owed);
+            let muted_by = self.owe(alert, now, &mut owed).await?;
             alerts.push(NewAlert { alert: alert.clone(), muted_by });
         }
         let unmuted = self.reroute(&effects.folds, now, &mut owed).await?;
+        for fold in &effects.folds {
+            self.mutes.stage_match(&fold.alert_id, |rule| self.quiets.get(rule), now, &mut owed.open);
+        }
         let outcomes: Vec<(&str, &str)> =
             alerts.iter().map(|new| (new.alert.rule.severity.as_str(), outcome(new))).collect();
-        let Owed { deliveries, follow_ups } = owed;
+        let Owed { deliveries, follow_ups, open } = owed;
         let is_owed = !deliveries.is_empty();
+        let own_rows = accounts::rows(drift.as_ref(), seen.as_ref()).into_iter().chain(self.mutes.rows(&open, now));
         let batch = IngestBatch {
             source: source.to_owned(),
             cursor: evaluation.cursor.clone(),
-            state: effects.state.iter().cloned().chain(accounts::rows(drift.as_ref(), seen.as_ref())).collect(),
+            state: effects.state.iter().cloned().chain(own_rows).collect(),
             events: evaluation.into_rows(),
             alerts,
             folds: effects.folds.clone(),
@@ -359,6 +379,7 @@ impl Ingest {
             }
         }
         self.unrouted.forget(&unmuted);
+        self.mutes.apply(open, now);
         engine.apply(changes);
         if let Some(seen) = &seen {
             self.status.update_source(source, |status| status.history = Some(seen.progress()));

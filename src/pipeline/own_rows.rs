@@ -32,4 +32,10 @@ impl OwnRows {
         let key = StateKey { rule_id: RULE_ID.into(), kind: self.kind.into(), key: source.to_owned() };
         StateChange { key, value: serde_json::to_string(content).ok(), expires_at_us: None }
     }
+
+    /// There is no such row any more.
+    pub(super) fn remove(self, key: &str) -> StateChange {
+        let key = StateKey { rule_id: RULE_ID.into(), kind: self.kind.into(), key: key.to_owned() };
+        StateChange { key, value: None, expires_at_us: None }
+    }
 }

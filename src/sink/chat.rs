@@ -10,12 +10,12 @@ use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::with_member;
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint_at};
+use super::http::{Endpoint, TRANSPORT, endpoint_at};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind, burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -24,49 +24,51 @@ use crate::secret::SinkUrl;
 /// Discord: one message takes 2,000 characters, a webhook 30 messages a minute and 5 within two seconds.
 pub const DISCORD: SinkKind = SinkKind {
     kind: "discord",
-    options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("30/m")), burst("5"), CA_FILE, ALLOW_PRIVATE],
+    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("30/m")), burst("5")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_DISCORD, options, context, diagnostics),
 };
 /// Mattermost: 4,000 characters on any server, and by default ten requests a second where its limits are switched on.
 pub const MATTERMOST: SinkKind = SinkKind {
     kind: "mattermost",
-    options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("10/s")), burst("10"), CA_FILE, ALLOW_PRIVATE],
+    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("10/s")), burst("10")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_MATTERMOST, options, context, diagnostics),
 };
 /// Google Chat: 32,000 bytes, one message a second in a space.
 pub const GOOGLE_CHAT: SinkKind = SinkKind {
     kind: "google_chat",
-    options: &[WEBHOOK_URL, UPDATES, CLOSING, rate(Presence::Default("1/s")), burst("1"), CA_FILE, ALLOW_PRIVATE],
+    options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("1/s")), burst("1")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_GOOGLE_CHAT, options, context, diagnostics),
 };
 /// Telegram: 4,096 UTF-16 units, 20 messages a minute in a group.
 pub const TELEGRAM: SinkKind = SinkKind {
     kind: "telegram",
     options: &[
-        OptionSpec {
-            name: "bot_token",
-            kind: OptionKind::Secret,
-            presence: Presence::Required,
-            help: "token of the bot, as BotFather gave it",
-        },
-        OptionSpec {
-            name: "chat_id",
-            kind: OptionKind::Text,
-            presence: Presence::Required,
-            help: "number of the chat (of a group it begins with -), or @name of a public channel",
-        },
-        OptionSpec {
-            name: "api_url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Default("https://api.telegram.org/"),
-            help: "server of the Bot API; another one only if you run your own",
-        },
-        UPDATES,
-        CLOSING,
-        rate(Presence::Default("20/m")),
-        burst("3"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "bot_token",
+                kind: OptionKind::Secret,
+                presence: Presence::Required,
+                help: "token of the bot, as BotFather gave it",
+            },
+            OptionSpec {
+                name: "chat_id",
+                kind: OptionKind::Text,
+                presence: Presence::Required,
+                help: "number of the chat (of a group it begins with -), or @name of a public channel",
+            },
+            OptionSpec {
+                name: "api_url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Default("https://api.telegram.org/"),
+                help: "server of the Bot API; another one only if you run your own",
+            },
+            DIGEST,
+            UPDATES,
+            CLOSING,
+            rate(Presence::Default("20/m")),
+            burst("3"),
+        ],
+        TRANSPORT,
     ],
     build: build_telegram,
 };

@@ -1,6 +1,7 @@
 //! What every HTTP sink is held to, over a real server on loopback: the outcome of each answer, one request an attempt, no
 //! redirect followed, a bounded read, and no secret in anything that is kept.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -49,6 +50,8 @@ impl Clock for StoppedClock {
 pub(super) enum Reply {
     /// Answers with this status line, headers and body.
     Http(&'static str, Vec<(&'static str, String)>, Vec<u8>),
+    /// These in turn, the last one for ever.
+    InTurn(Arc<Mutex<VecDeque<Reply>>>),
     /// The request itself as the body of an answer with this status.
     Echo(&'static str),
     /// Never answers.
@@ -57,6 +60,22 @@ pub(super) enum Reply {
     Reset,
     /// Answers 200 and sends a body without end.
     Endless,
+}
+
+impl Reply {
+    pub(super) fn in_turn(replies: impl IntoIterator<Item = Reply>) -> Self {
+        Self::InTurn(Arc::new(Mutex::new(replies.into_iter().collect())))
+    }
+
+    fn next(&self) -> Self {
+        let Self::InTurn(replies) = self else { return self.clone() };
+        let mut replies = replies.lock().expect("not poisoned");
+        let next = replies.pop_front().expect("one is left");
+        if replies.is_empty() {
+            replies.push_back(next.clone());
+        }
+        next
+    }
 }
 
 /// A request as it came.
@@ -115,7 +134,8 @@ async fn serve(
 ) -> io::Result<()> {
     while let Some(request) = read_request(&mut stream).await? {
         log.lock().expect("not poisoned").push(request.clone());
-        match reply {
+        match &reply.next() {
+            Reply::InTurn(_) => return Ok(()),
             Reply::Http(status, headers, body) => answer(&mut stream, status, headers, body).await?,
             Reply::Echo(status) => {
                 let echo = [request.head.as_bytes(), &request.body].concat();
@@ -149,7 +169,7 @@ async fn answer(stream: &mut TcpStream, status: &str, headers: &[(&str, String)]
     stream.write_all(body).await
 }
 
-async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Received>> {
+pub(super) async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Received>> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -210,7 +230,7 @@ pub(super) fn build(kind: &str, entries: Vec<(&str, Node)>, context: &BuildConte
     let mut diagnostics = Diagnostics::default();
     let built = super::kind(kind, &span(), &mut diagnostics).and_then(|kind| {
         let expand = |text: &str| Ok(text.to_owned());
-        let options = options::read(&map_node(entries), "sink `test`", kind.options, &expand, &mut diagnostics)?;
+        let options = options::read(&map_node(entries), "sink `test`", &kind.specs(), &expand, &mut diagnostics)?;
         let options = Some(options).filter(options::Options::is_whole)?;
         (kind.build)(&options, "test", context, &mut diagnostics)
     });
@@ -240,6 +260,7 @@ pub(super) fn alert_titled(title: &str) -> Alert {
         count: 3,
         late: Some(7260),
         finding: None,
+        note: None,
         key: vec![("actor".into(), Untrusted::new("bob@example.org"))],
         reason: vec![
             Reason {
@@ -330,6 +351,7 @@ pub(super) fn delivery(sink: &dyn Sink, alert: &Alert, form: Form) -> Delivery {
         body,
         attempts: 0,
         created_at: StoppedClock.now(),
+        note: None,
     }
 }
 

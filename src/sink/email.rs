@@ -30,10 +30,12 @@ use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE};
 use super::update::{CLOSING, UPDATES, Update};
-use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use super::{
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
-use crate::secret::Secret;
+use crate::secret::{Secret, unescaped};
 
 /// Key in the YAML.
 pub const KIND: &str = "email";
@@ -71,6 +73,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("false"),
         help: "whether smtp:// may send in plain text beyond loopback",
     },
+    DIGEST,
     UPDATES,
     CLOSING,
     // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
@@ -237,8 +240,8 @@ impl EmailSink {
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(EmailError::Url("nothing may follow host and port"));
         }
-        let user = options.user.clone().or_else(|| Some(decode(url.username())).filter(|user| !user.is_empty()));
-        let password = options.password.clone().or_else(|| url.password().map(|text| Secret::new(decode(text))));
+        let user = options.user.clone().or_else(|| Some(unescaped(url.username())).filter(|user| !user.is_empty()));
+        let password = options.password.clone().or_else(|| url.password().map(|text| Secret::new(unescaped(text))));
         let (credentials, secrets) = match (user, password) {
             (Some(user), Some(password)) => {
                 (Some(Credentials::new(user.clone(), password.expose().to_owned())), spellings(&user, &password))
@@ -469,29 +472,6 @@ fn spellings(user: &str, password: &Secret) -> Vec<Secret> {
     let password = password.expose();
     let plain = STANDARD.encode(format!("\0{user}\0{password}"));
     vec![Secret::new(password), Secret::new(STANDARD.encode(password)), Secret::new(plain)]
-}
-
-/// Resolves `%40` and the like; what is no such escape stays as it is.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
-            _ => None,
-        };
-        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

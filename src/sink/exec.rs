@@ -1,4 +1,4 @@
-//! `exec`: a program of the operator's own, the Alert JSON on its standard input. Its end is the answer: 0 has it, 65 will
+//! `exec`: a program of the operator's own, the alert as JSON on its standard input. Its end is the answer: 0 has it, 65 will
 //! never take it (a dead letter), 126 and 127 are no program, anything else comes again: most programs that fail say no more
 //! than 1, and that is no reason to lose an alert.
 //!
@@ -18,13 +18,13 @@ use tokio::time::timeout;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::format::{alert_json, lean_alert_json};
+use super::format::{FORMAT, Format};
 use super::http::MAX_ANSWER_BYTES;
 use super::http::redact::Redactor;
-use super::update::{CLOSING, UPDATES, Update, update_json};
+use super::update::{CLOSING, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
+    rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -32,7 +32,7 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const EXEC: SinkKind = SinkKind {
     kind: "exec",
-    options: &[
+    options: &[&[
         OptionSpec {
             name: "command",
             kind: OptionKind::Texts,
@@ -45,11 +45,12 @@ pub const EXEC: SinkKind = SinkKind {
             presence: Presence::Default("10s"),
             help: "a program that runs longer is ended, and the alert comes again",
         },
+        FORMAT,
         UPDATES,
         CLOSING,
         rate(Presence::Optional),
         burst("1"),
-    ],
+    ]],
     build,
 };
 
@@ -69,6 +70,7 @@ struct ExecSink {
     program: String,
     arguments: Vec<String>,
     timeout: Duration,
+    format: Format,
     redactor: Redactor,
 }
 
@@ -82,7 +84,8 @@ fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut Diag
     }
     let timeout = options.duration("timeout")?;
     let redactor = Redactor::of_arguments(arguments);
-    Some(Box::new(ExecSink { program: program.clone(), arguments: arguments.to_vec(), timeout, redactor }))
+    let (program, arguments, format) = (program.clone(), arguments.to_vec(), Format::of(options));
+    Some(Box::new(ExecSink { program, arguments, timeout, format, redactor }))
 }
 
 impl ExecSink {
@@ -237,14 +240,11 @@ impl Sink for ExecSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        match context.form {
-            Form::Full => alert_json(alert, context.delivery_id),
-            Form::Plain => lean_alert_json(alert, context.delivery_id),
-        }
+        self.format.alert(alert, context, usize::MAX)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        update_json(update, context.delivery_id)
+        self.format.update(update, context)
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
@@ -255,6 +255,7 @@ impl Sink for ExecSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::Form;
     use crate::sink::contract::{self, HOSTILE, alert_titled, delivery, list_node, text_node};
 
     /// A shell reads only what the test wrote.

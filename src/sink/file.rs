@@ -1,4 +1,4 @@
-//! `file`: one Alert JSON a line, appended and synced before an alert counts as delivered, rotated by size.
+//! `file`: one alert as JSON a line, appended and synced before an alert counts as delivered, rotated by size.
 //!
 //! It never glues two lines: what a crash left of a line is ended when the file is opened, what a full disk left of one is
 //! taken back. Nothing is opened before the first alert, so that checking a configuration leaves no file behind.
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::format::{alert_json, lean_alert_json};
-use super::update::{CLOSING, UPDATES, Update, update_json};
+use super::format::{FORMAT, Format};
+use super::update::{CLOSING, UPDATES, Update};
 use super::write::{MAX_WRITE, Writing};
-use super::{AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, Sink};
+use super::{AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, Sink};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
@@ -43,6 +43,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("5"),
         help: "rotated files kept, as path.1 (newest) to path.N",
     },
+    FORMAT,
     UPDATES,
     CLOSING,
 ];
@@ -53,6 +54,7 @@ const MODE: u32 = 0o600;
 /// The sink.
 pub struct FileSink {
     log: Arc<Mutex<Log>>,
+    format: Format,
     writing: Writing,
 }
 
@@ -68,14 +70,16 @@ pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut 
         let message = format!("sink `{name}`: the directory of `{}` does not exist", path.display());
         diagnostics.warning("W0424", options.span_of("path"), message, Some("make it before the start".into()));
     }
-    Some(Box::new(FileSink::new(path, options.integer("max_size")?, options.integer("keep")?)))
+    let sink = FileSink::new(path, options.integer("max_size")?, options.integer("keep")?);
+    Some(Box::new(FileSink { format: Format::of(options), ..sink }))
 }
 
 impl FileSink {
     /// Appends to `path`; rotates at `max_bytes`, keeping `keep` rotated files.
     #[must_use]
     pub fn new(path: PathBuf, max_bytes: u64, keep: u64) -> Self {
-        Self { log: Arc::new(Mutex::new(Log { path, max_bytes, keep, open: None })), writing: Writing::default() }
+        let log = Arc::new(Mutex::new(Log { path, max_bytes, keep, open: None }));
+        Self { log, format: Format::Native, writing: Writing::default() }
     }
 }
 
@@ -89,16 +93,13 @@ impl Sink for FileSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let mut line = match context.form {
-            Form::Full => alert_json(alert, context.delivery_id)?,
-            Form::Plain => lean_alert_json(alert, context.delivery_id)?,
-        };
+        let mut line = self.format.alert(alert, context, usize::MAX)?;
         line.push(b'\n');
         Ok(line)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let mut line = update_json(update, context.delivery_id)?;
+        let mut line = self.format.update(update, context)?;
         line.push(b'\n');
         Ok(line)
     }
@@ -215,8 +216,8 @@ fn directory_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::Outcome;
     use crate::sink::contract::{self, HOSTILE, alert_titled, delivery, text_node};
+    use crate::sink::{Form, Outcome};
 
     async fn put(sink: &FileSink, title: &str) -> AttemptReport {
         sink.send(&delivery(sink, &alert_titled(title), Form::Full)).await
@@ -243,6 +244,23 @@ mod tests {
         }
         assert_eq!(titles(&path), [HOSTILE, "two"]);
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_line_is_of_the_format_asked_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("alerts.jsonl");
+        for (format, member) in [("ecs", "ecs"), ("ocsf", "class_uid"), ("cloudevents", "specversion")] {
+            let options = vec![("path", text_node(&path.to_string_lossy())), ("format", text_node(format))];
+            let sink = contract::build("file", options, &contract::context().0).expect("builds");
+            sink.send(&delivery(&*sink, &alert_titled(HOSTILE), Form::Full)).await;
+            let text = fs::read_to_string(&path).expect("readable");
+            let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+            assert!(last.get(member).is_some(), "{format}: {last}");
+        }
+        let options = vec![("path", text_node("a")), ("format", text_node("cloudevents-binary"))];
+        let told = contract::build("file", options, &contract::context().0).err().expect("a file has no headers");
+        assert!(told.contains("E0403"), "{told}");
     }
 
     #[tokio::test]

@@ -1,9 +1,15 @@
-//! The Alert JSON (`vigie/alert/v1`), in one place for stdout, file and webhook.
+//! How an alert is written for programs: the Alert JSON (`vigie/alert/v1`), and the schemas of others made from it. One
+//! place decides for all of them what is left out where there is no room.
 //!
 //! The raw event goes in as it came, so that numbers keep their digits; only white space between its tokens goes, because
 //! a line is an alert. It never lets a character through that steers a terminal: such characters can stand in JSON only
 //! within strings, where `\u` escapes mean the same. Half a surrogate pair becomes U+FFFD, because strict readers refuse
 //! the whole document for it, and whoever caused the event could keep the alert from them that way.
+
+mod cloudevents;
+mod ecs;
+pub mod facts;
+mod ocsf;
 
 use std::fmt::Write as _;
 
@@ -11,12 +17,15 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use vigie_engine::alert::{Alert, AlertRule, Reason};
 use vigie_engine::state::Finding;
 use vigie_engine::text::{Untrusted, is_unsafe};
 
-use super::RenderError;
 use super::text::Extent;
+use super::update::{Update, update_json};
+use super::{Delivery, Form, RenderContext, RenderError};
+use crate::options::{OptionKind, OptionSpec, Options, Presence};
 
 /// Version of the shape; a consumer matches on it.
 pub const SCHEMA: &str = "vigie/alert/v1";
@@ -26,37 +35,122 @@ pub const MAX_LEAN_TEXT_CHARS: usize = 256;
 pub const MAX_LEAN_EVENT_IDS: usize = 10;
 /// Reasons in a lean rendering.
 pub const MAX_LEAN_REASONS: usize = 20;
+/// The option of a sink whose body is free and that has no headers.
+pub const FORMAT: OptionSpec = format_of(&["native", "ecs", "ocsf", "cloudevents"]);
+/// The option of a sink that also has headers.
+pub const FORMAT_WITH_HEADERS: OptionSpec = format_of(&["native", "ecs", "ocsf", "cloudevents", "cloudevents-binary"]);
 
-/// The alert on one line, without a line feed at its end.
+/// The option `format` with these words.
+#[must_use]
+pub const fn format_of(words: &'static [&'static str]) -> OptionSpec {
+    OptionSpec {
+        name: "format",
+        kind: OptionKind::Choice(words),
+        presence: Presence::Default("native"),
+        help: "shape of the JSON: Vigie's own (native), Elastic Common Schema, OCSF Detection Finding, or CloudEvents",
+    }
+}
+
+/// In which shape an alert goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The Alert JSON.
+    Native,
+    /// Elastic Common Schema 8.
+    Ecs,
+    /// A Detection Finding of OCSF.
+    Ocsf,
+    /// The Alert JSON inside a CloudEvent.
+    CloudEvents,
+    /// The Alert JSON, and a CloudEvent's attributes as headers.
+    CloudEventsBinary,
+}
+
+impl Format {
+    /// What the option [`FORMAT`] says; native where a sink has none.
+    #[must_use]
+    pub fn of(options: &Options) -> Self {
+        match options.text(FORMAT.name) {
+            Some("ecs") => Self::Ecs,
+            Some("ocsf") => Self::Ocsf,
+            Some("cloudevents") => Self::CloudEvents,
+            Some("cloudevents-binary") => Self::CloudEventsBinary,
+            _ => Self::Native,
+        }
+    }
+
+    /// The alert on one line, without a line feed at its end, in at most `max_bytes` if that can be had by leaving out the
+    /// ready-made exception, the events behind the finding, the raw event, or by shortening texts; the lean form at once
+    /// when the context asks for plain. That the event was left out is marked by `event_omitted`; an alert is never refused
+    /// for its size.
+    ///
+    /// # Errors
+    /// When the raw event cannot be encoded.
+    pub fn alert(self, alert: &Alert, context: &RenderContext<'_>, max_bytes: usize) -> Result<Vec<u8>, RenderError> {
+        let encode = |json: &AlertJson<'_>| self.encode(json, alert, context);
+        match context.form {
+            Form::Full => within(alert, context.delivery_id, max_bytes, encode),
+            Form::Plain => lean(alert, context.delivery_id, Omitted::of(alert, 0), encode),
+        }
+    }
+
+    /// An update or a closing note on one line, without a line feed at its end; short by itself.
+    ///
+    /// # Errors
+    /// Never for an alert made by the engine; the type is that of rendering.
+    pub fn update(self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let native = update_json(update, context.delivery_id)?;
+        let own = || serde_json::from_slice::<Value>(&native).map_err(|error| RenderError(error.to_string()));
+        let text = match self {
+            Self::Native | Self::CloudEventsBinary => return Ok(native),
+            Self::Ecs => pruned(ecs::update(update, context, own()?)).to_string(),
+            Self::Ocsf => pruned(ocsf::update(update, context, own()?)).to_string(),
+            Self::CloudEvents => cloudevents::structured(&native)?,
+        };
+        Ok(escape_unsafe(text).into_bytes())
+    }
+
+    /// Type of the body, as a header names it.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::CloudEvents => "application/cloudevents+json; charset=utf-8",
+            Self::Native | Self::Ecs | Self::Ocsf | Self::CloudEventsBinary => "application/json",
+        }
+    }
+
+    /// Headers of the request beside its body: of a CloudEvent in binary mode its attributes. None for a body that was
+    /// rendered in another format, before the configuration changed.
+    #[must_use]
+    pub fn headers(self, delivery: &Delivery) -> Vec<(&'static str, String)> {
+        if self == Self::CloudEventsBinary { cloudevents::headers(&delivery.body) } else { Vec::new() }
+    }
+
+    fn encode(self, json: &AlertJson<'_>, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
+        let text = match self {
+            Self::Native | Self::CloudEventsBinary => return native(json),
+            Self::Ecs => pruned(ecs::alert(json, alert, context)).to_string(),
+            Self::Ocsf => pruned(ocsf::alert(json, alert, context)).to_string(),
+            Self::CloudEvents => cloudevents::structured(&native(json)?)?,
+        };
+        Ok(escape_unsafe(text).into_bytes())
+    }
+}
+
+/// The Alert JSON on one line, without a line feed at its end.
 ///
 /// # Errors
 /// When the raw event cannot be encoded.
 pub fn alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, RenderError> {
-    let event = compact(alert.event.get())?;
-    encode(&Parts::new(alert, Extent::Whole).json(alert, delivery_id, Some(&event)))
+    within(alert, delivery_id, usize::MAX, native)
 }
 
-/// The alert in at most `max_bytes` if that can be had by leaving out the ready-made exception, the events behind the
-/// finding, the raw event, or by shortening texts. That the event was left out is marked by `event_omitted`; an alert is
-/// never refused for its size.
+/// The Alert JSON within a budget, as [`Format::alert`] does it.
 ///
 /// # Errors
 /// When the raw event cannot be encoded.
 pub fn alert_json_within(alert: &Alert, delivery_id: &str, max_bytes: usize) -> Result<Vec<u8>, RenderError> {
-    let event = compact(alert.event.get())?;
-    let omitted = Omitted { bytes: alert.event.get().len(), limit_bytes: max_bytes };
-    for event in [Some(&*event), None] {
-        for extent in Extent::ALL {
-            let parts = Parts::new(alert, extent);
-            let mut json = parts.json(alert, delivery_id, event);
-            json.event_omitted = event.is_none().then_some(omitted);
-            let encoded = encode(&json)?;
-            if encoded.len() <= max_bytes {
-                return Ok(encoded);
-            }
-        }
-    }
-    lean_json(alert, delivery_id, Some(omitted))
+    within(alert, delivery_id, max_bytes, native)
 }
 
 /// The least that still says what happened: no raw event, short texts.
@@ -64,13 +158,13 @@ pub fn alert_json_within(alert: &Alert, delivery_id: &str, max_bytes: usize) -> 
 /// # Errors
 /// Never for an alert made by the engine; the type is that of rendering.
 pub fn lean_alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, RenderError> {
-    lean_json(alert, delivery_id, Some(Omitted { bytes: alert.event.get().len(), limit_bytes: 0 }))
+    lean(alert, delivery_id, Omitted::of(alert, 0), native)
 }
 
 /// A stored JSON object with one more member, as its first: what must not be stored, or may be mended meanwhile.
 #[must_use]
 pub fn with_member(object: &[u8], name: &str, value: &str) -> Vec<u8> {
-    let member = format!("{{{}:{},", serde_json::Value::from(name), serde_json::Value::from(value));
+    let member = format!("{{{}:{},", Value::from(name), Value::from(value));
     let rest = object.strip_prefix(b"{").unwrap_or(object);
     [member.as_bytes(), rest].concat()
 }
@@ -81,7 +175,7 @@ pub fn stamp(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct AlertJson<'a> {
     schema: &'static str,
     alert_id: &'a str,
@@ -104,6 +198,8 @@ struct AlertJson<'a> {
     events: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     exception: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// What an alert says beyond itself, as far as there is room.
@@ -118,6 +214,13 @@ struct Omitted {
     limit_bytes: usize,
 }
 
+impl Omitted {
+    fn of(alert: &Alert, limit_bytes: usize) -> Self {
+        Self { bytes: alert.event.get().len(), limit_bytes }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Key<'a>(&'a [(String, Untrusted)]);
 
 impl Serialize for Key<'_> {
@@ -159,11 +262,40 @@ impl Parts {
             event_omitted: None,
             events: &alert.events,
             exception: self.exception.as_deref(),
+            note: alert.note.as_deref(),
         }
     }
 }
 
-fn lean_json(alert: &Alert, delivery_id: &str, omitted: Option<Omitted>) -> Result<Vec<u8>, RenderError> {
+/// The most of an alert that fits, by whatever way it is encoded.
+fn within(
+    alert: &Alert,
+    delivery_id: &str,
+    max_bytes: usize,
+    encode: impl Fn(&AlertJson<'_>) -> Result<Vec<u8>, RenderError>,
+) -> Result<Vec<u8>, RenderError> {
+    let event = compact(alert.event.get())?;
+    let omitted = Omitted::of(alert, max_bytes);
+    for event in [Some(&*event), None] {
+        for extent in Extent::ALL {
+            let parts = Parts::new(alert, extent);
+            let mut json = parts.json(alert, delivery_id, event);
+            json.event_omitted = event.is_none().then_some(omitted);
+            let encoded = encode(&json)?;
+            if encoded.len() <= max_bytes {
+                return Ok(encoded);
+            }
+        }
+    }
+    lean(alert, delivery_id, omitted, encode)
+}
+
+fn lean(
+    alert: &Alert,
+    delivery_id: &str,
+    omitted: Omitted,
+    encode: impl Fn(&AlertJson<'_>) -> Result<Vec<u8>, RenderError>,
+) -> Result<Vec<u8>, RenderError> {
     let short = |text: &Untrusted| Untrusted::new(shorten(text.as_raw(), MAX_LEAN_TEXT_CHARS));
     let account_id = alert.account_id.as_ref().map(short);
     let title = short(&alert.title);
@@ -187,7 +319,7 @@ fn lean_json(alert: &Alert, delivery_id: &str, omitted: Option<Omitted>) -> Resu
     json.title = &title;
     json.key = Key(&key);
     json.reason = &reason;
-    json.event_omitted = omitted;
+    json.event_omitted = Some(omitted);
     json.events = alert.events.get(..MAX_LEAN_EVENT_IDS).unwrap_or(&alert.events);
     encode(&json)
 }
@@ -200,9 +332,39 @@ fn shorten(text: &str, max_chars: usize) -> String {
     text.chars().take(max_chars.saturating_sub(1)).chain(['…']).collect()
 }
 
-fn encode(json: &AlertJson<'_>) -> Result<Vec<u8>, RenderError> {
+fn native(json: &AlertJson<'_>) -> Result<Vec<u8>, RenderError> {
     let text = serde_json::to_string(json).map_err(|error| RenderError(error.to_string()))?;
     Ok(escape_unsafe(text).into_bytes())
+}
+
+/// The alert for a place below the schema of another: without the raw event, which that schema has a place for as text, and
+/// the key as a list. The names of fields in both are the event's, and as members they would be fields of an index, whose
+/// kinds contradict each other from one event to the next.
+fn own(json: &AlertJson<'_>) -> Value {
+    let mut own = serde_json::to_value(AlertJson { event: None, ..json.clone() }).unwrap_or_default();
+    own["key"] = json.key.0.iter().map(|(field, value)| json!({"field": field, "value": value})).collect();
+    own
+}
+
+/// Without the members that say nothing.
+fn pruned(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().map(|(name, value)| (name, pruned(value)));
+            Value::Object(members.filter(|(_, value)| !says_nothing(value)).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(pruned).collect()),
+        other => other,
+    }
+}
+
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(members) => members.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// JSON for any reader and any terminal: pairs of surrogates are whole, and nothing in it steers.
@@ -284,8 +446,82 @@ fn code_unit(escape: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::update::Told;
     use super::*;
-    use crate::sink::contract::{HOSTILE, alert_titled, make_hostile, make_long, stateful_alert};
+    use crate::clock::Clock as _;
+    use crate::sink::contract::{
+        HOSTILE, StoppedClock, alert_titled, make_hostile, make_long, stateful_alert, update_of,
+    };
+
+    const ALL: [Format; 5] =
+        [Format::Native, Format::Ecs, Format::Ocsf, Format::CloudEvents, Format::CloudEventsBinary];
+
+    pub(super) fn context() -> RenderContext<'static> {
+        RenderContext { delivery_id: "d1", now: StoppedClock.now(), form: Form::Full }
+    }
+
+    pub(super) fn read(json: Vec<u8>) -> Value {
+        serde_json::from_slice(&json).expect("JSON")
+    }
+
+    pub(super) fn update(format: Format) -> Vec<u8> {
+        update_told(format, Told::More)
+    }
+
+    pub(super) fn update_told(format: Format, told: Told) -> Vec<u8> {
+        let context = RenderContext { delivery_id: "d2", ..context() };
+        format.update(&update_of(&alert_titled("t"), told), &context).expect("renders")
+    }
+
+    #[test]
+    fn hostile_text_survives_every_format_and_steers_nothing() {
+        let mut hostile = stateful_alert();
+        make_hostile(&mut hostile, HOSTILE);
+        (hostile.title, hostile.account_id) = (Untrusted::new(HOSTILE), Some(Untrusted::new(HOSTILE)));
+        hostile.events = vec![HOSTILE.into()];
+        for format in ALL {
+            for form in [Form::Full, Form::Plain] {
+                let context = RenderContext { form, ..context() };
+                let shown = text(format.alert(&hostile, &context, usize::MAX).expect("renders"));
+                assert!(!shown.chars().any(is_unsafe), "{format:?} {shown}");
+                let titled = serde_json::from_str::<Value>(&shown).expect("JSON").to_string();
+                assert!(titled.contains(&json!(HOSTILE).to_string()), "{format:?}: {titled}");
+            }
+            let context = RenderContext { delivery_id: "d2", ..context() };
+            let shown = text(format.update(&update_of(&hostile, Told::More), &context).expect("renders"));
+            assert!(!shown.chars().any(is_unsafe), "{format:?} {shown}");
+        }
+    }
+
+    #[test]
+    fn every_format_keeps_to_its_budget_in_the_same_order() {
+        let alert = stateful_alert();
+        for format in ALL {
+            let sized = |max_bytes| format.alert(&alert, &context(), max_bytes).expect("renders");
+            let has = |json: &[u8]| {
+                let json = String::from_utf8_lossy(json).into_owned();
+                ["- {when", "192.0.2.9", "source_country"].map(|part| json.contains(part))
+            };
+            let mut json = sized(usize::MAX);
+            assert_eq!(has(&json), [true; 3], "{format:?}");
+            assert_eq!(sized(json.len()), json, "{format:?}: at the limit nothing goes");
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                let limit = json.len() - 1;
+                json = sized(limit);
+                assert!(json.len() <= limit, "{format:?}");
+                let [exception, ..] = has(&json);
+                assert!(!exception, "{format:?}: the exception goes first");
+                seen.push(String::from_utf8_lossy(&json).contains("event_omitted"));
+            }
+            assert_eq!(seen, [false, false, true], "{format:?}: the raw event goes last");
+            let mut long = stateful_alert();
+            make_long(&mut long, "\u{202e}");
+            long.title = Untrusted::new("\u{202e}".repeat(5_000));
+            let lean = format.alert(&long, &context(), 4_096).expect("renders");
+            assert!(lean.len() < 20_000, "{format:?}: {} bytes, bounded whatever comes", lean.len());
+        }
+    }
 
     fn text(json: Vec<u8>) -> String {
         String::from_utf8(json).expect("UTF-8")

@@ -2,56 +2,50 @@
 //! ring given explicitly, every host and address vetted, answers read up to a limit.
 //!
 //! It never follows a redirect (a 307 would post the alert again, elsewhere), never decompresses (a bomb), never takes a proxy
-//! from the environment (it would be asked instead of our resolver, and see every URL), and never shows a URL. One endpoint
-//! speaks HTTP/1.1 only: a lane has one request in flight, so there is nothing to multiplex.
+//! from the environment (it would be asked instead of our resolver, and see every URL), and never shows a URL. Through a
+//! proxy that the operator names, names are the proxy's to resolve: then the guard sees the URL and the proxy alone. One
+//! endpoint speaks HTTP/1.1 only: a lane has one request in flight, so there is nothing to multiplex.
 
 pub mod answer;
+mod authorization;
+mod file;
 pub mod guard;
 pub mod hint;
+pub mod login;
+mod oauth2;
 pub mod redact;
 mod resolve;
 mod tls;
+mod transport;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use vigie_engine::diagnostic::Diagnostics;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode};
 
 use self::answer::Answer;
+use self::authorization::Authorization;
 use self::guard::{Policy, Refused};
 use self::redact::Redactor;
 pub use self::resolve::{Lookup, system_lookup};
+pub use self::tls::Identity;
+pub use self::transport::{ALLOW_PRIVATE, CA_FILE, KEYED_TRANSPORT, TRANSPORT, endpoint, endpoint_at};
 use super::{AttemptReport, Outcome};
 use crate::clock::Clock;
-use crate::options::{OptionKind, OptionSpec, Options, Presence};
-use crate::secret::{Secret, SinkUrl};
+use crate::secret::{Secret, SinkUrl, unescaped};
 
 /// Most that is read of an answer; delivery policy 4.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// An idle connection is kept this long: shorter than common servers do, so that a request seldom meets a closed one.
 const IDLE: Duration = Duration::from_secs(20);
-
-/// Option of every HTTP sink.
-pub const CA_FILE: OptionSpec = OptionSpec {
-    name: "ca_file",
-    kind: OptionKind::Text,
-    presence: Presence::Optional,
-    help: "PEM file with certificate authorities to trust besides the bundled ones",
-};
-/// Option of every HTTP sink.
-pub const ALLOW_PRIVATE: OptionSpec = OptionSpec {
-    name: "allow_private",
-    kind: OptionKind::Flag,
-    presence: Presence::Default("true"),
-    help: "whether the destination may be on a loopback or private address",
-};
+/// What the client says of a proxy that answers 407 to `CONNECT`; it names no type for it.
+const PROXY_LOGIN: &str = "tunnel error: proxy authorization required";
 
 /// How long an attempt may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +72,12 @@ pub struct EndpointSpec {
     pub secrets: Vec<Secret>,
     /// PEM of additional authorities.
     pub ca_pem: Option<Vec<u8>>,
+    /// Client certificate.
+    pub identity: Option<Identity>,
+    /// What all requests go through.
+    pub proxy: Option<SinkUrl>,
+    /// Sent with every request.
+    pub headers: HeaderMap,
     /// What may be reached.
     pub policy: Policy,
     /// Time-outs.
@@ -97,6 +97,9 @@ pub enum BuildError {
     /// The additional authorities are no PEM certificates.
     #[error("the CA file holds no usable certificate")]
     Authorities,
+    /// The guard refuses the proxy, or nothing can be sent through it.
+    #[error("the proxy cannot be used")]
+    Proxy(#[source] Box<dyn StdError + Send + Sync>),
     /// TLS or the client could not be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] Box<dyn StdError + Send + Sync>),
@@ -107,6 +110,8 @@ pub struct Endpoint {
     url: SinkUrl,
     client: reqwest::Client,
     policy: Policy,
+    headers: HeaderMap,
+    authorization: Option<Authorization>,
     redactor: Redactor,
     clock: Arc<dyn Clock>,
 }
@@ -117,7 +122,18 @@ impl EndpointSpec {
     pub fn new(url: SinkUrl, clock: Arc<dyn Clock>) -> Self {
         let policy = Policy { allow_private: true };
         let (limits, lookup) = (Limits::default(), system_lookup());
-        Self { url, secrets: Vec::new(), ca_pem: None, policy, limits, lookup, clock }
+        Self {
+            url,
+            secrets: Vec::new(),
+            ca_pem: None,
+            identity: None,
+            proxy: None,
+            headers: HeaderMap::new(),
+            policy,
+            limits,
+            lookup,
+            clock,
+        }
     }
 }
 
@@ -129,9 +145,11 @@ impl Endpoint {
     #[expect(clippy::disallowed_methods, reason = "the one place for sinks that sets time-outs, guard and limits")]
     pub fn build(spec: EndpointSpec) -> Result<Self, BuildError> {
         spec.policy.vet_url(spec.url.expose()).map_err(BuildError::Refused)?;
+        // Behind a proxy the only name that is resolved here is its own, and the operator put it where it is.
+        let resolved = if spec.proxy.is_some() { Policy { allow_private: true } } else { spec.policy };
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::config(spec.ca_pem.as_deref())?)
-            .dns_resolver(resolve::Vetting::new(spec.policy, spec.lookup))
+            .tls_backend_preconfigured(tls::config(spec.ca_pem.as_deref(), spec.identity)?)
+            .dns_resolver(resolve::Vetting::new(resolved, spec.lookup))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -141,18 +159,48 @@ impl Endpoint {
             .connect_timeout(spec.limits.connect)
             .timeout(spec.limits.total)
             .pool_max_idle_per_host(1)
-            .pool_idle_timeout(IDLE)
-            .build()
-            .map_err(|error| BuildError::Client(Box::new(error.without_url())))?;
-        let redactor = Redactor::new(spec.url.expose(), &spec.secrets);
-        Ok(Self { url: spec.url, client, policy: spec.policy, redactor, clock: spec.clock })
+            .pool_idle_timeout(IDLE);
+        let mut secrets = spec.secrets;
+        let client = match &spec.proxy {
+            Some(proxy) => {
+                resolved.vet_url(proxy.expose()).map_err(|refused| BuildError::Proxy(Box::new(refused)))?;
+                secrets.extend(login(proxy));
+                let proxy = reqwest::Proxy::all(proxy.expose().clone());
+                client.proxy(proxy.map_err(|error| BuildError::Proxy(Box::new(error.without_url())))?)
+            }
+            None => client,
+        };
+        let client = client.build().map_err(|error| BuildError::Client(Box::new(error.without_url())))?;
+        let redactor = Redactor::new(spec.url.expose(), &secrets);
+        let (url, policy, headers, clock) = (spec.url, spec.policy, spec.headers, spec.clock);
+        Ok(Self { url, client, policy, headers, authorization: None, redactor, clock })
     }
 
-    /// One request. An answer of any status is `Ok`; no answer is a finished report.
+    /// One request, with the operator's headers and `Authorization` beside those given. An answer of any status is `Ok`, but
+    /// for what a proxy or a token that was kept too long is to blame; no answer is a finished report.
     ///
     /// # Errors
-    /// When there was no answer: refused by the guard, not connected, cut, timed out.
+    /// When there was no answer: refused by the guard, not connected, cut, timed out, no token.
     pub async fn send(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Answer, AttemptReport> {
+        let has = |name| self.headers.contains_key(name) || (name == AUTHORIZATION && self.authorization.is_some());
+        if let Some(name) = headers.keys().find(|name| has(*name)) {
+            let cause = format!("the sink sets `{name}` itself; remove it from the options");
+            return Err(self.failure(Outcome::Misconfigured, "a header is set twice", &cause));
+        }
+        let mut all = self.headers.clone();
+        all.extend(headers);
+        let Some(authorization) = &self.authorization else { return self.exchange(method, all, body).await };
+        let credential = authorization.credential().await?;
+        all.insert(AUTHORIZATION, credential.header.clone());
+        let answer = self.exchange(method, all, body).await?;
+        if answer.status == StatusCode::UNAUTHORIZED && authorization.refused(&credential).await {
+            return Err(self.report(&answer, Outcome::Retry));
+        }
+        Ok(answer)
+    }
+
+    /// One request as it is given.
+    async fn exchange(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Answer, AttemptReport> {
         if let Err(refused) = self.policy.vet_url(self.url.expose()) {
             return Err(self.failure(Outcome::Misconfigured, "refused by the address guard", &refused));
         }
@@ -161,7 +209,11 @@ impl Endpoint {
         let received_at = self.clock.now();
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let (body, complete) = read_bounded(&mut response).await;
-        Ok(Answer { status, headers, body, complete, received_at })
+        let answer = Answer { status, headers, body, complete, received_at };
+        match answer.status {
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(self.report(&answer, Outcome::Misconfigured)),
+            _ => Ok(answer),
+        }
     }
 
     /// One attempt of a sink that posts JSON and whose answer alone decides.
@@ -178,7 +230,7 @@ impl Endpoint {
     pub fn report(&self, answer: &Answer, outcome: Outcome) -> AttemptReport {
         let status = format!("HTTP {}", answer.status.as_u16());
         let spent = answer.spent().filter(|_| !matches!(outcome, Outcome::Wait(Some(_))));
-        AttemptReport { outcome, status, excerpt: self.redactor.excerpt(&answer.body), spent }
+        AttemptReport { outcome, status, excerpt: self.excerpt(&answer.body), spent }
     }
 
     /// Where it posts to, host only.
@@ -194,11 +246,17 @@ impl Endpoint {
         if let Some(refused) = chain(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
             return self.failure(Outcome::Misconfigured, "refused by the address guard", refused);
         }
-        let tls = chain(error).any(|cause| cause.is::<rustls::Error>());
+        let tls = chain(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+        if tls.is_some_and(tls::refuses_client) {
+            return self.failure(Outcome::Misconfigured, "the client certificate is refused", cause);
+        }
+        if cause.to_string() == PROXY_LOGIN {
+            return self.failure(Outcome::Misconfigured, "the proxy refuses the login", cause);
+        }
         let status = match (error.is_timeout(), error.is_connect()) {
             (true, true) => "connect timed out",
             (true, false) => "timed out",
-            _ if tls => "TLS failed",
+            _ if tls.is_some() => "TLS failed",
             _ if kind == Some(io::ErrorKind::ConnectionRefused) => "connection refused",
             _ if kind == Some(io::ErrorKind::ConnectionReset) => "connection reset",
             (false, true) => "connect failed",
@@ -208,8 +266,15 @@ impl Endpoint {
     }
 
     fn failure(&self, outcome: Outcome, status: &str, cause: &dyn fmt::Display) -> AttemptReport {
-        let excerpt = self.redactor.excerpt(cause.to_string().as_bytes());
+        let excerpt = self.excerpt(cause.to_string().as_bytes());
         AttemptReport { outcome, status: status.into(), excerpt, spent: None }
+    }
+
+    fn excerpt(&self, text: &[u8]) -> String {
+        match self.authorization.as_ref().and_then(Authorization::spoken) {
+            Some(token) => self.redactor.with(token).excerpt(text),
+            None => self.redactor.excerpt(text),
+        }
     }
 }
 
@@ -219,54 +284,13 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Builds the endpoint of a sink from its options [`CA_FILE`] and [`ALLOW_PRIVATE`] and says what is wrong where it stands.
-pub fn endpoint(
-    options: &Options,
-    url_option: &'static str,
-    secrets: Vec<Secret>,
-    context: &super::BuildContext,
-    diagnostics: &mut Diagnostics,
-) -> Option<Endpoint> {
-    let url = SinkUrl::new(options.url(url_option)?.clone());
-    endpoint_at(url, options, url_option, secrets, context, diagnostics)
-}
-
-/// The same for a URL that was made from an option.
-pub fn endpoint_at(
-    url: SinkUrl,
-    options: &Options,
-    url_option: &'static str,
-    secrets: Vec<Secret>,
-    context: &super::BuildContext,
-    diagnostics: &mut Diagnostics,
-) -> Option<Endpoint> {
-    let mut spec = EndpointSpec::new(url, Arc::clone(&context.clock));
-    spec.secrets = secrets;
-    spec.policy = Policy { allow_private: options.flag(ALLOW_PRIVATE.name) };
-    spec.limits = context.http_limits;
-    if let Some(path) = options.text(CA_FILE.name) {
-        match std::fs::read(Path::new(path)) {
-            Ok(pem) => spec.ca_pem = Some(pem),
-            Err(error) => {
-                let message = format!("CA file `{path}` cannot be read: {error}");
-                diagnostics.error("E0422", options.span_of(CA_FILE.name), message, Some(CA_FILE.help.into()));
-                return None;
-            }
-        }
-    }
-    match Endpoint::build(spec) {
-        Ok(endpoint) => Some(endpoint),
-        Err(error) => {
-            let (code, option, hint) = match error {
-                BuildError::Refused(_) => ("E0421", url_option, "use the public name of the service that takes alerts"),
-                BuildError::Authorities => ("E0422", CA_FILE.name, CA_FILE.help),
-                BuildError::Client(_) => ("E0423", url_option, "use a plain https:// URL"),
-            };
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), Some(hint.into()));
-            None
-        }
-    }
+/// Every spelling of a proxy's user and password that could come back.
+fn login(proxy: &SinkUrl) -> Vec<Secret> {
+    let (user, password) = (proxy.expose().username(), proxy.expose().password().unwrap_or_default());
+    let plain = [user, password].map(unescaped);
+    let basic = base64::engine::general_purpose::STANDARD.encode(plain.join(":"));
+    let spellings = [user.to_owned(), password.to_owned(), basic].into_iter().chain(plain);
+    spellings.filter(|_| !user.is_empty() || !password.is_empty()).map(Secret::new).collect()
 }
 
 /// The body up to [`MAX_ANSWER_BYTES`], and whether that is all of it. The status stands even when the body is cut.

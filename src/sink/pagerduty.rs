@@ -13,12 +13,12 @@ use vigie_engine::text::single_line;
 
 use super::format::{inert_json, stamp, with_member};
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, Told, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind, burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -28,31 +28,33 @@ use crate::secret::Secret;
 pub const PAGERDUTY: SinkKind = SinkKind {
     kind: "pagerduty",
     options: &[
-        OptionSpec {
-            name: "routing_key",
-            kind: OptionKind::Secret,
-            presence: Presence::Required,
-            help: "integration key of the service (Events API v2)",
-        },
-        OptionSpec {
-            name: "url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Default("https://events.pagerduty.com/v2/enqueue"),
-            help: "where events are sent to; for a European account https://events.eu.pagerduty.com/v2/enqueue",
-        },
-        UPDATES,
-        // Without it no incident would ever be resolved from here.
-        OptionSpec {
-            name: CLOSING.name,
-            kind: CLOSING.kind,
-            presence: Presence::Default("true"),
-            help: "whether the incident is resolved when no more matches came for the rule's quiet time",
-        },
-        // PagerDuty's page on the Events API: an integration takes about 120 events a minute.
-        rate(Presence::Default("120/m")),
-        burst("10"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "routing_key",
+                kind: OptionKind::Secret,
+                presence: Presence::Required,
+                help: "integration key of the service (Events API v2)",
+            },
+            OptionSpec {
+                name: "url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Default("https://events.pagerduty.com/v2/enqueue"),
+                help: "where events are sent to; for a European account https://events.eu.pagerduty.com/v2/enqueue",
+            },
+            DIGEST,
+            UPDATES,
+            // Without it no incident would ever be resolved from here.
+            OptionSpec {
+                name: CLOSING.name,
+                kind: CLOSING.kind,
+                presence: Presence::Default("true"),
+                help: "whether the incident is resolved when no more matches came for the rule's quiet time",
+            },
+            // PagerDuty's page on the Events API: an integration takes about 120 events a minute.
+            rate(Presence::Default("120/m")),
+            burst("10"),
+        ],
+        TRANSPORT,
     ],
     build,
 };
@@ -185,6 +187,7 @@ fn details(alert: &Alert, extent: Extent, delivery_id: &str) -> Value {
         })
         .collect();
     json!({
+        "note": text::note(alert).map(|note| defang(&note)),
         "when": text::when(alert),
         "why": inert(text::reasons(alert)),
         "found": inert(extent.found(alert)),
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn it_resolves_unless_it_is_told_not_to() {
-        let closing = PAGERDUTY.options.iter().find(|option| option.name == "closing").expect("there");
+        let closing = PAGERDUTY.specs().into_iter().find(|option| option.name == "closing").expect("there");
         assert_eq!(closing.presence, Presence::Default("true"));
     }
 

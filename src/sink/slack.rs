@@ -10,10 +10,12 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::single_line;
 
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, endpoint};
 use super::text::{self, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
-use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use super::{
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
@@ -28,13 +30,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Required,
         help: "URL of the incoming webhook; it is a secret",
     },
+    DIGEST,
     UPDATES,
     CLOSING,
     // Slack's page on rate limits: one message a second for each webhook, short bursts are let through.
     super::rate(Presence::Default("1/s")),
     super::burst("3"),
-    CA_FILE,
-    ALLOW_PRIVATE,
 ];
 
 /// Of Slack's Block Kit reference: a header's text.
@@ -177,6 +178,7 @@ fn fields(alert: &Alert) -> Vec<Value> {
         ("Where".to_owned(), text::place(alert)),
         ("Rule".to_owned(), if tags.is_empty() { rule } else { format!("{rule} ({tags})") }),
     ];
+    named.extend(text::note(alert).map(|note| ("Note".to_owned(), note)));
     for (field, value) in &alert.key {
         named.push((single_line(field, MAX_VALUE_CHARS), value.single_line(MAX_VALUE_CHARS)));
     }

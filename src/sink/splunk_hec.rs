@@ -1,4 +1,4 @@
-//! `splunk_hec`: the Alert JSON as an event of Splunk's HTTP Event Collector; with `ack` delivered only once an indexer says
+//! `splunk_hec`: the alert as an event of Splunk's HTTP Event Collector; with `ack` delivered only once an indexer says
 //! that it is written.
 //!
 //! Index and source type are put in when it is sent, for the operator may mend them while alerts wait. An indexer that has
@@ -15,13 +15,13 @@ use url::Url;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::format::{alert_json_within, lean_alert_json, with_member};
+use super::format::{Format, format_of, with_member};
 use super::http::answer::Answer;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint_at};
-use super::update::{CLOSING, UPDATES, Update, update_json};
+use super::http::{Endpoint, KEYED_TRANSPORT, endpoint_at};
+use super::update::{CLOSING, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, id_of, rate,
+    AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
+    id_of, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -31,48 +31,50 @@ use crate::secret::{Secret, SinkUrl};
 pub const SPLUNK_HEC: SinkKind = SinkKind {
     kind: "splunk_hec",
     options: &[
-        OptionSpec {
-            name: "url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Required,
-            help: "the collector without its path, such as https://splunk.example.org:8088",
-        },
-        OptionSpec {
-            name: "token",
-            kind: OptionKind::Secret,
-            presence: Presence::Required,
-            help: "token of the HTTP Event Collector",
-        },
-        OptionSpec {
-            name: "index",
-            kind: OptionKind::Text,
-            presence: Presence::Optional,
-            help: "index to write to; without it that of the token",
-        },
-        OptionSpec {
-            name: "sourcetype",
-            kind: OptionKind::Text,
-            presence: Presence::Default("vigie:alert"),
-            help: "source type that Splunk reads the event by",
-        },
-        OptionSpec {
-            name: "ack",
-            kind: OptionKind::Flag,
-            presence: Presence::Default("false"),
-            help: "whether to wait for the indexer's acknowledgement; the token must have it switched on",
-        },
-        OptionSpec {
-            name: "max_event",
-            kind: OptionKind::Size(2 << 10, 1 << 20),
-            presence: Presence::Default("10KB"),
-            help: "beyond this the raw event is left out: Splunk cuts longer events (TRUNCATE) in the middle of their JSON",
-        },
-        UPDATES,
-        CLOSING,
-        rate(Presence::Optional),
-        burst("1"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Required,
+                help: "the collector without its path, such as https://splunk.example.org:8088",
+            },
+            OptionSpec {
+                name: "token",
+                kind: OptionKind::Secret,
+                presence: Presence::Required,
+                help: "token of the HTTP Event Collector",
+            },
+            OptionSpec {
+                name: "index",
+                kind: OptionKind::Text,
+                presence: Presence::Optional,
+                help: "index to write to; without it that of the token",
+            },
+            OptionSpec {
+                name: "sourcetype",
+                kind: OptionKind::Text,
+                presence: Presence::Default("vigie:alert"),
+                help: "source type that Splunk reads the event by",
+            },
+            OptionSpec {
+                name: "ack",
+                kind: OptionKind::Flag,
+                presence: Presence::Default("false"),
+                help: "whether to wait for the indexer's acknowledgement; the token must have it switched on",
+            },
+            OptionSpec {
+                name: "max_event",
+                kind: OptionKind::Size(2 << 10, 1 << 20),
+                presence: Presence::Default("10KB"),
+                help: "beyond this the raw event is left out: Splunk cuts longer events (TRUNCATE) in the middle of their JSON",
+            },
+            format_of(&["native", "ecs", "ocsf"]),
+            UPDATES,
+            CLOSING,
+            rate(Presence::Optional),
+            burst("1"),
+        ],
+        KEYED_TRANSPORT,
     ],
     build,
 };
@@ -90,6 +92,7 @@ struct SplunkSink {
     index: Option<String>,
     sourcetype: String,
     max_event_bytes: usize,
+    format: Format,
     ack_wait: Duration,
 }
 
@@ -122,6 +125,7 @@ fn build(
         index: options.text("index").map(str::to_owned),
         sourcetype: options.text("sourcetype")?.to_owned(),
         max_event_bytes: usize::try_from(options.integer("max_event")?).unwrap_or(usize::MAX),
+        format: Format::of(options),
         ack_wait: context.http_limits.total,
     }))
 }
@@ -211,15 +215,11 @@ impl Sink for SplunkSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let json = match context.form {
-            Form::Full => alert_json_within(alert, context.delivery_id, self.max_event_bytes)?,
-            Form::Plain => lean_alert_json(alert, context.delivery_id)?,
-        };
-        Ok(wrapped(alert, &json))
+        Ok(wrapped(alert, &self.format.alert(alert, context, self.max_event_bytes)?))
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        Ok(wrapped(update.alert, &update_json(update, context.delivery_id)?))
+        Ok(wrapped(update.alert, &self.format.update(update, context)?))
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
@@ -262,6 +262,7 @@ fn outcome(answer: &Answer) -> Outcome {
 mod tests {
     use super::super::update::Told;
     use super::*;
+    use crate::sink::Form;
     use crate::sink::contract::{
         self, CANARY, Loopback, Reply, TEST_LIMITS, alert_titled, attempt, delivery, hold, make_long, stateful_alert,
         text_node, update_of,
@@ -355,5 +356,9 @@ mod tests {
         let update = sink.render_update(&update_of(&alert, Told::More), &context).expect("renders");
         let update: Value = serde_json::from_slice(&update).expect("JSON");
         assert_eq!(update["event"]["schema"], "vigie/update/v1");
+        let url = Url::parse("https://splunk.example.org:8088").expect("valid");
+        let sink = make(&url, &[("format", "ocsf")], &contract::context().0);
+        let body: Value = serde_json::from_slice(&delivery(&*sink, &alert, Form::Full).body).expect("JSON");
+        assert!(body["event"]["class_uid"] == 2004 && body["event"].to_string().len() <= 10_000);
     }
 }

@@ -11,11 +11,12 @@ use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
 use super::format::inert_json;
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
+use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst, rate,
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
+    burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -24,19 +25,21 @@ use crate::pipeline::BoxFuture;
 pub const TEAMS: SinkKind = SinkKind {
     kind: "teams",
     options: &[
-        OptionSpec {
-            name: "webhook_url",
-            kind: OptionKind::Url(&["https", "http"]),
-            presence: Presence::Required,
-            help: "URL of the workflow \"When a Teams webhook request is received\"; it is a secret",
-        },
-        UPDATES,
-        CLOSING,
-        // Microsoft's page on webhooks: more than four requests a second are refused.
-        rate(Presence::Default("1/s")),
-        burst("4"),
-        CA_FILE,
-        ALLOW_PRIVATE,
+        &[
+            OptionSpec {
+                name: "webhook_url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Required,
+                help: "URL of the workflow \"When a Teams webhook request is received\"; it is a secret",
+            },
+            DIGEST,
+            UPDATES,
+            CLOSING,
+            // Microsoft's page on webhooks: more than four requests a second are refused.
+            rate(Presence::Default("1/s")),
+            burst("4"),
+        ],
+        TRANSPORT,
     ],
     build,
 };
@@ -142,6 +145,7 @@ fn card(alert: &Alert, extent: Extent, footer: &str) -> Vec<Value> {
     let line = |field: &str, value: &str| {
         rich(vec![run(&format!("{field}: "), json!({"weight": "Bolder"})), run(value, json!({}))])
     };
+    body.extend(text::note(alert).map(|note| line("Note", &defang(&note))));
     body.push(line("When", &text::when(alert)));
     body.push(line("Where", &text::place(alert)));
     body.push(line("Rule", &alert.rule.id));

@@ -84,6 +84,7 @@ fn alert_text_of(alert: &Alert, delivery_id: &str, extent: Extent) -> String {
             lines.push(format!("  {:<8} {value}", if index == 0 { label } else { "" }));
         }
     };
+    add("note", note(alert).into_iter().collect());
     add("when", vec![when(alert)]);
     add("where", vec![place(alert)]);
     add("key", alert.key.iter().map(|(field, value)| fact(field, value)).collect());
@@ -161,6 +162,12 @@ pub fn when(alert: &Alert) -> String {
         shown.push_str(&format!(" (late: seen {} after the event)", format_duration(late)));
     }
     shown
+}
+
+/// Why this copy came where it came, if there is something to say about it.
+#[must_use]
+pub fn note(alert: &Alert) -> Option<String> {
+    alert.note.as_ref().map(|note| single_line(note, MAX_RULE_LINE_CHARS))
 }
 
 /// Source and account.

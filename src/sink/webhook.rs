@@ -1,4 +1,4 @@
-//! `webhook`: the Alert JSON by POST or PUT, signed as Standard Webhooks say, anew at each attempt (the stamp is part of what
+//! `webhook`: the alert as JSON by POST or PUT, signed as Standard Webhooks say, anew at each attempt (the stamp is part of what
 //! is signed); the body and `webhook-id` stay the same.
 //!
 //! Several secrets give several signatures, so that a receiver can change its secret without losing an alert. It never fails
@@ -12,25 +12,57 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use sha2::Sha256;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::format::{alert_json_within, lean_alert_json};
-use super::http::{ALLOW_PRIVATE, CA_FILE, Endpoint, endpoint};
-use super::update::{CLOSING, UPDATES, Update, update_json};
-use super::{AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink};
+use super::format::{FORMAT_WITH_HEADERS, Format};
+use super::http::login::{self, PASSWORD, USER};
+use super::http::{Endpoint, TRANSPORT};
+use super::update::{CLOSING, UPDATES, Update};
+use super::{AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind};
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
-use crate::secret::Secret;
 
-/// Key in the YAML.
-pub const KIND: &str = "webhook";
+/// As the configuration knows it.
+pub const WEBHOOK: SinkKind = SinkKind {
+    kind: KIND,
+    options: &[OPTIONS, TRANSPORT],
+    build: |options, name, context, diagnostics| build(KIND, options, name, context, diagnostics),
+};
+/// The webhook that begins a story of Tines: the Alert JSON to a URL that is all there is to know.
+pub const TINES: SinkKind = SinkKind {
+    kind: KIND_TINES,
+    options: &[
+        &[
+            OptionSpec {
+                name: "url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Required,
+                help: "URL of the story's webhook action; it is a secret",
+            },
+            MAX_BODY,
+            UPDATES,
+            CLOSING,
+            super::rate(Presence::Optional),
+            super::burst("1"),
+        ],
+        TRANSPORT,
+    ],
+    build: |options, name, context, diagnostics| build(KIND_TINES, options, name, context, diagnostics),
+};
 
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
+const KIND: &str = "webhook";
+const KIND_TINES: &str = "tines";
+const MAX_BODY: OptionSpec = OptionSpec {
+    name: "max_body",
+    kind: OptionKind::Size(4 << 10, 1 << 20),
+    presence: Presence::Default("20KB"),
+    help: "beyond this the raw event is left out; receivers of Standard Webhooks expect at most 20 KB",
+};
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "url",
         kind: OptionKind::Url(&["https", "http"]),
@@ -49,24 +81,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         presence: Presence::Default("POST"),
         help: "method of the request",
     },
-    OptionSpec {
-        name: "headers",
-        kind: OptionKind::Map,
-        presence: Presence::Optional,
-        help: "additional headers, such as Authorization",
-    },
-    OptionSpec {
-        name: "max_body",
-        kind: OptionKind::Size(4 << 10, 1 << 20),
-        presence: Presence::Default("20KB"),
-        help: "beyond this the raw event is left out; receivers of Standard Webhooks expect at most 20 KB",
-    },
+    USER,
+    PASSWORD,
+    FORMAT_WITH_HEADERS,
+    MAX_BODY,
     UPDATES,
     CLOSING,
     super::rate(Presence::Optional),
     super::burst("1"),
-    CA_FILE,
-    ALLOW_PRIVATE,
 ];
 
 /// Prefix of a signing secret.
@@ -75,17 +97,6 @@ const SECRET_PREFIX: &str = "whsec_";
 const MAX_SECRETS: usize = 5;
 /// Below this a key can be guessed; the specification asks for 24 to 64 bytes.
 const MIN_KEY_BYTES: usize = 24;
-/// Headers that the request or the signature owns.
-const OWN_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-];
 /// People paste keys with and without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -96,32 +107,31 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 pub struct SigningKey(Vec<u8>);
 
 /// The sink.
-pub struct WebhookSink {
+struct WebhookSink {
+    kind: &'static str,
     endpoint: Endpoint,
     method: Method,
-    headers: HeaderMap,
     keys: Vec<SigningKey>,
+    format: Format,
     max_body_bytes: usize,
     clock: Arc<dyn Clock>,
 }
 
-/// Builds it from its options.
-pub fn build(
+fn build(
+    kind: &'static str,
     options: &Options,
     name: &str,
     context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
     let keys = read_keys(options, name, diagnostics);
-    let headers = read_headers(options, name, diagnostics);
-    let header_values = options.map("headers").iter().map(|(_, value)| value.clone());
-    let secrets: Vec<Secret> = options.secrets("secret").iter().cloned().chain(header_values).collect();
-    let endpoint = endpoint(options, "url", secrets, context, diagnostics);
+    let endpoint = login::endpoint(options, "url", options.secrets("secret").to_vec(), context, diagnostics);
     Some(Box::new(WebhookSink {
+        kind,
         endpoint: endpoint?,
         method: if options.text("method") == Some("PUT") { Method::PUT } else { Method::POST },
-        headers: headers?,
         keys: keys?,
+        format: Format::of(options),
         max_body_bytes: usize::try_from(options.integer("max_body")?).unwrap_or(usize::MAX),
         clock: Arc::clone(&context.clock),
     }))
@@ -151,9 +161,12 @@ impl SigningKey {
 
 impl WebhookSink {
     fn request_headers(&self, delivery: &Delivery) -> Result<HeaderMap, reqwest::header::InvalidHeaderValue> {
-        let mut headers = self.headers.clone();
+        let mut headers = HeaderMap::new();
         let timestamp_s = self.clock.now().timestamp();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in self.format.headers(delivery) {
+            headers.insert(name, HeaderValue::from_str(&value)?);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type()));
         headers.insert("webhook-id", HeaderValue::from_str(&delivery.delivery_id)?);
         headers.insert("webhook-timestamp", HeaderValue::from(timestamp_s));
         if !self.keys.is_empty() {
@@ -173,6 +186,8 @@ impl WebhookSink {
             }
         };
         match self.endpoint.send(self.method.clone(), headers, Bytes::copy_from_slice(&delivery.body)).await {
+            // Of a story the URL is all that the operator gave: gone means moved.
+            Ok(answer) if self.kind == KIND_TINES => self.endpoint.report(&answer, answer.outcome_unless(&[])),
             Ok(answer) => self.endpoint.report(&answer, answer.outcome()),
             Err(report) => report,
         }
@@ -181,7 +196,7 @@ impl WebhookSink {
 
 impl Sink for WebhookSink {
     fn kind(&self) -> &'static str {
-        KIND
+        self.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {
@@ -189,14 +204,11 @@ impl Sink for WebhookSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        match context.form {
-            Form::Full => alert_json_within(alert, context.delivery_id, self.max_body_bytes),
-            Form::Plain => lean_alert_json(alert, context.delivery_id),
-        }
+        self.format.alert(alert, context, self.max_body_bytes)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        update_json(update, context.delivery_id)
+        self.format.update(update, context)
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
@@ -238,40 +250,13 @@ fn read_keys(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Op
     (keys.len() == secrets.len()).then_some(keys)
 }
 
-fn read_headers(options: &Options, name: &str, diagnostics: &mut Diagnostics) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    let mut complete = true;
-    for (header, value) in options.map("headers") {
-        let mut refuse = |why: &str, hint: &str| {
-            let message = format!("sink `{name}`: header `{header}` {why}");
-            diagnostics.error("E0426", options.span_of("headers"), message, Some(hint.into()));
-            complete = false;
-        };
-        let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
-            refuse("is no header name", "letters, digits and `-`, such as X-Team");
-            continue;
-        };
-        if OWN_HEADERS.contains(&parsed.as_str()) {
-            refuse("is set by the sink itself", "remove it, or give it another name");
-            continue;
-        }
-        match HeaderValue::from_str(value.expose()) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                headers.insert(parsed, value);
-            }
-            Err(_) => refuse("has a value that no header can carry", "visible ASCII on one line"),
-        }
-    }
-    complete.then_some(headers)
-}
-
 #[cfg(test)]
 mod tests {
     use standardwebhooks::Webhook;
     use url::Url;
 
     use super::*;
+    use crate::sink::Form;
     use crate::sink::contract::{
         self, CANARY, HOSTILE, Loopback, Reply, alert_titled, delivery, hold, list_node, map_node, text_node,
     };
@@ -293,6 +278,19 @@ mod tests {
     #[tokio::test]
     async fn holds_the_contract() {
         hold(&|url, context| make(&url, context, &[secret("A")]), b"", Outcome::Dead).await;
+    }
+
+    #[tokio::test]
+    async fn a_story_holds_the_contract_too_and_gets_the_alert_as_it_is() {
+        let make = |url: Url, context: &BuildContext| {
+            contract::build("tines", vec![("url", text_node(url.as_str()))], context).expect("builds")
+        };
+        hold(&make, br#"{"status":"ok"}"#, Outcome::Misconfigured).await;
+        let server = Loopback::start(Reply::Http("410 Gone", vec![], vec![])).await;
+        let sink = make(server.url("/webhook/a/b"), &contract::context().0);
+        assert_eq!((sink.kind(), contract::attempt(&*sink).await.outcome), ("tines", Outcome::Misconfigured));
+        let sent: serde_json::Value = serde_json::from_slice(&server.received()[0].body).expect("JSON");
+        assert_eq!(sent["schema"], "vigie/alert/v1");
     }
 
     #[tokio::test]
@@ -346,6 +344,33 @@ mod tests {
         assert!(Webhook::new(&secret("C")).expect("a key").verify(&request.body, &headers).is_err());
         headers.insert("webhook-id", "other".parse().expect("valid"));
         assert!(Webhook::new(&secrets[0]).expect("a key").verify(&request.body, &headers).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_cloud_event_is_signed_like_any_alert() {
+        let (mut context, _) = contract::context();
+        context.clock = Arc::new(crate::clock::SystemClock);
+        for (format, content_type, id) in [
+            ("cloudevents", "application/cloudevents+json; charset=utf-8", None),
+            ("cloudevents-binary", "application/json", Some(())),
+            ("ecs", "application/json", None),
+        ] {
+            let server = Loopback::start(Reply::Http("204 No Content", vec![], vec![])).await;
+            let options = vec![
+                ("url", text_node(server.url("/").as_str())),
+                ("secret", text_node(&secret("A"))),
+                ("format", text_node(format)),
+            ];
+            let sink = contract::build("webhook", options, &context).expect("builds");
+            let sent = delivery(&*sink, &alert_titled(HOSTILE), Form::Full);
+            assert_eq!(sink.send(&sent).await.outcome, Outcome::Delivered);
+            let request = server.received().remove(0);
+            assert_eq!(request.header("content-type"), Some(content_type), "{format}");
+            assert_eq!(request.header("ce-id"), id.map(|()| sent.delivery_id.as_str()), "{format}");
+            assert_eq!(request.header("ce-type"), id.map(|()| "vigie.alert.v1"), "{format}");
+            let headers = http_headers(&request);
+            Webhook::new(&secret("A")).expect("a key").verify(&request.body, &headers).expect("verifies");
+        }
     }
 
     fn http_headers(request: &contract::Received) -> HeaderMap {

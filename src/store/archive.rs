@@ -63,6 +63,8 @@ pub struct AlertRow {
     pub delivered: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Deliveries that something keeps from being sent.
+    pub muted: u64,
 }
 
 /// One alert with what became of it.
@@ -87,6 +89,10 @@ pub enum DeliveryStatus {
     Unconfirmed,
     /// Dead letter: kept, replayable.
     Dead,
+    /// A digest tells of it.
+    Digested,
+    /// Something keeps it from being sent; kept.
+    Muted,
 }
 
 /// Which deliveries to list; an absent part lets everything through.
@@ -125,6 +131,12 @@ pub struct DeliveryRow {
     pub next_at: Option<DateTime<Utc>>,
     /// When it was done or given up.
     pub settled_at: Option<DateTime<Utc>>,
+    /// What muted it.
+    pub muted_by: Option<String>,
+    /// Why it came here, or who muted it and why.
+    pub note: Option<String>,
+    /// The delivery of the digest that tells of it.
+    pub told_in: Option<String>,
 }
 
 /// One delivery with its body and its ledger.
@@ -161,7 +173,7 @@ pub struct AttemptRow {
 pub enum Retried {
     /// The delivery is due now.
     Due,
-    /// It is done already; nothing changed.
+    /// It is done already (a digest that tells of it counts); nothing changed.
     AlreadyDelivered,
     /// There is no such delivery.
     Unknown,

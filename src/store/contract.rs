@@ -16,6 +16,7 @@ use vigie_engine::text::Untrusted;
 
 use super::archive::{AlertDetail, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried};
 use super::follow::{Due, FollowMove, FollowUp, FollowUps, Look, MAX_FOLLOW_UPS, NewFollowUp, Step};
+use super::hold::{FallbackDue, Fold as HoldFold, Hold, Holds, Standing};
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::{
@@ -26,7 +27,7 @@ use crate::sink::{Delivery, delivery_id};
 use crate::source::{Cursor, Held};
 
 /// A store with the part of its archive that the contract covers.
-pub(super) trait Subject: Store + FollowUps {
+pub(super) trait Subject: Store + FollowUps + Holds {
     async fn alert_of(&self, alert_id: &str) -> Option<AlertDetail>;
     async fn listed(&self, filter: &DeliveryFilter) -> Vec<DeliveryRow>;
     async fn shown(&self, delivery_id: &str) -> Option<DeliveryDetail>;
@@ -75,7 +76,8 @@ macro_rules! suite {
             retry_waits_for_its_time, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
             lanes_survive, what_waits_is_taken_over, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
-            follow_ups_are_all_or_nothing, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
+            follow_ups_are_all_or_nothing, what_is_muted_waits_and_ends_in_one_step, what_is_not_confirmed_in_time_goes_elsewhere_once,
+            what_waits_folds_once, what_a_route_told_is_found, queues_tell_what_is_owed, lists_are_filtered, unicode_is_kept, batches_need_a_time,
         );
     };
     ($open:expr; $($case:ident,)*) => {
@@ -121,6 +123,7 @@ pub(super) fn alert(id: &str, event: &StoredEvent) -> NewAlert {
         count: 1,
         late: None,
         finding: None,
+        note: None,
         key: vec![("account_id".into(), Untrusted::new("abcd1234"))],
         reason: Vec::new(),
         event: RawValue::from_string(event.raw.to_string()).expect("JSON"),
@@ -130,12 +133,8 @@ pub(super) fn alert(id: &str, event: &StoredEvent) -> NewAlert {
 }
 
 pub(super) fn delivery(alert_id: &str, sink: &str) -> NewDelivery {
-    NewDelivery {
-        delivery_id: delivery_id(alert_id, sink),
-        alert_id: alert_id.into(),
-        sink: sink.into(),
-        body: format!("{alert_id} for {sink}").into_bytes(),
-    }
+    let body = format!("{alert_id} for {sink}").into_bytes();
+    NewDelivery::new(delivery_id(alert_id, sink), alert_id.into(), sink.into(), body)
 }
 
 /// One event, one alert on it, one delivery per sink.
@@ -637,7 +636,11 @@ fn tell(read: &FollowUp, count: u64, closed: bool, due_at: Option<i64>) -> Follo
     delivery.delivery_id = crate::sink::update::update_id(&read.alert_id, &read.sink, read.number + 1);
     delivery.body = format!("update {}", read.number + 1).into_bytes();
     let then = Look { not_before: None, due_at: due_at.map(at) };
-    FollowMove { read: read.clone(), count: Some(count), step: Step::Tell { delivery, closed, then } }
+    FollowMove {
+        read: read.clone(),
+        count: Some(count),
+        step: Step::Tell { delivery: Box::new(delivery), closed, then },
+    }
 }
 
 pub(super) async fn follow_ups_wait_for_their_time_and_for_matches(store: &impl Subject) {
@@ -733,6 +736,145 @@ pub(super) async fn follow_ups_are_all_or_nothing(store: &impl Subject) {
     again.events = Vec::new();
     commit(store, again).await;
     assert_eq!(due(store, 19).await, Due { rows: Vec::new(), next_at: Some(at(20)) });
+}
+
+fn muted(alert_id: &str, sink: &str, by: &str, until: Option<i64>) -> NewDelivery {
+    let hold = Hold { by: by.into(), note: format!("{by}, because"), until: until.map(at) };
+    NewDelivery { hold: Some(hold), ..delivery(alert_id, sink) }
+}
+
+fn fold_of(sink: &str, standing: Standing) -> HoldFold {
+    let (told, digest, sent, held, follow_ups) = (Vec::new(), None, Vec::new(), Vec::new(), Vec::new());
+    HoldFold { sink: sink.into(), standing, told, digest, sent, held, follow_ups, at: at(600), due_at: at(600) }
+}
+
+fn digest_for(sink: &str) -> (NewAlert, NewDelivery) {
+    let alert = alert("digest", &event("digest", at(600)));
+    (alert, delivery("digest", sink))
+}
+
+pub(super) async fn what_is_muted_waits_and_ends_in_one_step(store: &impl Subject) {
+    for name in ["a", "b", "c", "d"] {
+        let mut new = batch(name, 10, &[]);
+        new.deliveries = vec![muted(name, "chat", "silence 1", Some(500)), muted(name, "mail", "repeat", None)];
+        commit(store, new).await;
+    }
+    assert_eq!((claim_all(store, "chat", 9_999).await.len(), queue(store, "chat").await.depth), (0, 0));
+    let row = store.alert_of("a").await.expect("stored").row;
+    assert_eq!((row.muted, row.pending), (2, 0));
+    let id = |name: &str| delivery_id(name, "chat");
+    let shown = store.shown(&id("a")).await.expect("stored").row;
+    assert_eq!((shown.status, shown.muted_by.as_deref()), (DeliveryStatus::Muted, Some("silence 1")));
+    assert_eq!(shown.note.as_deref(), Some("silence 1, because"));
+    assert_eq!(store.released(at(499)).await.expect("readable"), None);
+    let released = store.released(at(500)).await.expect("readable").expect("its time is over");
+    assert_eq!((released.sink.as_str(), released.by.as_str()), ("chat", "silence 1"));
+    assert_eq!(released.rows.iter().map(|(_, alert_id)| alert_id.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+
+    let sent = NewDelivery { body: b"anew".to_vec(), note: Some("until now".into()), ..delivery("c", "chat") };
+    let again = Hold { by: "silence 2".into(), note: "another".into(), until: Some(at(900)) };
+    let fold = || HoldFold {
+        told: vec![id("a"), id("b"), delivery_id("a", "mail")],
+        digest: Some(digest_for("chat")),
+        sent: vec![sent.clone()],
+        held: vec![(id("d"), again.clone())],
+        follow_ups: vec![NewFollowUp { alert_id: "c".into(), ..follow_up("c", None, Some(700)) }],
+        ..fold_of("chat", Standing::Muted)
+    };
+    store.fold(fold()).await.expect("stored");
+    // Once more, as after a crash that hid its answer: what is done stays as it is.
+    store.fold(fold()).await.expect("stored");
+    let digested = store.shown(&id("a")).await.expect("stored").row;
+    assert_eq!((digested.status, digested.told_in), (DeliveryStatus::Digested, Some(id("digest"))));
+    let other = store.shown(&delivery_id("a", "mail")).await.expect("stored").row;
+    assert_eq!(other.status, DeliveryStatus::Muted, "of another sink");
+    let claimed = claim_all(store, "chat", 600).await;
+    let bodies: Vec<_> = claimed.iter().map(|row| (row.body.as_slice(), row.note.as_deref())).collect();
+    assert_eq!(bodies, [(&b"anew"[..], Some("until now")), (b"digest for chat", None)]);
+    assert_eq!(due_names(store, 700).await, ["c"]);
+    assert_eq!(store.released(at(899)).await.expect("readable"), None);
+    assert_eq!(store.released(at(900)).await.expect("readable").expect("another").by, "silence 2");
+
+    assert_eq!(store.retried(&delivery_id("b", "mail"), at(950)).await, Retried::Due, "a person may send it");
+    assert_eq!(claim_all(store, "mail", 950).await.len(), 1);
+    assert_eq!(store.retried(&id("a"), at(950)).await, Retried::AlreadyDelivered);
+}
+
+pub(super) async fn what_is_not_confirmed_in_time_goes_elsewhere_once(store: &impl Subject) {
+    for name in ["late", "dead", "done"] {
+        let mut new = batch(name, 10, &[]);
+        let fallback = Some(FallbackDue { to: vec!["mail".into(), "soc".into()], at: at(100) });
+        new.deliveries = vec![NewDelivery { fallback, ..delivery(name, "chat") }];
+        commit(store, new).await;
+    }
+    let of = |name: &str| delivery_id(name, "chat");
+    for row in claim_all(store, "chat", 20).await {
+        let resolution = match row.alert_id.as_str() {
+            "late" => Resolution::RetryAt(at(5_000)),
+            "dead" => Resolution::Dead,
+            _ => Resolution::Delivered { unconfirmed: true },
+        };
+        settle(store, &row, resolution, 20).await;
+    }
+    let due = store.unconfirmed(at(99)).await.expect("readable");
+    assert_eq!(
+        due.iter().map(|row| (row.alert_id.as_str(), row.is_dead)).collect::<Vec<_>>(),
+        [("dead", true)],
+        "at once"
+    );
+    let due = store.unconfirmed(at(100)).await.expect("readable");
+    assert_eq!(due.iter().map(|row| row.alert_id.as_str()).collect::<Vec<_>>(), ["late", "dead"]);
+    assert_eq!((due[0].to.as_slice(), due[0].owed_since), (["mail".to_owned(), "soc".to_owned()].as_slice(), at(10)));
+    assert!(!due[0].last_status.is_empty());
+    let elsewhere = |name: &str| (vec![delivery(name, "mail")], vec![follow_up(name, None, Some(700))]);
+    for name in ["late", "done", "late", "nobody"] {
+        store.fall_back(&of(name), elsewhere(name), at(101), at(101)).await.expect("stored");
+    }
+    let sent: Vec<String> = claim_all(store, "mail", 101).await.into_iter().map(|row| row.alert_id).collect();
+    assert_eq!(sent, ["late"], "what is confirmed goes nowhere else");
+    let due = store.unconfirmed(at(9_999)).await.expect("readable");
+    assert_eq!(due.iter().map(|row| row.alert_id.as_str()).collect::<Vec<_>>(), ["dead"], "once");
+}
+
+pub(super) async fn what_waits_folds_once(store: &impl Subject) {
+    for name in ["a", "b", "c", "d"] {
+        commit(store, batch(name, 10, &["chat", "mail"])).await;
+    }
+    let tried = store.claim("chat", at(20), at(200), 1).await.expect("claimed").remove(0);
+    assert_eq!(tried.alert_id, "a");
+    settle(store, &tried, Resolution::RetryAt(at(30)), 20).await;
+    let waiting = async |skip, limit| {
+        let rows = store.waiting("chat", skip, limit).await.expect("readable");
+        rows.into_iter().map(|(_, alert_id)| alert_id).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(0, 9).await, ["b", "c", "d"]);
+    assert_eq!(waiting(1, 1).await, ["c"]);
+    let id = |name: &str| delivery_id(name, "chat");
+    let told = vec![id("a"), id("c"), id("d")];
+    let fold = HoldFold { told, digest: Some(digest_for("chat")), ..fold_of("chat", Standing::Waiting) };
+    store.fold(fold).await.expect("stored");
+    assert_eq!(queue(store, "chat").await.depth, 3, "a was tried, b was left, and the digest");
+    assert_eq!(queue(store, "mail").await.depth, 4);
+    let row = store.alert_of("c").await.expect("stored").row;
+    assert_eq!((row.pending, row.delivered), (1, 1), "told in a digest");
+    let done = DeliveryFilter { status: Some(DeliveryStatus::Digested), ..DeliveryFilter::default() };
+    assert_eq!(store.listed(&done).await.len(), 2);
+}
+
+pub(super) async fn what_a_route_told_is_found(store: &impl Subject) {
+    let keyed = |name: &str| NewDelivery { repeat_key: Some("k".into()), ..delivery(name, "chat") };
+    let mut new = batch("a", 10, &[]);
+    new.deliveries = vec![keyed("a")];
+    commit(store, new).await;
+    let mut new = batch("b", 20, &[]);
+    new.deliveries = vec![NewDelivery { repeat_key: Some("k".into()), ..muted("b", "chat", "repeat", None) }];
+    commit(store, new).await;
+    let told = async |sink: &str, key: &str, since| store.told_since(sink, key, at(since)).await.expect("readable");
+    assert_eq!(told("chat", "k", 9).await.as_deref(), Some("a"), "and not what was muted");
+    assert_eq!(
+        (told("chat", "k", 10).await, told("chat", "l", 0).await, told("mail", "k", 0).await),
+        (None, None, None)
+    );
 }
 
 pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {

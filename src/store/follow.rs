@@ -62,7 +62,7 @@ pub enum Step {
     /// This is said.
     Tell {
         /// The update or closing note.
-        delivery: NewDelivery,
+        delivery: Box<NewDelivery>,
         /// It is a closing note.
         closed: bool,
         /// And then.

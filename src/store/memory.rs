@@ -5,6 +5,7 @@
 
 mod archive;
 mod follow;
+mod hold;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,6 +76,9 @@ struct DeliveryContent {
     owed_since: DateTime<Utc>,
     next_at: DateTime<Utc>,
     log: Vec<AttemptRow>,
+    look_at: Option<DateTime<Utc>>,
+    fallback: Vec<String>,
+    repeat_key: Option<String>,
 }
 
 impl MemoryStore {
@@ -263,20 +267,33 @@ impl Content {
         }
         let place = self.deliveries.len();
         self.delivery_index.insert(new.delivery_id.clone(), place);
-        self.owed.entry(new.sink.clone()).or_default().insert((0, place));
+        let status = if new.hold.is_some() { DeliveryStatus::Muted } else { DeliveryStatus::Pending };
+        if status == DeliveryStatus::Pending {
+            self.owed.entry(new.sink.clone()).or_default().insert((0, place));
+        }
+        let (look_at, fallback) = match (&new.hold, new.fallback) {
+            (Some(hold), fallback) => (hold.until, fallback.map(|fallback| fallback.to)),
+            (None, Some(fallback)) => (Some(fallback.at), Some(fallback.to)),
+            (None, None) => (None, None),
+        };
+        let (muted_by, note) = new.hold.map_or((None, new.note), |hold| (Some(hold.by), Some(hold.note)));
         let row = DeliveryRow {
             delivery_id: new.delivery_id,
             alert_id: new.alert_id,
             sink: new.sink,
-            status: DeliveryStatus::Pending,
+            status,
             attempts: 0,
             degraded: false,
             created_at: at,
             next_at: Some(due_at),
             settled_at: None,
+            muted_by,
+            note,
+            told_in: None,
         };
-        let (body, log) = (new.body, Vec::new());
-        self.deliveries.push(DeliveryContent { row, body, owed_since: due_at, next_at: due_at, log });
+        let (body, log, fallback) = (new.body, Vec::new(), fallback.unwrap_or_default());
+        let (owed_since, next_at, repeat_key) = (due_at, due_at, new.repeat_key);
+        self.deliveries.push(DeliveryContent { row, body, owed_since, next_at, log, look_at, fallback, repeat_key });
     }
 
     fn take_over(&mut self, now: DateTime<Utc>, latest: DateTime<Utc>) {
@@ -301,6 +318,7 @@ impl Content {
                 body: delivery.body.clone(),
                 attempts,
                 created_at: delivery.owed_since,
+                note: delivery.row.note.clone(),
             });
             delivery.row.attempts = attempts + 1;
             delivery.next_at = lease_until;
@@ -340,6 +358,7 @@ impl Content {
                 if delivery.row.status == DeliveryStatus::Dead {
                     *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
                 }
+                delivery.look_at = None;
                 if delivery.row.status != DeliveryStatus::Delivered {
                     delivery.row.status =
                         if unconfirmed { DeliveryStatus::Unconfirmed } else { DeliveryStatus::Delivered };
@@ -392,13 +411,18 @@ impl Content {
     fn revive(&mut self, place: usize, now: DateTime<Utc>) -> Retried {
         let Some(delivery) = self.deliveries.get_mut(place) else { return Retried::Unknown };
         match delivery.row.status {
-            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => return Retried::AlreadyDelivered,
+            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed | DeliveryStatus::Digested => {
+                return Retried::AlreadyDelivered;
+            }
             DeliveryStatus::Pending => delivery.next_at = now.min(delivery.owed_since),
-            DeliveryStatus::Dead => {
+            DeliveryStatus::Dead | DeliveryStatus::Muted => {
+                if delivery.row.status == DeliveryStatus::Dead {
+                    *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
+                }
                 delivery.row.status = DeliveryStatus::Pending;
-                *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
                 delivery.row.attempts = 0;
                 delivery.row.settled_at = None;
+                delivery.look_at = None;
                 delivery.next_at = now.min(delivery.owed_since);
                 delivery.owed_since = now;
                 self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));
@@ -420,8 +444,9 @@ impl Content {
             created_at: *created_at,
             muted_by: new.muted_by.clone(),
             pending: count(&[DeliveryStatus::Pending]),
-            delivered: count(&[DeliveryStatus::Delivered, DeliveryStatus::Unconfirmed]),
+            delivered: count(&[DeliveryStatus::Delivered, DeliveryStatus::Unconfirmed, DeliveryStatus::Digested]),
             dead: count(&[DeliveryStatus::Dead]),
+            muted: count(&[DeliveryStatus::Muted]),
         };
         Some(AlertDetail { row, deliveries })
     }

@@ -9,6 +9,7 @@ mod directory;
 mod fault;
 mod follow;
 mod history;
+mod hold;
 mod ingest;
 mod reader;
 mod recover;

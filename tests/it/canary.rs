@@ -26,22 +26,29 @@ const MAIL_USER: &str = "vigie-mailer";
 /// Of 32 letters and digits, as such keys are.
 const PAGER: &str = "canarypagerkey9canarypagerkey9xy";
 const BOT: &str = "9:canary-bot-9";
+const CLIENT: &str = "canary-client-10";
+const TOKEN: &str = "canary-token-11";
+const PROXY: &str = "canary-proxy-12";
+const FILE: &str = "canary-file-13";
 /// Statuses with which each kind of sink is tried that has a secret of its own kind.
 const TRIED: [&str; 2] = ["rejected", "fine"];
 
 /// Every spelling under which a secret could come out.
 fn canaries() -> Vec<String> {
     let encoded = |text: String| STANDARD.encode(text);
-    let mut spellings: Vec<String> = [SECRET, SIGNING, BEARER, HEADER, SLACK_PATH, QUERY, MAIL, PAGER, BOT]
-        .iter()
-        .map(|&word| word.to_owned())
-        .collect();
+    let mut spellings: Vec<String> =
+        [SECRET, SIGNING, BEARER, HEADER, SLACK_PATH, QUERY, MAIL, PAGER, BOT, CLIENT, TOKEN, PROXY, FILE]
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect();
     spellings.extend([
         SIGNING.trim_start_matches("whsec_").to_owned(),
         "canary-signing-key".into(),
         encoded(format!("{KEY}:{SECRET}")),
         encoded(SECRET.into()),
         encoded(MAIL.into()),
+        encoded(format!("vigie:{CLIENT}")),
+        encoded(format!("vigie:{PROXY}")),
         encoded(format!("\0{MAIL_USER}\0{MAIL}")),
     ]);
     spellings
@@ -62,6 +69,7 @@ struct Scene {
     place: Place,
     port: u16,
     echoes: BTreeMap<&'static str, Receiver>,
+    tokens: Receiver,
     relay: Relay,
 }
 
@@ -84,7 +92,14 @@ impl Scene {
             receiver.answer(Answer::Echo(*status));
             echoes.insert(*name, receiver);
         }
-        let scene = Self { api, place: Place::new(), port: closed_port(), echoes, relay };
+        let tokens = Receiver::start().await;
+        tokens.answer(Answer::Status(
+            200,
+            Vec::new(),
+            format!("{{\"access_token\": \"{TOKEN}\", \"expires_in\": 90}}"),
+        ));
+        let scene = Self { api, place: Place::new(), port: closed_port(), echoes, tokens, relay };
+        scene.place.write("token", FILE);
         scene.place.configure(&scene.api, &scene.sinks());
         scene
     }
@@ -108,6 +123,7 @@ impl Scene {
             let bot = format!("bot_token: \"{BOT}\", chat_id: \"-1\", api_url: \"{url}\", rate: 100/s");
             sinks.push_str(&format!("  bot-{name}: {{telegram: {{{bot}}}}}\n"));
         }
+        sinks.push_str(&self.with_tokens());
         let tls = self.echoes["fine"].url.replace("http://", "https://");
         let refused = format!("http://127.0.0.1:{}/{SLACK_PATH}", closed_port());
         sinks.push_str(&format!("  tls: {}\n  refused: {}\n", options(&tls), options(&refused)));
@@ -121,10 +137,32 @@ impl Scene {
         sinks + &format!("server: {{listen: \"127.0.0.1:{}\"}}\n", self.port)
     }
 
+    /// Keys that are fetched, read, or meant for what stands between.
+    fn with_tokens(&self) -> String {
+        let mut sinks = String::new();
+        let client =
+            |url: &str| format!("oauth2_token_url: \"{url}\", oauth2_client_id: vigie, oauth2_client_secret: {CLIENT}");
+        let url = &self.echoes["rejected"].url;
+        let at = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
+        let proxy = format!("http://vigie:{PROXY}@{at}");
+        for (name, options) in [
+            ("token", format!("url: \"{url}\", {}", client(&self.tokens.url))),
+            ("login", format!("url: \"{url}\", {}, oauth2_client_auth: post", client(url))),
+            ("basic", format!("url: \"{url}\", {}", client(url))),
+            ("file", format!("url: \"{url}\", bearer_token_file: token")),
+            ("proxy", format!("url: \"http://hooks.invalid/{QUERY}\", proxy: \"{proxy}\"")),
+            ("tunnel", format!("url: \"https://hooks.invalid/{QUERY}\", proxy: \"{proxy}\"")),
+        ] {
+            sinks.push_str(&format!("  {name}: {{webhook: {{{options}}}}}\n"));
+        }
+        sinks
+    }
+
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = ["tls", "refused", "mail", "mail-refused"].map(str::to_owned).to_vec();
         names.extend(self.echoes.keys().flat_map(|name| [(*name).to_owned(), format!("slack-{name}")]));
         names.extend(TRIED.iter().flat_map(|name| [format!("pager-{name}"), format!("bot-{name}")]));
+        names.extend(["token", "login", "basic", "file", "proxy", "tunnel"].map(str::to_owned));
         names
     }
 
@@ -240,6 +278,11 @@ async fn a_mistake_beside_a_secret_is_shown_without_it() {
         good.replace(SIGNING, "whsec_canary-signing-key"),
         good.replace("whsec_", "whsec-"),
         good.replace("{webhook: {", "{webhok: {"),
+        good.replace("oauth2_client_secret: ", "oauth2_client_secrt: "),
+        good.replace("oauth2_client_id: ", "bearer_token_file: token, oauth2_client_id: "),
+        good.replace("proxy: \"http://", "proxy: \"htp://"),
+        good.replace("proxy: \"http://", "prxy: \"http://"),
+        good.replace(&format!("{PROXY}@127.0.0.1"), &format!("{PROXY}@169.254.169.254")),
         format!("{good}  : : ]\n"),
         good.replace("api_secret: canary", "api_secret: [canary").replace("poll_interval", "]poll_interval"),
     ];

@@ -229,6 +229,7 @@ fn limited_daemon(place: &Place, status: Arc<Status>) -> tokio::runtime::Runtime
         store: store.clone(),
         alerts: store.clone(),
         follow_ups: store.clone(),
+        holds: store.clone(),
         maintain: store,
         clock,
         status,

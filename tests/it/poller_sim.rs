@@ -23,11 +23,12 @@ use vigie::clock::Clock as _;
 use vigie::pipeline::deliver::Wake;
 use vigie::pipeline::drift::Drift;
 use vigie::pipeline::history::History;
-use vigie::pipeline::ingest::{Ingest, Parts, SourceEnd};
+use vigie::pipeline::ingest::{Ingest, Inhibitors, Parts, SourceEnd};
 use vigie::pipeline::status::Status;
 use vigie::source::NoticeKind;
 use vigie::source::vonage::{VonageOptions, VonageSource};
 use vigie::store::StoredEvent;
+use vigie::store::memory::MemoryStore;
 use vigie_engine::engine::Engine;
 use vigie_engine::rule::Rule;
 
@@ -120,6 +121,9 @@ impl Daemon {
             drift: Drift::default(),
             history: History::default(),
             routes: Vec::new(),
+            inhibitions: Vec::new(),
+            inhibitors: Inhibitors::default(),
+            holds: Arc::new(MemoryStore::new()),
             outlets: Vec::new(),
             wake: Wake::default(),
             store: ledger.clone(),

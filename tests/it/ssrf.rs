@@ -69,6 +69,11 @@ const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("telegram", "api_url", "      bot_token: x\n      chat_id: x\n"),
     ("pagerduty", "url", "      routing_key: 0123456789abcdefABCDEF0123456789\n"),
     ("splunk_hec", "url", "      token: x\n"),
+    ("elasticsearch", "url", ""),
+    ("jira", "url", "      project: SEC\n      token: x\n"),
+    ("servicenow", "url", "      token: x\n"),
+    ("thehive", "url", "      token: x\n"),
+    ("tines", "url", ""),
 ];
 /// What is no URL at all is refused as that.
 const MALFORMED: &[&str] = &["169.254.169.254.0.1", "[fe80::1%25eth0]", "169.254.169.254%00.example.org"];

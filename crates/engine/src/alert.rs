@@ -54,6 +54,9 @@ pub struct Alert {
     pub event: Box<RawValue>,
     /// Ids of the events in it, at most [`MAX_ALERT_EVENT_IDS`].
     pub events: Vec<String>,
+    /// Why this copy came to whom it came, when that is not by the routes alone. The engine never sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// The part of a rule that an alert shows.

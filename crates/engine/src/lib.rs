@@ -4,7 +4,7 @@
 //! argument and everything it has to say is a return value. That is what makes a replay give what live gave.
 //!
 //! Layers, each may use only those named before it: `time`, `country`, `text`, `diagnostic`, `yaml`, `event`;
-//! `condition`, `template`; `state`; `rule`; `plan`; `alert`, `route`; `engine`.
+//! `condition`, `template`; `state`; `rule`; `plan`; `alert`, `route`, `mute`; `engine`.
 
 pub mod alert;
 pub mod condition;
@@ -12,6 +12,7 @@ pub mod country;
 pub mod diagnostic;
 pub mod engine;
 pub mod event;
+pub mod mute;
 pub mod plan;
 pub mod route;
 pub mod rule;

@@ -1,104 +1,145 @@
-//! Routes: which alert goes to which sinks. Ordered; the first that matches takes the alert unless it says `continue`.
+//! Routes: which alert goes to which sinks. A tree, tried in order; the first route that matches takes the alert unless it
+//! says `continue`, and one with routes of its own leaves it to the first of them that matches.
 //!
 //! A route's condition is one of the rule language over what an alert shows, so `match` knows the same modifiers and blocks
-//! as `when`. Doubt is decided for delivery: a condition that cannot be evaluated counts as fulfilled, and does not stop
-//! later routes.
+//! as `when`; `matchers` is the notation of Alertmanager for the same. Doubt is decided for delivery: a condition that cannot
+//! be evaluated counts as fulfilled, and does not stop later routes.
 
-mod load;
+pub(crate) mod load;
+pub mod matcher;
+mod view;
 
-use serde::Serialize;
-use serde_json::value::RawValue;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use crate::alert::Alert;
-use crate::condition::Condition;
+use crate::condition::During;
 use crate::diagnostic::Span;
-use crate::event::Event;
+use crate::event::FieldPath;
 
-pub use load::{MAX_ROUTES, load};
+pub use load::{DEFAULT_AFTER, DEFAULT_QUIET, MAX_ROUTES, load};
+pub use view::{AlertCondition, AlertView, VOCABULARY};
 
 /// One route.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Which alerts; every alert when absent.
-    pub when: Option<Condition>,
-    /// Sinks by name, in order.
+    pub when: Option<AlertCondition>,
+    /// Sinks by name, in order; its parent's where it names none.
     pub to: Vec<String>,
     /// Whether later routes see the alert too.
     pub continue_: bool,
+    /// Where else an alert goes that is not confirmed in time.
+    pub fallback: Option<Fallback>,
+    /// What is told only once in a while.
+    pub repeat: Option<Repeat>,
+    /// When nothing is told.
+    pub mute: Vec<During>,
+    /// Tried before `to`.
+    pub routes: Vec<Route>,
     /// Where it stands in the configuration.
     pub span: Span,
-    /// Whether the condition asks for fields of the event.
-    reads_event: bool,
 }
 
-/// What a route's condition sees of an alert.
-#[derive(Serialize)]
-struct Facets<'a> {
-    severity: &'a str,
-    rule: &'a str,
-    tags: &'a [String],
-    account: Option<&'a str>,
-    source: &'a str,
-    title: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a RawValue>,
+/// Other sinks for what is not confirmed in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// Sinks by name.
+    pub to: Vec<String>,
+    /// How long the first sink has.
+    pub after: Duration,
+}
+
+/// Alerts with the same values are told once in a time: `dedup` and `quiet` of a route.
+#[derive(Debug, Clone)]
+pub struct Repeat {
+    /// Fields of the alert.
+    pub fields: Vec<FieldPath>,
+    /// How long after one was told the next one is not.
+    pub quiet: Duration,
+}
+
+/// A sink that an alert goes to, and the routes that lead there.
+#[derive(Debug, Clone)]
+pub struct Destination<'r> {
+    /// Its name.
+    pub sink: &'r str,
+    /// In the order in which they were found.
+    pub by: Vec<&'r Route>,
+}
+
+impl Route {
+    /// `vigie.yaml:31`, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.span.path, self.span.line)
+    }
+
+    /// The time window that keeps this route quiet at an instant, if one does.
+    #[must_use]
+    pub fn muted_at(&self, now: DateTime<Utc>) -> Option<&During> {
+        self.mute.iter().find(|during| during.holds_at(now))
+    }
 }
 
 /// The sinks that an alert goes to: in the order of the routes, each once.
 #[must_use]
-pub fn destinations<'r>(routes: &'r [Route], alert: &Alert) -> Vec<&'r str> {
-    until_told(routes, alert, |_| true)
+pub fn destinations<'r>(routes: &'r [Route], alert: &Alert) -> Vec<Destination<'r>> {
+    Search::new(alert, |_| true).among(routes)
 }
 
 /// As [`destinations`], for an alert about one of the sinks: while only that sink is found, later routes that match see the
 /// alert too, as if every one said `continue`.
 #[must_use]
-pub fn destinations_beside<'r>(routes: &'r [Route], alert: &Alert, about: &str) -> Vec<&'r str> {
-    until_told(routes, alert, |sinks| sinks.iter().any(|sink| *sink != about))
+pub fn destinations_beside<'r>(routes: &'r [Route], alert: &Alert, about: &str) -> Vec<Destination<'r>> {
+    Search::new(alert, |found| found.iter().any(|destination| destination.sink != about)).among(routes)
 }
 
-/// The first route that takes the alert ends the search, if those who are told by then are `enough`.
-fn until_told<'r>(routes: &'r [Route], alert: &Alert, enough: impl Fn(&[&str]) -> bool) -> Vec<&'r str> {
-    // An event that fills its size limit does not fit with the rest around it; then routes see the alert without it.
-    let whole = view(alert, true);
-    let is_whole = whole.is_some();
-    let seen = whole.or_else(|| view(alert, false));
-    let mut sinks: Vec<&str> = Vec::new();
-    for route in routes {
-        let (is_match, is_sure) = match (&route.when, &seen) {
-            (None, _) => (true, true),
-            (Some(_), _) if route.reads_event && !is_whole => (true, false),
-            (Some(when), Some(seen)) => (when.holds(seen), true),
-            (Some(_), None) => (true, false),
-        };
-        if !is_match {
-            continue;
-        }
-        for sink in &route.to {
-            if !sinks.contains(&sink.as_str()) {
-                sinks.push(sink);
+struct Search<'r, E> {
+    view: AlertView,
+    /// Whether those who are told by now are enough for a route to end the search.
+    enough: E,
+    found: Vec<Destination<'r>>,
+}
+
+impl<'r, E: Fn(&[Destination<'r>]) -> bool> Search<'r, E> {
+    fn new(alert: &Alert, enough: E) -> Self {
+        Self { view: AlertView::of(alert), enough, found: Vec::new() }
+    }
+
+    fn among(mut self, routes: &'r [Route]) -> Vec<Destination<'r>> {
+        self.visit(routes);
+        self.found
+    }
+
+    /// Whether one of them took it.
+    fn visit(&mut self, routes: &'r [Route]) -> bool {
+        let mut is_taken = false;
+        for route in routes {
+            let holds = route.when.as_ref().map_or(Some(true), |when| when.holds(&self.view));
+            if holds == Some(false) {
+                continue;
+            }
+            let is_taken_here = self.visit(&route.routes) || self.add(route);
+            is_taken |= is_taken_here;
+            if is_taken_here && holds.is_some() && !route.continue_ && (self.enough)(&self.found) {
+                break;
             }
         }
-        if is_sure && !route.continue_ && enough(&sinks) {
-            break;
-        }
+        is_taken
     }
-    sinks
-}
 
-fn view(alert: &Alert, with_event: bool) -> Option<Event> {
-    let facets = Facets {
-        severity: alert.rule.severity.name(),
-        rule: &alert.rule.id,
-        tags: &alert.rule.tags,
-        account: alert.account_id.as_ref().map(|account| account.as_raw()),
-        source: &alert.source,
-        title: alert.title.as_raw(),
-        event: with_event.then_some(&*alert.event),
-    };
-    let json = serde_json::to_string(&facets).ok()?;
-    Event::new(&alert.alert_id, alert.last_at, json.into()).ok()
+    fn add(&mut self, route: &'r Route) -> bool {
+        for sink in &route.to {
+            match self.found.iter_mut().find(|destination| destination.sink == sink) {
+                Some(known) => known.by.push(route),
+                None => self.found.push(Destination { sink, by: vec![route] }),
+            }
+        }
+        !route.to.is_empty()
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

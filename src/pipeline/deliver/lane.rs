@@ -14,6 +14,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use vigie_engine::alert::Alert;
 use vigie_engine::text::single_line;
 use vigie_engine::time::format_duration;
 
@@ -21,11 +22,14 @@ use super::flights::{Flights, Landed};
 use super::health::{Attempt, Health, Next, Now, later};
 use super::outbox::Outbox;
 use super::pacer::Pacer;
+use super::storm::Storm;
 use super::{
     IDLE_RECHECK, LEASE, LaneNotice, LaneNoticeKind, Lanes, MACHINE_IN_FLIGHT, MAX_DRAIN, MAX_SEND, PERSON_IN_FLIGHT,
 };
 use crate::metrics as names;
 use crate::pace::Pace;
+use crate::pipeline::ingest::Outlet;
+use crate::sink::update::Follow;
 use crate::sink::{AttemptReport, Delivery, Form, MAX_EXCERPT_CHARS, Outcome, RenderContext, RetryProfile, Sink};
 use crate::store::{LaneState, MAX_CLAIM, Queue, Resolution, Result, Settlement};
 
@@ -40,11 +44,11 @@ const MAX_STATUS_CHARS: usize = 100;
 
 /// One sink's way out.
 pub struct Lane {
-    name: String,
+    pub(super) name: String,
     sink: Arc<dyn Sink>,
-    shared: Lanes,
+    pub(super) shared: Lanes,
     in_flight_limit: usize,
-    health: Health,
+    pub(super) health: Health,
     pacer: Pacer,
     claimed: VecDeque<Delivery>,
     lease_ends: Instant,
@@ -57,6 +61,8 @@ pub struct Lane {
     next_look: Instant,
     /// Since when the oldest waits, at the last look.
     oldest: Option<DateTime<Utc>>,
+    pub(super) storm: Option<Storm>,
+    pub(super) next_fold: Instant,
 }
 
 /// What a lane waited for.
@@ -91,7 +97,21 @@ impl Lane {
             gave_back: false,
             next_look: now.instant,
             oldest: None,
+            storm: None,
+            next_fold: now.instant,
         }
+    }
+
+    /// Folds what waits beyond a limit.
+    #[must_use]
+    pub fn folding(mut self, storm: Option<Storm>) -> Self {
+        self.storm = storm;
+        self
+    }
+
+    /// The sink as it renders.
+    pub(super) fn outlet(&self, follow: Option<Follow>) -> Outlet {
+        Outlet { name: self.name.clone(), sink: Arc::clone(&self.sink), follow }
     }
 
     /// Keeps below the destination's limit, if it has one.
@@ -219,6 +239,8 @@ impl Lane {
 
     async fn claim(&mut self) -> Result<()> {
         let now = self.now();
+        let folded = self.fold_storm(now.instant).await;
+        self.outbox.full_disk.note(folded, now.instant)?;
         let batch = (self.in_flight_limit * CLAIMS_PER_FLIGHT).min(MAX_CLAIM);
         let limit = if self.health.is_probing() { 1 } else { batch.min(self.pacer.worth(SENDABLE, now.instant)) };
         let claimed = self.shared.store.claim(&self.name, now.steady, later(now.steady, LEASE), limit).await;
@@ -294,6 +316,7 @@ impl Lane {
         // Not the present time: a text that differed at each refusal would be refused for ever.
         let now = delivery.created_at;
         let context = RenderContext { delivery_id: &delivery.delivery_id, now, form: Form::Plain };
+        let alert = Alert { note: delivery.note.clone(), ..alert };
         let rendered = catch_unwind(AssertUnwindSafe(|| self.sink.render(&alert, &context)));
         match rendered {
             Ok(Ok(body)) => Ok(Some(body).filter(|body| *body != delivery.body)),

@@ -25,6 +25,7 @@ mod dead_letters;
 mod faults;
 mod isolation;
 mod pace;
+mod storm;
 
 /// The memory store, which can be told to fail and keeps what was settled.
 #[derive(Default)]
@@ -70,7 +71,7 @@ impl BookStore {
             let delivery_id = crate::sink::delivery_id(&alert_id, sink);
             let body = format!("full body of {alert_id}").into_bytes();
             batch.alerts.push(NewAlert { alert: alert(&alert_id), muted_by: None });
-            batch.deliveries.push(NewDelivery { delivery_id, alert_id, sink: sink.into(), body });
+            batch.deliveries.push(NewDelivery::new(delivery_id, alert_id, sink.into(), body));
         }
         now(self.memory.commit(batch));
     }
@@ -287,6 +288,7 @@ fn alert(alert_id: &str) -> Alert {
         count: 1,
         late: None,
         finding: None,
+        note: None,
         key: Vec::new(),
         reason: Vec::new(),
         event: serde_json::value::RawValue::from_string("{}".into()).expect("JSON"),
@@ -317,6 +319,7 @@ impl Bench {
         let shared = Lanes {
             store: Arc::clone(&store) as Arc<dyn Store>,
             alerts: Arc::clone(&store) as Arc<dyn Alerts>,
+            holds: Arc::new(store.memory.clone()),
             clock: clock.clone(),
             status: Arc::default(),
             notices: sender,

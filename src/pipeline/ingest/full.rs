@@ -184,7 +184,10 @@ impl Ingest {
         drop(engine);
         let mut owed = Owed::default();
         for alert in &effects.alerts {
-            self.owe(alert, now, &mut owed);
+            // What cannot be asked whether it is muted is told.
+            if let Err(error) = self.owe(alert, now, &mut owed).await {
+                tracing::error!(?error, "an alert about the full disk has no destination");
+            }
         }
         let delivery = |row: crate::store::NewDelivery| Delivery {
             delivery_id: row.delivery_id,
@@ -193,8 +196,9 @@ impl Ingest {
             body: row.body,
             attempts: 0,
             created_at: due_at,
+            note: row.note,
         };
-        owed.deliveries.into_iter().map(delivery).collect()
+        owed.deliveries.into_iter().filter(|row| row.hold.is_none()).map(delivery).collect()
     }
 }
 

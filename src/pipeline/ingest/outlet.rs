@@ -22,7 +22,7 @@ pub struct Outlet {
 
 impl Outlet {
     /// Renders at ingest, so that a retry is byte-identical and a template error is found while the event is at hand.
-    pub(super) fn render(&self, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
+    pub(crate) fn render(&self, alert: &Alert, now: DateTime<Utc>) -> NewDelivery {
         let delivery_id = delivery_id(&alert.alert_id, &self.name);
         let form = |form| self.sink.render(alert, &RenderContext { delivery_id: &delivery_id, now, form });
         let body = form(Form::Full).or_else(|error| {
@@ -33,6 +33,6 @@ impl Outlet {
             tracing::error!(sink = %self.name, alert_id = %alert.alert_id, ?error, "reduced to its identity");
             format!("[{}] {} (alert {})", alert.rule.severity.as_str(), alert.rule.id, alert.alert_id).into_bytes()
         });
-        NewDelivery { delivery_id, alert_id: alert.alert_id.clone(), sink: self.name.clone(), body }
+        NewDelivery::new(delivery_id, alert.alert_id.clone(), self.name.clone(), body)
     }
 }

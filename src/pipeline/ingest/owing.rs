@@ -1,15 +1,18 @@
 //! Which sinks owe an alert, and the bytes that they owe.
 //!
-//! It sends nothing. What is wrong with a sink is told beside it too, as far as the routes let it.
+//! It sends nothing. What is wrong with a sink is told beside it too, as far as the routes let it. What is muted is owed too,
+//! and kept back with what muted it.
 
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
-use vigie_engine::route::{destinations, destinations_beside};
+use vigie_engine::route::{AlertView, Destination, destinations, destinations_beside};
 
+use super::mutes::{Inhibitors, later};
 use super::{Ingest, UNROUTED};
 use crate::pipeline::{follow, notice};
-use crate::store::NewDelivery;
 use crate::store::follow::NewFollowUp;
+use crate::store::hold::{FallbackDue, Hold};
+use crate::store::{NewDelivery, Result};
 
 /// How much of a title the log shows.
 const MAX_TITLE_CHARS: usize = 120;
@@ -20,38 +23,100 @@ pub(super) struct Owed {
     pub(super) deliveries: Vec<NewDelivery>,
     /// Of sinks that want to hear of an alert again.
     pub(super) follow_ups: Vec<NewFollowUp>,
+    /// What these alerts hold down.
+    pub(super) open: Inhibitors,
+}
+
+impl Owed {
+    /// The alert that a sink is told of under this key of a route, in the same commit.
+    fn told(&self, sink: &str, key: &str) -> Option<String> {
+        let is_told = |delivery: &&NewDelivery| {
+            delivery.sink == sink && delivery.hold.is_none() && delivery.repeat_key.as_deref() == Some(key)
+        };
+        self.deliveries.iter().find(is_told).map(|delivery| delivery.alert_id.clone())
+    }
 }
 
 impl Ingest {
-    /// Adds what sinks owe for this alert, rendered; or says why none does.
-    pub(super) fn owe(&self, alert: &Alert, now: DateTime<Utc>, owed: &mut Owed) -> Option<String> {
+    /// Adds what sinks owe for this alert, rendered; or says why none is told.
+    pub(super) async fn owe(&self, alert: &Alert, now: DateTime<Utc>, owed: &mut Owed) -> Result<Option<String>> {
+        let found = self.destinations(alert);
         if self.dry_run {
             let (rule, title) = (&alert.rule.id, alert.title.single_line(MAX_TITLE_CHARS));
-            tracing::info!(%rule, ?title, to = ?self.destinations(alert), "dry run: would alert");
-            return Some("dry run".into());
+            let to: Vec<&str> = found.iter().map(|to| to.sink).collect();
+            tracing::info!(%rule, ?title, ?to, "dry run: would alert");
+            return Ok(Some("dry run".into()));
         }
-        let names = self.destinations(alert);
-        if names.is_empty() {
-            return Some(UNROUTED.into());
+        if found.is_empty() {
+            return Ok(Some(UNROUTED.into()));
         }
-        let deliveries = names.iter().filter_map(|name| {
-            let outlet = self.outlets.iter().find(|outlet| outlet.name == *name)?;
-            Some(outlet.render(alert, now))
-        });
-        let deliveries: Vec<NewDelivery> = deliveries.collect();
+        let view = AlertView::of(alert);
+        let hold = self.mutes.of_alert(&view, &owed.open, now).await?;
+        let mut deliveries = Vec::with_capacity(found.len());
+        for to in &found {
+            deliveries.extend(self.delivery(alert, to, &view, hold.clone(), owed, now).await?);
+        }
+        let muted_by = deliveries.iter().map(|delivery| delivery.hold.as_ref());
+        let muted_by =
+            muted_by.collect::<Option<Vec<&Hold>>>().and_then(|holds| holds.first().map(|hold| hold.by.clone()));
+        if muted_by.is_none() {
+            self.mutes.stage(alert, &view, later(now, self.quiets.get(&alert.rule.id)), &mut owed.open);
+        }
         owed.follow_ups.extend(follow::begin(alert, &deliveries, &self.outlets, self.clock.steady()));
         owed.deliveries.extend(deliveries);
-        None
+        Ok(muted_by)
+    }
+
+    /// What mutes an alert toward a sink now; nothing when no route leads there any more.
+    pub(crate) async fn hold_of(&self, alert: &Alert, sink: &str, now: DateTime<Utc>) -> Result<Option<Hold>> {
+        let view = AlertView::of(alert);
+        if let Some(hold) = self.mutes.of_alert(&view, &Inhibitors::default(), now).await? {
+            return Ok(Some(hold));
+        }
+        let found = self.destinations(alert);
+        let Some(to) = found.iter().find(|to| to.sink == sink) else { return Ok(None) };
+        Ok(self.mutes.of_destination(to, &view, &|_, _| None, now).await?.hold)
+    }
+
+    async fn delivery(
+        &self,
+        alert: &Alert,
+        to: &Destination<'_>,
+        view: &AlertView,
+        hold: Option<Hold>,
+        owed: &Owed,
+        now: DateTime<Utc>,
+    ) -> Result<Option<NewDelivery>> {
+        let Some(outlet) = self.outlets.iter().find(|outlet| outlet.name == to.sink) else { return Ok(None) };
+        let mut delivery = outlet.render(alert, now);
+        if hold.is_some() {
+            delivery.hold = hold;
+            return Ok(Some(delivery));
+        }
+        let verdict = self.mutes.of_destination(to, view, &|sink, key| owed.told(sink, key), now).await?;
+        (delivery.hold, delivery.repeat_key) = (verdict.hold, verdict.repeat_key);
+        if delivery.hold.is_none() {
+            delivery.fallback = self.fallback(to);
+        }
+        Ok(Some(delivery))
+    }
+
+    /// The first fallback of the routes that lead to the sink, without the sink itself.
+    fn fallback(&self, to: &Destination<'_>) -> Option<FallbackDue> {
+        let fallback = to.by.iter().find_map(|route| route.fallback.as_ref())?;
+        let others: Vec<String> = fallback.to.iter().filter(|sink| *sink != to.sink).cloned().collect();
+        let at = later(self.clock.steady(), fallback.after);
+        (!others.is_empty()).then_some(FallbackDue { to: others, at })
     }
 
     /// What is wrong with a sink is told beside it too, as far as the routes let it.
-    fn destinations(&self, alert: &Alert) -> Vec<&str> {
+    fn destinations(&self, alert: &Alert) -> Vec<Destination<'_>> {
         let Some(about) = notice::sink_of(alert) else { return destinations(&self.routes, alert) };
-        let names = destinations_beside(&self.routes, alert, &about);
-        if names.iter().all(|name| *name == about) {
+        let found = destinations_beside(&self.routes, alert, &about);
+        if found.iter().all(|to| to.sink == about) {
             let rule = &alert.rule.id;
             tracing::error!(sink = %about, %rule, "no other sink is told of this; add a route that takes it elsewhere too");
         }
-        names
+        found
     }
 }

@@ -93,7 +93,7 @@ impl Ingest {
             let Some(mut alert) = alerts.alert(&fold.alert_id).await? else { continue };
             (alert.count, alert.first_at, alert.last_at) = (fold.count, fold.first_at, fold.last_at);
             add_event_ids(&mut alert.events, &fold.event_ids);
-            self.owe(&alert, now, owed);
+            self.owe(&alert, now, owed).await?;
             unmuted.push(alert.alert_id);
         }
         Ok(unmuted)
@@ -106,16 +106,21 @@ impl Ingest {
         }
         let mut owed = Owed::default();
         for alert in open {
-            self.owe(alert, now, &mut owed);
+            self.owe(alert, now, &mut owed).await?;
         }
-        let Owed { deliveries, follow_ups } = owed;
+        let Owed { deliveries, follow_ups, open: inhibitors } = owed;
         let unmuted: Vec<String> = open.iter().map(|alert| alert.alert_id.clone()).collect();
         tracing::info!(alerts = unmuted.len(), "open alerts that no route took before are delivered now");
         let source = notice::SOURCE.to_owned();
         let (at, due_at) = (Some(now), Some(self.clock.steady()));
-        let batch = IngestBatch { source, deliveries, unmuted, follow_ups, at, due_at, ..IngestBatch::default() };
+        let state = self.mutes.rows(&inhibitors, now);
+        let batch =
+            IngestBatch { source, state, deliveries, unmuted, follow_ups, at, due_at, ..IngestBatch::default() };
         match self.store.commit(batch).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.mutes.apply(inhibitors, now);
+                Ok(true)
+            }
             Err(StoreError::Full(cause)) => {
                 tracing::error!(%cause, "no space to deliver open alerts that no route took before");
                 Ok(false)

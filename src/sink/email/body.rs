@@ -7,7 +7,7 @@ use vigie_engine::alert::{Alert, Reason};
 use vigie_engine::text::{Untrusted, single_line};
 
 use crate::sink::text::{
-    MAX_REASONS, MAX_RULE_LINE_CHARS, MAX_TITLE_CHARS, MAX_VALUE_CHARS, facts, finding, place, response_lines,
+    MAX_REASONS, MAX_RULE_LINE_CHARS, MAX_TITLE_CHARS, MAX_VALUE_CHARS, facts, finding, note, place, response_lines,
     severity_word, title, when,
 };
 
@@ -28,6 +28,7 @@ impl Content {
     /// Everything that a person needs, most urgent first.
     pub(super) fn new(alert: &Alert, delivery_id: &str) -> Self {
         let mut happened = vec![format!("when: {}", when(alert)), format!("where: {}", defang(&place(alert)))];
+        happened.extend(note(alert).map(|note| format!("note: {}", defang(&note))));
         happened.extend(alert.key.iter().map(|(field, value)| fact(field, value)));
         let event = facts(&alert.event).iter().map(|(field, value)| fact(&defang(field), value)).collect();
         let exception = alert.exception().iter().map(|exception| defang_yaml(exception)).collect();

@@ -61,6 +61,15 @@ impl Redactor {
         Self { needles: needles.into_iter().map(Secret::new).collect() }
     }
 
+    /// The same with one more secret.
+    #[must_use]
+    pub fn with(&self, secret: Secret) -> Self {
+        let mut needles = vec![secret];
+        needles.extend(self.needles.iter().cloned());
+        needles.sort_by_key(|needle| std::cmp::Reverse(needle.expose().len()));
+        Self { needles }
+    }
+
     /// At most [`MAX_EXCERPT_CHARS`] on one line, secrets taken out.
     #[must_use]
     pub fn excerpt(&self, body: &[u8]) -> String {

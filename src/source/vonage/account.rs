@@ -67,7 +67,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "ca_file",
-        kind: OptionKind::Text,
+        kind: OptionKind::File,
         presence: Presence::Optional,
         help: "PEM file with further roots that are trusted for this source",
     },

@@ -87,7 +87,10 @@ impl DeliveryContent {
         match self.row.status {
             DeliveryStatus::Dead => true,
             DeliveryStatus::Pending => !self.log.is_empty(),
-            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed => false,
+            DeliveryStatus::Delivered
+            | DeliveryStatus::Unconfirmed
+            | DeliveryStatus::Digested
+            | DeliveryStatus::Muted => false,
         }
     }
 

@@ -61,7 +61,7 @@ impl Content {
                 row.number += 1;
                 row.told_count = count.unwrap_or_default();
                 (row.told_at, row.closed, *look) = (due_at, closed, then);
-                self.add_delivery(delivery, at, due_at);
+                self.add_delivery(*delivery, at, due_at);
             }
             Step::End => drop(self.follow_ups.0.remove(&key)),
         }

@@ -25,13 +25,13 @@ const REPLAY_CHUNK: usize = 1000;
 
 const ALERT_COLUMNS: &str =
     "a.body, a.count, a.first_at, a.last_at, a.event_ids, coalesce(a.event, e.raw), a.created_at,
-    a.muted_by, count(*) FILTER (WHERE d.status = 0), count(*) FILTER (WHERE d.status IN (1, 2)),
-    count(*) FILTER (WHERE d.status = 3)";
+    a.muted_by, count(*) FILTER (WHERE d.status = 0), count(*) FILTER (WHERE d.status IN (1, 2, 4)),
+    count(*) FILTER (WHERE d.status = 3), count(*) FILTER (WHERE d.status = 5)";
 const ALERT_TABLES: &str = "alerts AS a LEFT JOIN events AS e ON e.event_no = a.event_no
     LEFT JOIN deliveries AS d ON d.alert_id = a.alert_id";
 const DELIVERY_COLUMNS: &str =
     "d.delivery_id, d.alert_id, d.sink, d.status, d.attempts, d.degraded, d.created_at, d.next_at,
-    d.settled_at, d.body, d.delivery_no";
+    d.settled_at, d.muted_by, d.note, d.told_in, d.body, d.delivery_no";
 const EVENT_COLUMNS: &str = "s.name, e.id, e.created_at, e.stored_at, e.raw, e.poison";
 
 impl SqliteStore {
@@ -238,7 +238,7 @@ pub(super) fn muted(
     let mut rows = statement.query(params![muted_by, after, list_limit(limit) as i64])?;
     let mut alerts = Vec::new();
     while let Some(row) = rows.next()? {
-        let place = u64::try_from(row.get::<_, i64>(11)?).unwrap_or(0);
+        let place = u64::try_from(row.get::<_, i64>(12)?).unwrap_or(0);
         alerts.push((place, read_alert(row)?.alert));
     }
     Ok(alerts)
@@ -311,11 +311,11 @@ fn deliveries_where(
     let mut rows = statement.query([id])?;
     let mut details = Vec::new();
     while let Some(row) = rows.next()? {
-        let body: Vec<u8> = row.get(9)?;
+        let body: Vec<u8> = row.get(12)?;
         details.push(DeliveryDetail {
             row: read_delivery(row)?,
             body: String::from_utf8_lossy(&body).into_owned(),
-            log: read_log(connection, row.get(10)?)?,
+            log: read_log(connection, row.get(13)?)?,
         });
     }
     Ok(details)
@@ -357,6 +357,7 @@ fn read_alert(row: &Row<'_>) -> std::result::Result<AlertRow, Fault> {
         pending: count(8)?,
         delivered: count(9)?,
         dead: count(10)?,
+        muted: count(11)?,
     })
 }
 
@@ -373,6 +374,9 @@ fn read_delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         created_at: row.get::<_, Stamp>(6)?.0,
         next_at: (status == DeliveryStatus::Pending).then_some(next_at.0),
         settled_at: row.get::<_, Option<Stamp>>(8)?.map(|stamp| stamp.0),
+        muted_by: row.get(9)?,
+        note: row.get(10)?,
+        told_in: row.get(11)?,
     })
 }
 
@@ -397,8 +401,9 @@ fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std:
         Some(status::PENDING) => {
             "UPDATE deliveries SET next_at = min(owed_since, ?2) WHERE delivery_id = ?1 AND leased = 0"
         }
-        Some(status::DEAD) => {
-            "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = min(owed_since, ?2), owed_since = ?2
+        Some(status::DEAD | status::MUTED) => {
+            "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, look_at = NULL,
+                                   next_at = min(owed_since, ?2), owed_since = ?2
              WHERE delivery_id = ?1"
         }
         Some(_) => return Ok(Retried::AlreadyDelivered),
@@ -428,6 +433,8 @@ fn status_number(status: DeliveryStatus) -> i64 {
         DeliveryStatus::Delivered => status::DELIVERED,
         DeliveryStatus::Unconfirmed => status::UNCONFIRMED,
         DeliveryStatus::Dead => status::DEAD,
+        DeliveryStatus::Digested => status::DIGESTED,
+        DeliveryStatus::Muted => status::MUTED,
     }
 }
 
@@ -437,6 +444,8 @@ fn status_of(number: i64) -> rusqlite::Result<DeliveryStatus> {
         status::DELIVERED => Ok(DeliveryStatus::Delivered),
         status::UNCONFIRMED => Ok(DeliveryStatus::Unconfirmed),
         status::DEAD => Ok(DeliveryStatus::Dead),
+        status::DIGESTED => Ok(DeliveryStatus::Digested),
+        status::MUTED => Ok(DeliveryStatus::Muted),
         other => Err(rusqlite::Error::IntegralValueOutOfRange(3, other)),
     }
 }

@@ -48,7 +48,7 @@ impl<'c> Statements<'c> {
     pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             due: connection.prepare(
-                "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since FROM deliveries
+                "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since, note FROM deliveries
                  WHERE status = 0 AND sink = ?1 AND next_at <= ?2 ORDER BY attempts, delivery_no LIMIT ?3",
             )?,
             take: connection.prepare(
@@ -69,6 +69,7 @@ impl<'c> Statements<'c> {
                 body: row.get(3)?,
                 attempts: row.get(4)?,
                 created_at: row.get::<_, Stamp>(5)?.0,
+                note: row.get(6)?,
             };
             claimed.push((row.get::<_, i64>(0)?, delivery));
         }

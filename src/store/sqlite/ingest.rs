@@ -75,9 +75,9 @@ impl<'c> Statements<'c> {
                 "UPDATE alerts SET count = ?2, first_at = ?3, last_at = ?4, event_ids = ?5 WHERE alert_id = ?1",
             )?,
             add_delivery: prepare(
-                "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded,
-                                         created_at, owed_since, next_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7)
+                "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded, created_at,
+                                         owed_since, next_at, note, muted_by, look_at, fallback, repeat_key, about)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
                  ON CONFLICT (delivery_id) DO NOTHING",
             )?,
             unmute_alert: prepare("UPDATE alerts SET muted_by = NULL WHERE alert_id = ?1")?,
@@ -150,7 +150,7 @@ impl<'c> Statements<'c> {
     }
 
     /// The raw event is not written again when the same batch stores it.
-    fn add_alert(&mut self, new: &NewAlert, event_no: Option<i64>, at: DateTime<Utc>) -> Result<(), Fault> {
+    pub(super) fn add_alert(&mut self, new: &NewAlert, event_no: Option<i64>, at: DateTime<Utc>) -> Result<(), Fault> {
         let alert = &new.alert;
         let event = if event_no.is_some() { None } else { Some(alert.event.get()) };
         let body = Alert { event: RawValue::NULL.to_owned(), events: Vec::new(), ..alert.clone() };
@@ -194,12 +194,32 @@ impl<'c> Statements<'c> {
         at: DateTime<Utc>,
         due_at: DateTime<Utc>,
     ) -> Result<(), Fault> {
-        let NewDelivery { delivery_id, alert_id, sink, body } = delivery;
+        let NewDelivery { delivery_id, alert_id, sink, body, note, hold, fallback, repeat_key, about } = delivery;
         if !self.find_alert.exists([alert_id])? {
             return Err(Fault::refused(format!("delivery of an unknown alert {alert_id}")));
         }
-        let (status, at, due_at) = (status::PENDING, Stamp(at), Stamp(due_at));
-        self.add_delivery.execute(params![delivery_id, alert_id, sink, body, status, at, due_at])?;
+        let status = if hold.is_some() { status::MUTED } else { status::PENDING };
+        let look_at = match (hold, fallback) {
+            (Some(hold), _) => hold.until,
+            (None, Some(fallback)) => Some(fallback.at),
+            (None, None) => None,
+        };
+        let fallback = fallback.as_ref().map(|fallback| to_json(&fallback.to)).transpose()?;
+        self.add_delivery.execute(params![
+            delivery_id,
+            alert_id,
+            sink,
+            body,
+            status,
+            Stamp(at),
+            Stamp(due_at),
+            hold.as_ref().map(|hold| &hold.note).or(note.as_ref()),
+            hold.as_ref().map(|hold| &hold.by),
+            look_at.map(Stamp),
+            fallback,
+            repeat_key,
+            about,
+        ])?;
         Ok(())
     }
 }

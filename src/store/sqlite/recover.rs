@@ -17,8 +17,19 @@ use super::directory::{DATABASE, Directory};
 use super::{OpenError, Opening, SqliteOptions, schema};
 
 /// In the order of their worth, should the new file meet a full disk.
-const TABLES: [&str; 10] =
-    ["sources", "lanes", "deliveries", "state", "alerts", "follow_ups", "attempts", "event_types", "events", "marks"];
+const TABLES: [&str; 11] = [
+    "sources",
+    "lanes",
+    "deliveries",
+    "silences",
+    "state",
+    "alerts",
+    "follow_ups",
+    "attempts",
+    "event_types",
+    "events",
+    "marks",
+];
 /// Longest name for the damaged file.
 const MAX_NAME_CHARS: usize = 64;
 const RECOVERING: &str = "vigie.db.recovering";
@@ -191,6 +202,7 @@ fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Stri
 fn key_of(table: &str) -> &'static [&'static str] {
     match table {
         "lanes" => &["sink"],
+        "silences" => &["silence_id"],
         "follow_ups" => &["alert_id", "sink"],
         "state" => &["rule_id", "kind", "key"],
         "attempts" => &["delivery_no", "number"],

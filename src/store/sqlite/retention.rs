@@ -120,7 +120,7 @@ fn sweep_alerts(connection: &Connection, after: (i64, i64), bounds: Bounds) -> s
     let mut old = connection.prepare(
         "SELECT a.created_at, a.alert_no, a.alert_id, a.last_at >= ?1 OR EXISTS
                 (SELECT 1 FROM deliveries AS d
-                 WHERE d.alert_id = a.alert_id AND (d.status IN (0, 3) OR d.settled_at >= ?1))
+                 WHERE d.alert_id = a.alert_id AND (d.status IN (0, 3) OR d.look_at IS NOT NULL OR d.settled_at >= ?1))
          FROM alerts AS a WHERE a.created_at < ?1 AND (a.created_at, a.alert_no) > (?2, ?3)
          ORDER BY a.created_at, a.alert_no LIMIT ?4",
     )?;

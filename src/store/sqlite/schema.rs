@@ -10,7 +10,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x5649_4749;
 
 /// One entry per version, in order; an entry is never edited once released.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE sources (
@@ -137,12 +137,38 @@ CREATE TABLE follow_ups (
 CREATE INDEX follow_ups_due ON follow_ups (due_at) WHERE due_at IS NOT NULL;
 ";
 
+/// What waits for a time, what was kept from being sent and by what, and which message told of several. `look_at` is by the
+/// clock of lanes for a fallback (status 0 or 3), and by the time of day for what is muted (status 5).
+const VERSION_4: &str = "
+ALTER TABLE deliveries ADD COLUMN note TEXT;
+ALTER TABLE deliveries ADD COLUMN muted_by TEXT;
+ALTER TABLE deliveries ADD COLUMN look_at INTEGER;
+ALTER TABLE deliveries ADD COLUMN fallback TEXT;
+ALTER TABLE deliveries ADD COLUMN repeat_key TEXT;
+ALTER TABLE deliveries ADD COLUMN told_in TEXT;
+ALTER TABLE deliveries ADD COLUMN about TEXT;
+ALTER TABLE deliveries ADD COLUMN receipt TEXT;
+CREATE INDEX deliveries_look ON deliveries (look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX deliveries_repeat ON deliveries (sink, repeat_key) WHERE repeat_key IS NOT NULL;
+CREATE TABLE silences (
+    silence_id TEXT PRIMARY KEY,
+    matchers   TEXT NOT NULL,
+    owner      TEXT NOT NULL,
+    reason     TEXT NOT NULL,
+    starts_at  INTEGER NOT NULL,
+    ends_at    INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Values of `deliveries.status`. The partial indexes name 0 and 3, so these numbers are part of the format.
 pub(super) mod status {
     pub(in crate::store::sqlite) const PENDING: i64 = 0;
     pub(in crate::store::sqlite) const DELIVERED: i64 = 1;
     pub(in crate::store::sqlite) const UNCONFIRMED: i64 = 2;
     pub(in crate::store::sqlite) const DEAD: i64 = 3;
+    pub(in crate::store::sqlite) const DIGESTED: i64 = 4;
+    pub(in crate::store::sqlite) const MUTED: i64 = 5;
 }
 
 /// Why a file is not opened.

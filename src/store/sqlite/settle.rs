@@ -28,7 +28,9 @@ impl<'c> Statements<'c> {
         let prepare = |sql: &str| connection.prepare(sql);
         Ok(Self {
             find: prepare("SELECT delivery_no, status FROM deliveries WHERE delivery_id = ?1 AND sink = ?2")?,
-            done: prepare("UPDATE deliveries SET status = ?2, settled_at = ?3, leased = 0 WHERE delivery_no = ?1")?,
+            done: prepare(
+                "UPDATE deliveries SET status = ?2, settled_at = ?3, leased = 0, look_at = NULL WHERE delivery_no = ?1",
+            )?,
             dead: prepare(
                 "UPDATE deliveries SET status = 3, settled_at = ?2, leased = 0
                  WHERE delivery_no = ?1 AND status = 0",

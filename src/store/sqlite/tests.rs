@@ -101,13 +101,8 @@ async fn updates_survive_and_are_made_once_whenever_the_process_dies() {
     let store = reopened(&dir);
     let read = store.due(at(31)).await.expect("readable").rows.remove(0);
     assert_eq!(read, lost);
-    let update = NewDelivery {
-        delivery_id: update_id("a", "chat", 1),
-        alert_id: "a".into(),
-        sink: "chat".into(),
-        body: b"one".to_vec(),
-    };
-    let step = Step::Tell { delivery: update, closed: false, then: look(None) };
+    let update = NewDelivery::new(update_id("a", "chat", 1), "a".into(), "chat".into(), b"one".to_vec());
+    let step = Step::Tell { delivery: Box::new(update), closed: false, then: look(None) };
     let moved = FollowMove { read, count: Some(1), step };
     store.advance(vec![moved.clone()], at(31), at(31)).await.expect("stored");
     drop(store);
@@ -212,8 +207,15 @@ fn formats_of_other_programs_and_later_releases_are_refused() {
 /// Makes the file one of version 1.
 fn aged(dir: &TempDir) {
     let file = Connection::open(dir.path().join(directory::DATABASE)).expect("a store");
-    file.execute_batch("DROP TABLE follow_ups; DROP INDEX alerts_muted; DROP INDEX events_poison; ALTER TABLE events DROP COLUMN digest; PRAGMA user_version = 1")
-        .expect("edited");
+    // What the versions since then added, taken away again.
+    let undone = "DROP TABLE silences; DROP INDEX deliveries_look; DROP INDEX deliveries_repeat;
+         ALTER TABLE deliveries DROP COLUMN note; ALTER TABLE deliveries DROP COLUMN muted_by;
+         ALTER TABLE deliveries DROP COLUMN look_at; ALTER TABLE deliveries DROP COLUMN fallback;
+         ALTER TABLE deliveries DROP COLUMN repeat_key; ALTER TABLE deliveries DROP COLUMN told_in;
+         ALTER TABLE deliveries DROP COLUMN about; ALTER TABLE deliveries DROP COLUMN receipt;
+         DROP TABLE follow_ups; DROP INDEX alerts_muted; DROP INDEX events_poison;
+         ALTER TABLE events DROP COLUMN digest; PRAGMA user_version = 1";
+    file.execute_batch(undone).expect("edited");
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ async fn daemon_with_a_wrong_order() {
         store: Arc::new(Wrong { real: real.clone(), order }),
         alerts: real.clone(),
         follow_ups: real.clone(),
+        holds: real.clone(),
         maintain: real,
         clock,
         status: Arc::default(),

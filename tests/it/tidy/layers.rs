@@ -32,6 +32,7 @@ const ENGINE: &[&str] = &[
     "plan",
     "alert",
     "route",
+    "mute",
     "engine",
 ];
 

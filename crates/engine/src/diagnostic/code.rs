@@ -43,6 +43,7 @@ codes! {
     NESTED_LIST = "E0225", "a list that refers to a list";
     ROUTE_SINK = "E0240", "a route to no sink, or to one that does not exist";
     ROUTE_KEY = "E0241", "a route asks for something that an alert does not have";
+    BAD_MATCHER = "E0242", "a matcher that cannot be read, or whose pattern cannot be used";
     EMPTY_CONDITION = "E0350", "a condition or block without parts: it would match everything or nothing";
     BAD_BLOCK = "E0351", "a block that is not written as it should be";
     NO_VALUE = "E0352", "a field without a value";

@@ -360,6 +360,7 @@ impl<'engine> Batch<'engine> {
             events: event_ids(found, finding.as_ref()),
             finding,
             event: raw_event(event),
+            note: None,
         });
     }
 

@@ -1,6 +1,7 @@
 //! Where alerts go, and what is said about routes that lose some.
 
 use chrono::DateTime;
+use serde_json::value::RawValue;
 
 use super::*;
 use crate::alert::AlertRule;
@@ -26,7 +27,15 @@ fn load_text(text: &str) -> (Vec<Route>, Vec<String>) {
     (routes, diagnostics.sorted().iter().map(shown).collect())
 }
 
-fn alert(severity: Severity, account: &str, event: &str) -> Alert {
+fn destinations<'r>(routes: &'r [Route], alert: &Alert) -> Vec<&'r str> {
+    super::destinations(routes, alert).into_iter().map(|found| found.sink).collect()
+}
+
+fn destinations_beside<'r>(routes: &'r [Route], alert: &Alert, about: &str) -> Vec<&'r str> {
+    super::destinations_beside(routes, alert, about).into_iter().map(|found| found.sink).collect()
+}
+
+pub(crate) fn alert(severity: Severity, account: &str, event: &str) -> Alert {
     Alert {
         alert_id: "a".into(),
         rule: AlertRule {
@@ -46,6 +55,7 @@ fn alert(severity: Severity, account: &str, event: &str) -> Alert {
         key: Vec::new(),
         reason: Vec::new(),
         finding: None,
+        note: None,
         event: RawValue::from_string(event.into()).expect("JSON"),
         events: Vec::new(),
     }
@@ -120,7 +130,7 @@ fn mistakes_are_named_where_they_are() {
         ("- match: {severity: high}\n", &["1:3 E0202 a route has no `to` (add `to: ...`)"]),
         (
             "- {matches: {severity: high}, to: soc}\n",
-            &["1:4 E0201 unknown key `matches` in a route (did you mean `match`?)"],
+            &["1:4 E0201 unknown key `matches` in a route (did you mean `matchers`?)"],
         ),
         ("- match: {severty: high}\n  to: soc\n", &["1:11 E0241 an alert has no `severty` (did you mean `severity`?)"]),
         (
@@ -162,4 +172,82 @@ fn mistakes_are_named_where_they_are() {
         .map(|(text, _, findings)| format!("{text}{findings:#?}"))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_tree_leaves_an_alert_to_the_first_below_that_takes_it() {
+    let text = "\
+- match: {account: acc1}
+  to: mail
+  routes:
+    - {match: {severity: critical}, to: soc, continue: true}
+    - {matchers: ['severity=~\"high|critical\"']}
+    - match: {severity: low}
+      routes: [{match: {rule: secret-created}, to: [chat, mail]}]
+- routes: [{match: {severity: low}, to: chat}]
+- to: console
+";
+    let (routes, told) = load_text(text);
+    assert_eq!(told, Vec::<String>::new());
+    let to = |severity, account| destinations(&routes, &alert(severity, account, "{}"));
+    assert_eq!(to(Severity::Critical, "acc1"), ["soc", "mail"], "it says continue; the next one has its parent's sink");
+    assert_eq!(to(Severity::High, "acc1"), ["mail"], "the parent's sink");
+    assert_eq!(to(Severity::Info, "acc1"), ["mail"], "none below takes it");
+    assert_eq!(to(Severity::Low, "acc1"), ["chat", "mail"], "two levels down");
+    assert_eq!(to(Severity::Low, "acc2"), ["chat"]);
+    assert_eq!(to(Severity::High, "acc2"), ["console"], "what none below takes and has no sink of its own goes on");
+}
+
+#[test]
+fn each_sink_is_found_with_all_the_routes_that_lead_there() {
+    let text = "\
+- {match: {severity: high}, to: [chat, soc], continue: true, mute: {days: sat-sun}, fallback: mail, after: 30s}
+- {to: chat, dedup: [rule, event.user_email], quiet: 2h, routes: [{match: {account: acc1}}]}
+";
+    let (routes, told) = load_text(text);
+    assert_eq!(told, Vec::<String>::new());
+    let high = alert(Severity::High, "acc1", "{}");
+    let found = super::destinations(&routes, &high);
+    let lines: Vec<_> =
+        found.iter().map(|to| (to.sink, to.by.iter().map(|by| by.span.line).collect::<Vec<_>>())).collect();
+    assert_eq!(lines, [("chat", vec![1, 2]), ("soc", vec![1])]);
+    let first = &routes[0];
+    assert_eq!(first.fallback, Some(Fallback { to: vec!["mail".into()], after: Duration::from_secs(30) }));
+    let muted = |stamp: &str| first.muted_at(stamp.parse().expect("a stamp")).map(During::written);
+    assert_eq!((muted("2026-11-28T10:00:00Z"), muted("2026-11-27T10:00:00Z")), (Some("sat-sun UTC"), None));
+    let inherited = routes[1].routes[0].repeat.as_ref().expect("its parent's");
+    assert_eq!(inherited.quiet, Duration::from_secs(7200));
+    let key = |event| AlertView::of(&alert(Severity::High, "acc1", event)).key(&inherited.fields);
+    assert_eq!(key(r#"{"user_email": "a"}"#), key(r#"{"user_email": "a", "x": 1}"#));
+    assert_ne!(key(r#"{"user_email": "a"}"#), key(r#"{"user_email": "b"}"#));
+}
+
+#[test]
+fn mistakes_in_the_options_of_a_route_are_all_told() {
+    let text = "\
+- {to: chat, fallback: pager, after: 1s}
+- {to: chat, after: 1m}
+- {to: chat, quiet: 1h}
+- {to: chat, dedup: [rule, nothing], quiet: 30d}
+- {to: chat, mute: {days: someday}}
+- {to: chat, matchers: ['sevrity=high', 'title=~\"(\"']}
+- {routes: [{to: [], continue: true}]}
+- {continue: true}
+";
+    let (routes, told) = load_text(text);
+    assert!(routes.is_empty(), "{routes:?}");
+    for expected in [
+        "1:24 E0240 there is no sink `pager`",
+        "1:31 E0207 `after` is 1s, beyond what can be used (from 10s to 1d)",
+        "2:14 E0202 `after` has no meaning without `fallback`",
+        "3:14 E0202 `quiet` has no meaning without `dedup`",
+        "4:28 E0241 an alert has no `nothing`",
+        "4:38 E0207 `quiet` is 30d",
+        "unknown day `someday`",
+        "E0242 an alert has no field `sevrity`: did you mean `severity`?",
+        "7:18 E0240 the route goes to no sink",
+        "8:3 E0202 a route has no `to`",
+    ] {
+        assert!(told.iter().any(|line| line.contains(expected)), "{expected}\n{}", told.join("\n"));
+    }
 }

@@ -290,7 +290,8 @@ fn block_items<'n>(key: &Key, node: &'n Node, diagnostics: &mut Diagnostics) -> 
     Some(items)
 }
 
-fn during(node: &Node, diagnostics: &mut Diagnostics) -> Option<During> {
+/// A time window. `None` when something was reported.
+pub(crate) fn during(node: &Node, diagnostics: &mut Diagnostics) -> Option<During> {
     const KEYS: [&str; 3] = ["days", "hours", "tz"];
     let fields = Fields::of(node, "`during`", &KEYS, diagnostics)?;
     let [days, hours, tz] = KEYS.map(|name| fields.text(name, diagnostics));
