@@ -114,12 +114,13 @@ def run(binary, kept):
     messages = hostile["slack"] + whole
     check("slack: refused, then plain text", ["blocks" in message for message in very_long["slack"]] == [True, False])
     found = [fault for message in messages for fault in faults(message)]
-    check("slack: both libraries accept every message", not found, found[:3])
+    check("slack: both libraries accept every message", len(messages) == 4 and not found, found[:3])
     for what, message in broken(messages[-1]):
         check(f"slack: {what} would be seen", faults(message))
     shown = [text for message in messages for text in texts(message["blocks"])]
     check("slack: nothing of it is markup", shown and all(text["type"] == "plain_text" for text in shown))
-    marked = [message["text"] for message in messages + very_long["slack"] if "<!" in message["text"] or "://evil" in message["text"]]
+    fallbacks = [message["text"] for message in messages + very_long["slack"]]
+    marked = [text for text in fallbacks if "<!" in text or "://evil" in text]
     check("slack: the fallback is escaped", not marked, marked[:1])
     bad = [text["text"] for text in shown if any(character in text["text"] for character in "\x1b\x9b\u202e\u2066")]
     check("slack: no control and no direction", not bad, bad[:1])

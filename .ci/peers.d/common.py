@@ -95,6 +95,11 @@ class Taker(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def waits(place, status):
+    """Whether a run ended with all of its alerts kept for later."""
+    return status == 75 and {row["status"] for row in place.listed()} == {"pending"}
+
+
 def event(number=0, **fields):
     """One event that the rules alert on; hostile unless the fields say otherwise."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
@@ -111,12 +116,20 @@ class Place:
         self.path = pathlib.Path(self.directory.name)
         (self.path / "rules.yaml").write_text(rules)
         self.add(events if isinstance(events, list) else [event(number) for number in range(events)])
+        self.configure(sinks)
+
+    def configure(self, sinks):
         config = "sources: {log: {ndjson: {path: events.ndjson}}}\nrules: [rules.yaml]\nsinks:\n" + sinks
         (self.path / "vigie.yaml").write_text(config)
 
     def add(self, events):
         with (self.path / "events.ndjson").open("a") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in events)
+
+    def ledger(self):
+        """What is shown of one delivery that was tried."""
+        tried = next(row["delivery_id"] for row in self.listed() if row["attempts"])
+        return self.run("deliveries", "show", tried)[1]
 
     def start(self):
         """The daemon as a process; its log is the file `log`."""
