@@ -9,15 +9,18 @@ pub mod exec;
 pub mod file;
 pub mod format;
 pub mod http;
+pub mod nats;
 pub mod pagerduty;
 pub mod slack;
 pub mod splunk_hec;
 pub mod stdout;
+pub mod syslog;
 pub mod teams;
 pub mod text;
 pub mod ticket;
 pub mod update;
 pub mod webhook;
+pub mod wire;
 mod write;
 
 #[cfg(test)]
@@ -55,6 +58,8 @@ pub const KINDS: &[SinkKind] = &[
     ticket::SERVICENOW,
     ticket::THEHIVE,
     webhook::TINES,
+    syslog::SYSLOG,
+    nats::NATS,
     exec::EXEC,
 ];
 

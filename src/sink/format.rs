@@ -161,6 +161,14 @@ pub fn lean_alert_json(alert: &Alert, delivery_id: &str) -> Result<Vec<u8>, Rend
     lean(alert, delivery_id, Omitted::of(alert, 0), native)
 }
 
+/// The raw event on one inert line.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub(super) fn event_json(alert: &Alert) -> Result<String, RenderError> {
+    compact(alert.event.get()).map(|event| escape_unsafe(event.get().to_owned()))
+}
+
 /// A stored JSON object with one more member, as its first: what must not be stored, or may be mended meanwhile.
 #[must_use]
 pub fn with_member(object: &[u8], name: &str, value: &str) -> Vec<u8> {

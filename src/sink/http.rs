@@ -14,7 +14,7 @@ pub mod hint;
 pub mod login;
 mod oauth2;
 pub mod redact;
-mod resolve;
+pub(in crate::sink) mod resolve;
 mod tls;
 mod transport;
 
@@ -35,7 +35,10 @@ use self::guard::{Policy, Refused};
 use self::redact::Redactor;
 pub use self::resolve::{Lookup, system_lookup};
 pub use self::tls::Identity;
-pub use self::transport::{ALLOW_PRIVATE, CA_FILE, KEYED_TRANSPORT, TRANSPORT, endpoint, endpoint_at};
+pub use self::transport::{
+    ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, KEYED_TRANSPORT, TRANSPORT, endpoint, endpoint_at,
+};
+pub(super) use self::transport::{content, tls_config};
 use super::{AttemptReport, Outcome};
 use crate::clock::Clock;
 use crate::secret::{Secret, SinkUrl, unescaped};
@@ -313,7 +316,9 @@ async fn read_bounded(response: &mut reqwest::Response) -> (Vec<u8>, bool) {
 }
 
 /// An error and its causes. An `io::Error` passes over what it wraps when asked for its source, so it is asked otherwise.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+pub(in crate::sink) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
         let error: &'a (dyn StdError + 'static) = *error;
         match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -323,7 +328,7 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     })
 }
 
-fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub(in crate::sink) fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     chain(error).last().unwrap_or(error)
 }
 

@@ -3,6 +3,7 @@
 //!
 //! One refused address refuses the whole answer: a name that also points at a metadata service is not a misprint.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +27,23 @@ pub fn system_lookup() -> Lookup {
     })
 }
 
+/// The addresses of a host, once it and all of them are vetted.
+///
+/// # Errors
+/// [`super::guard::Refused`], or what the lookup gave.
+pub(in crate::sink) async fn vetted(
+    policy: Policy,
+    lookup: &Lookup,
+    host: &str,
+) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+    policy.vet_host(host)?;
+    let addresses = lookup(host.to_owned()).await?;
+    for address in &addresses {
+        policy.vet_address(address.ip())?;
+    }
+    Ok(addresses)
+}
+
 pub(super) struct Vetting {
     policy: Policy,
     lookup: Lookup,
@@ -39,15 +57,9 @@ impl Vetting {
 
 impl Resolve for Vetting {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.policy;
-        let vetted = policy.vet_host(name.as_str());
-        let addresses = (self.lookup)(name.as_str().to_owned());
+        let (policy, lookup) = (self.policy, Arc::clone(&self.lookup));
         Box::pin(async move {
-            vetted?;
-            let addresses = addresses.await?;
-            for address in &addresses {
-                policy.vet_address(address.ip())?;
-            }
+            let addresses = vetted(policy, &lookup, name.as_str()).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

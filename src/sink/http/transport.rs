@@ -56,13 +56,15 @@ pub const ALLOW_PRIVATE: OptionSpec = OptionSpec {
     presence: Presence::Default("true"),
     help: "whether the destination may be on a loopback or private address",
 };
-const CERTIFICATE_FILE: OptionSpec = OptionSpec {
+/// Option of every sink with TLS.
+pub const CERTIFICATE_FILE: OptionSpec = OptionSpec {
     name: "certificate_file",
     kind: OptionKind::File,
     presence: Presence::Optional,
     help: "PEM file with the client certificate that the destination demands, its chain behind it",
 };
-const KEY_FILE: OptionSpec = OptionSpec {
+/// Option beside [`CERTIFICATE_FILE`].
+pub const KEY_FILE: OptionSpec = OptionSpec {
     name: "key_file",
     kind: OptionKind::File,
     presence: Presence::Optional,
@@ -241,6 +243,33 @@ fn build(
         diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}{cause}"), Some(hint.into()));
     });
     built.ok()
+}
+
+/// What a sink that speaks TLS without HTTP is set up with, by `ca_file`, `certificate_file` and `key_file`.
+pub(in crate::sink) fn tls_config(
+    options: &Options,
+    url_option: &'static str,
+    diagnostics: &mut Diagnostics,
+) -> Option<rustls::ClientConfig> {
+    let (ca_pem, identity) = (read(options, CA_FILE, "E0422", diagnostics), identity(options, diagnostics));
+    let config = tls::config(ca_pem.ok()?.as_deref(), identity.ok()?).map_err(|error| {
+        let (code, option, hint) = match error {
+            BuildError::Authorities => ("E0422", CA_FILE.name, CA_FILE.help),
+            _ => ("E0423", url_option, "TLS cannot be set up"),
+        };
+        diagnostics.error(code, options.span_of(option), format!("`{option}`: {error}"), Some(hint.into()));
+    });
+    config.ok()
+}
+
+/// The content of a file that an option names; `None` when it was reported that it cannot be read.
+pub(in crate::sink) fn content(
+    options: &Options,
+    option: OptionSpec,
+    code: &'static str,
+    diagnostics: &mut Diagnostics,
+) -> Option<Option<Vec<u8>>> {
+    read(options, option, code, diagnostics).ok()
 }
 
 /// The content of a file that an option names, if it does.
