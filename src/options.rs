@@ -48,6 +48,8 @@ pub enum OptionKind {
     Url(&'static [&'static str]),
     /// The same for a URL that is asked on the way and is no destination itself.
     Via(&'static [&'static str]),
+    /// One such URL or a list of them.
+    Urls(&'static [&'static str]),
     /// A whole number within these bounds, both included.
     Integer(u64, u64),
     /// `true` or `false`.
@@ -98,7 +100,7 @@ enum Value {
     Text(String),
     File(String),
     Secret(Secret),
-    Url(Url),
+    Urls(Vec<Url>),
     Via(Url),
     Integer(u64),
     Flag(bool),
@@ -220,6 +222,10 @@ fn parse(node: &Node, spec: &OptionSpec, expand: Expand<'_>) -> Result<Value, Re
     match spec.kind {
         OptionKind::Texts => Ok(Value::Texts(texts(node, expand)?)),
         OptionKind::Secrets => Ok(Value::Secrets(texts(node, expand)?.into_iter().map(Secret::new).collect())),
+        OptionKind::Urls(schemes) => {
+            let urls = texts(node, expand)?.into_iter().map(|text| parse_url(&text, schemes));
+            Ok(Value::Urls(urls.collect::<Result<_, Refusal>>()?))
+        }
         OptionKind::Map => {
             let entries = node.entries().ok_or_else(|| {
                 let hint = "write it as `{name: value}`".to_owned();
@@ -260,8 +266,8 @@ fn parse_text(text: &str, spec: &OptionSpec) -> Result<Value, Refusal> {
         OptionKind::Text => Ok(Value::Text(text.to_owned())),
         OptionKind::File => Ok(Value::File(text.to_owned())),
         OptionKind::Secret => Ok(Value::Secret(Secret::new(text))),
-        OptionKind::Url(schemes) => parse_url(text, schemes).map(Value::Url),
         OptionKind::Via(schemes) => parse_url(text, schemes).map(Value::Via),
+        OptionKind::Url(schemes) | OptionKind::Urls(schemes) => Ok(Value::Urls(vec![parse_url(text, schemes)?])),
         OptionKind::Integer(least, most) => match text.parse::<u64>() {
             Ok(number) if (least..=most).contains(&number) => Ok(Value::Integer(number)),
             _ => refuse(format!("takes a whole number from {least} to {most}, not `{text}`"), spec.help),
@@ -392,9 +398,16 @@ impl Options {
     /// A `Url` or `Via`.
     #[must_use]
     pub fn url(&self, name: &str) -> Option<&Url> {
+        self.urls(name).first()
+    }
+
+    /// `Urls`; empty when missing.
+    #[must_use]
+    pub fn urls(&self, name: &str) -> &[Url] {
         match self.values.get(name) {
-            Some((Value::Url(url) | Value::Via(url), _)) => Some(url),
-            _ => None,
+            Some((Value::Urls(urls), _)) => urls,
+            Some((Value::Via(url), _)) => std::slice::from_ref(url),
+            _ => &[],
         }
     }
 
@@ -437,11 +450,11 @@ impl Options {
     #[must_use]
     pub fn destination(&self) -> Option<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
-        for (value, _) in self.values.values() {
-            if let Value::Url(url) = value {
-                hasher.update(&(url.as_str().len() as u64).to_le_bytes());
-                hasher.update(url.as_str().as_bytes());
-            }
+        let urls =
+            self.values.values().filter_map(|(value, _)| if let Value::Urls(urls) = value { Some(urls) } else { None });
+        for url in urls.flatten() {
+            hasher.update(&(url.as_str().len() as u64).to_le_bytes());
+            hasher.update(url.as_str().as_bytes());
         }
         (hasher.count() > 0).then(|| *hasher.finalize().as_bytes())
     }
@@ -486,6 +499,7 @@ mod tests {
         spec("secret", OptionKind::Secret, Presence::Optional),
         spec("url", OptionKind::Url(&["https", "http"]), Presence::Optional),
         spec("via", OptionKind::Via(&["https", "http"]), Presence::Optional),
+        spec("urls", OptionKind::Urls(&["https", "http"]), Presence::Optional),
         spec("integer", OptionKind::Integer(1, 10), Presence::Default("5")),
         spec("flag", OptionKind::Flag, Presence::Default("true")),
         spec("duration", OptionKind::Duration(1_000, 60_000), Presence::Default("15s")),
@@ -522,7 +536,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_value_is_read() {
-        let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\ninteger: 10\nflag: false\n\
+        let yaml = "text: 0123\nsecret: ${SET}\nurl: https://h.example/canary\nurls: [http://a.example, http://b.example]\ninteger: 10\nflag: false\n\
                     duration: 1m\nevery: every 2s\nsize: 1MiB\nrate: 30/m\nchoice: json\ntexts: [a, NO]\nsecrets: one\nmap: {X-A: \"${SET}\"}\n\
                     via: http://p.example\nfile: a/b\n";
         let (options, findings) = read_yaml(yaml);
@@ -531,6 +545,8 @@ mod tests {
         assert_eq!(options.text("text"), Some("0123"));
         assert_eq!(options.secret("secret").map(Secret::expose), Some("canary"));
         assert_eq!(options.url("url").and_then(Url::host_str), Some("h.example"));
+        let hosts: Vec<_> = options.urls("urls").iter().filter_map(Url::host_str).collect();
+        assert_eq!(hosts, ["a.example", "b.example"]);
         assert_eq!((options.integer("integer"), options.integer("size")), (Some(10), Some(1 << 20)));
         assert_eq!((options.flag("flag"), options.text("choice")), (false, Some("json")));
         assert_eq!(options.duration("duration"), Some(Duration::from_secs(60)));
@@ -541,7 +557,7 @@ mod tests {
         assert_eq!(options.map("map")[0].0, "X-A");
         assert_eq!(options.url("via").and_then(Url::host_str), Some("p.example"));
         assert_eq!((options.text("file"), options.files().collect::<Vec<_>>()), (Some("a/b"), vec!["a/b"]));
-        assert_eq!((options.span_of("flag").line, options.span().line), (5, 1));
+        assert_eq!((options.span_of("flag").line, options.span().line), (6, 1));
     }
 
     #[test]
@@ -599,9 +615,13 @@ mod tests {
 
     #[test]
     fn no_refusal_repeats_what_may_be_secret() {
-        for yaml in
-            ["text: a\nurl: canary", "text: a\nurl: https://:80/canary", "text: a\nsecret: [canary]", "text: ${EMPTY}"]
-        {
+        for yaml in [
+            "text: a\nurl: canary",
+            "text: a\nurls: [http://a.example, canary]",
+            "text: a\nurl: https://:80/canary",
+            "text: a\nsecret: [canary]",
+            "text: ${EMPTY}",
+        ] {
             let (options, findings) = read_yaml(yaml);
             assert!(options.is_none() && findings.len() == 1, "{yaml}: {findings:?}");
             assert!(!findings[0].contains("canary"), "{findings:?}");
@@ -618,6 +638,7 @@ mod tests {
         assert!(one.is_some());
         assert_eq!(one, of("text: b\nurl: https://H.example:443/canary\nrate: 2/s\nvia: http://p.example"));
         assert_ne!(one, of("text: a\nurl: https://h.example/other"));
+        assert_ne!(of("text: a\nurls: [http://a, http://b]"), of("text: a\nurls: [http://a]"));
         assert_eq!(of("text: a"), None);
     }
 

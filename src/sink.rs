@@ -2,6 +2,8 @@
 //!
 //! It never retries, logs, counts or panics: what an attempt gave is an `Outcome`, and the lane decides what follows.
 
+pub mod alertmanager;
+pub mod aws;
 pub mod chat;
 pub mod elasticsearch;
 pub mod email;
@@ -12,7 +14,9 @@ pub mod http;
 pub mod nats;
 pub mod pagerduty;
 pub mod slack;
+pub mod sns;
 pub mod splunk_hec;
+pub mod sqs;
 pub mod stdout;
 pub mod syslog;
 pub mod teams;
@@ -60,6 +64,9 @@ pub const KINDS: &[SinkKind] = &[
     webhook::TINES,
     syslog::SYSLOG,
     nats::NATS,
+    alertmanager::ALERTMANAGER,
+    sqs::SQS,
+    sns::SNS,
     exec::EXEC,
 ];
 

@@ -80,6 +80,10 @@ impl Page {
             match specs.iter().find(|spec| spec.name == key.text).map(|spec| &spec.kind) {
                 None | Some(OptionKind::Secret | OptionKind::Secrets | OptionKind::Map) => self.cover(value),
                 Some(OptionKind::Url(_) | OptionKind::Via(_)) => self.cover_url(value),
+                Some(OptionKind::Urls(_)) => match value.items() {
+                    Some(items) => items.iter().for_each(|item| self.cover_url(item)),
+                    None => self.cover_url(value),
+                },
                 Some(_) => {}
             }
         }
@@ -171,6 +175,10 @@ mod tests {
             (
                 "sinks:\r\n  a:\r\n    webhook:\r\n      secrett: [\"ab\", 'cd']\r\n      headers: {X: é}\r\n",
                 "sinks:\r\n  a:\r\n    webhook:\r\n      secrett: [\"••\", '••']\r\n      headers: {X: •}\r\n",
+            ),
+            (
+                "sinks: {a: {alertmanager: {urls: [http://u:p@h:1/x, \"http://i/y\"], labels: {a: b}}}}",
+                "sinks: {a: {alertmanager: {urls: [http://•••@h:1••, \"http://i••\"], labels: {a: •}}}}",
             ),
             ("sinks: {a: {webhok: {secret: abc}}}", "sinks: {a: {webhok: {secret: •••}}}"),
             ("sinkz: {a: {b: abc}}\nstate: {dir: abc}", "sinkz: {a: {b: •••}}\nstate: {dir: abc}"),

@@ -108,6 +108,7 @@ fn takes(kind: OptionKind) -> String {
         OptionKind::File => "path of a file".into(),
         OptionKind::Secret => "secret".into(),
         OptionKind::Url(schemes) | OptionKind::Via(schemes) => format!("URL ({})", schemes.join(", ")),
+        OptionKind::Urls(schemes) => format!("URL or list of URLs ({})", schemes.join(", ")),
         OptionKind::Integer(least, most) => format!("{least} to {most}"),
         OptionKind::Flag => "true or false".into(),
         OptionKind::Duration(least_ms, most_ms) => {

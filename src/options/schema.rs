@@ -24,7 +24,7 @@ pub fn json_schema(specs: &[OptionSpec]) -> serde_json::Value {
                 OptionKind::Size(..) => json!({"type": "string", "pattern": "^[0-9]+ *([kKMG]i?)?B$"}),
                 OptionKind::Rate => json!({"type": "string", "pattern": "^ *[0-9]+ */ *[smhd] *$"}),
                 OptionKind::Choice(words) => json!({"enum": words}),
-                OptionKind::Texts | OptionKind::Secrets => one_or_more(),
+                OptionKind::Texts | OptionKind::Secrets | OptionKind::Urls(_) => one_or_more(),
                 OptionKind::Map => json!({"type": "object", "additionalProperties": {"type": "string"}}),
             };
             if let Some(members) = schema.as_object_mut() {

@@ -1,4 +1,5 @@
-//! Follow-ups: sinks that ask for it are told when an alert that they got takes up more matches, and when it goes quiet.
+//! Follow-ups: sinks that ask for it are told when an alert that they got takes up more matches, while it is
+//! open, and when it goes quiet.
 //!
 //! The store says which rows are due; what is told follows from the row, the alert as it stands and the time alone, so
 //! a crash at any moment repeats a look and never an update. An update is a delivery like any: the sink's lane sends it. It
@@ -71,7 +72,7 @@ pub fn begin(alert: &Alert, deliveries: &[NewDelivery], outlets: &[Outlet], at: 
         let follow = of_sink(&delivery.sink)?;
         let not_before = follow.every.map(|every| later(at, every));
         // The first look finds out when the alert will be quiet.
-        let when = Look { not_before, due_at: follow.closing.then_some(at) };
+        let when = Look { not_before, due_at: (follow.closing || follow.keeps.is_some()).then_some(at) };
         Some(NewFollowUp {
             alert_id: alert.alert_id.clone(),
             sink: delivery.sink.clone(),
@@ -158,7 +159,7 @@ impl Follower {
         let about = Some(update.alert_delivery_id.to_owned());
         let delivery = NewDelivery::new(delivery_id, alert.alert_id.clone(), read.sink.clone(), body);
         let delivery = NewDelivery { about, ..delivery };
-        Step::Tell { delivery: Box::new(delivery), closed: told != Told::More, then }
+        Step::Tell { delivery: Box::new(delivery), closed: matches!(told, Told::Closing { .. }), then }
     }
 }
 
@@ -168,23 +169,30 @@ fn decide(read: &FollowUp, count: u64, follow: Follow, quiet: Duration, now: Dat
     let has_more = count > read.told_count;
     let owes_closing = follow.closing && (has_more || !read.closed);
     if owes_closing && now >= quiet_at {
-        let then = Look { not_before: follow.every.map(|every| later(now, every)), due_at: None };
+        // Where an alert is held open, a further match opens it again, and does not wait.
+        let every = follow.every.filter(|_| follow.keeps.is_none());
+        let then = Look { not_before: every.map(|every| later(now, every)), due_at: None };
         return (Some(Told::Closing { quiet }), then);
     }
-    let update_at = follow.every.map(|every| later(read.told_at.min(now), every));
-    let closing_at = owes_closing.then_some(quiet_at);
-    match update_at.filter(|_| has_more) {
-        Some(at) if at <= now => {
-            let not_before = follow.every.map(|every| later(now, every));
-            // The note is owed whatever was owed before: this update opens the alert again.
-            let due_at = follow.closing.then_some(quiet_at);
-            (Some(Told::More), Look { not_before, due_at })
-        }
-        Some(at) => {
-            (None, Look { not_before: update_at, due_at: Some(closing_at.map_or(at, |closing| closing.min(at))) })
-        }
-        None => (None, Look { not_before: update_at, due_at: closing_at }),
+    let told_at = read.told_at.min(now);
+    let update_at = follow.every.map(|every| later(told_at, every));
+    let keep_at = match (follow.keeps, read.closed, has_more) {
+        (None, _, _) | (_, true, false) => None,
+        (Some(_), true, true) => Some(now),
+        (Some(keeps), false, _) => Some(later(told_at, keeps)),
+    };
+    // What is quiet is not held open any more.
+    let is_open = |at: &DateTime<Utc>| now.max(*at) < quiet_at;
+    let tell_at = update_at.filter(|_| has_more).into_iter().chain(keep_at.filter(is_open)).min();
+    if tell_at.is_none_or(|at| at > now) {
+        let due_at = tell_at.into_iter().chain(owes_closing.then_some(quiet_at)).min();
+        return (None, Look { not_before: update_at, due_at });
     }
+    // The note is owed whatever was owed before: what is told opens the alert again.
+    let keep_at = follow.keeps.map(|keeps| later(now, keeps)).filter(is_open);
+    let due_at = keep_at.into_iter().chain(follow.closing.then_some(quiet_at)).min();
+    let then = Look { not_before: follow.every.map(|every| later(now, every)), due_at };
+    (Some(if has_more { Told::More } else { Told::Still }), then)
 }
 
 fn later(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {

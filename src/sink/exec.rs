@@ -315,9 +315,11 @@ mod tests {
         assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "timed out"));
         let pid = std::fs::read_to_string(file).expect("it began");
         let stat = format!("/proc/{}/stat", pid.trim());
-        // Gone, or dead and not yet collected by whoever collects orphans.
+        // Gone, dead and not yet collected by whoever collects orphans, or (field 31 of proc(5)) about to take its SIGKILL.
         let state = std::fs::read_to_string(stat).unwrap_or_else(|_| "0 (sleep) Z".into());
-        assert!(state.contains(") Z") || state.contains(") X"), "{state}");
+        let pending = state.split_whitespace().nth(30).and_then(|signals| signals.parse::<u64>().ok());
+        let is_killed = pending.is_some_and(|signals| signals & (1 << 8) != 0);
+        assert!(state.contains(") Z") || state.contains(") X") || is_killed, "{state}");
     }
 
     #[tokio::test]

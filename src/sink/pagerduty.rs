@@ -131,7 +131,7 @@ impl Sink for PagerdutySink {
         let lines = update.lines().into_iter().map(|(label, value)| (label.to_owned(), Value::from(defang(&value))));
         let details = Value::Object(lines.collect());
         Ok(match update.told {
-            Told::More => event(update.alert, &update.headline(), Some(details)),
+            Told::More | Told::Still => event(update.alert, &update.headline(), Some(details)),
             // It needs nothing but the key.
             Told::Closing { .. } => {
                 let event = json!({"event_action": "resolve", "dedup_key": update.alert.alert_id, "client": "vigie"});

@@ -31,6 +31,13 @@ pub const CLOSING: OptionSpec = OptionSpec {
     presence: Presence::Default("false"),
     help: "whether a closing note tells that no more matches came for the rule's quiet time, and how many there were",
 };
+/// The option of a kind whose destination holds an alert open only for so long: such a kind is told again at half of it.
+pub const ENDS_AFTER: OptionSpec = OptionSpec {
+    name: "ends_after",
+    kind: OptionKind::Duration(5 * 60_000, 24 * 3_600_000),
+    presence: Presence::Default("45m"),
+    help: "how long the alert stays open after it was last posted; it is posted again at half of that until it is quiet",
+};
 /// Version of the shape; a consumer matches on it.
 pub const SCHEMA: &str = "vigie/update/v1";
 
@@ -41,6 +48,8 @@ pub struct Follow {
     pub every: Option<Duration>,
     /// A note at the end.
     pub closing: bool,
+    /// Told so often, more matches or not, until the alert is quiet: the destination forgets what it is not told again.
+    pub keeps: Option<Duration>,
 }
 
 /// One update of an alert.
@@ -65,6 +74,8 @@ pub struct Update<'a> {
 pub enum Told {
     /// More matches came.
     More,
+    /// None came, and it is not quiet yet: only who asked to be kept informed is told.
+    Still,
     /// None came for so long.
     Closing {
         /// The rule's quiet time.
@@ -76,8 +87,9 @@ impl Follow {
     /// What a sink's options ask for; `None` when they ask for nothing.
     #[must_use]
     pub fn of(options: &Options) -> Option<Self> {
-        let follow = Self { every: options.duration(UPDATES.name), closing: options.flag(CLOSING.name) };
-        (follow.every.is_some() || follow.closing).then_some(follow)
+        let (every, closing) = (options.duration(UPDATES.name), options.flag(CLOSING.name));
+        let keeps = options.duration(ENDS_AFTER.name).map(|ends_after| ends_after / 2);
+        (every.is_some() || closing || keeps.is_some()).then_some(Self { every, closing, keeps })
     }
 }
 
@@ -93,6 +105,7 @@ impl Update<'_> {
     pub fn headline(&self) -> String {
         let what = match self.told {
             Told::More => "Update to",
+            Told::Still => "Still open:",
             Told::Closing { .. } => "Quiet again:",
         };
         format!("{what} {}: {}", severity_word(self.alert.rule.severity), title(self.alert))
@@ -105,6 +118,9 @@ impl Update<'_> {
         let more = format!("{} since {}", matches(self.more, " more"), minute(self.since));
         let mut lines = match self.told {
             Told::More => vec![("more", format!("{more}, {} in all", alert.count))],
+            Told::Still => {
+                vec![("more", format!("no more matches since {}, {} in all", minute(self.since), alert.count))]
+            }
             Told::Closing { quiet } => {
                 let lasted = (alert.last_at - alert.first_at).to_std().unwrap_or_default();
                 let total = format!("{} within {}", matches(alert.count, ""), format_duration(seconds(lasted)));
@@ -150,6 +166,7 @@ pub fn update_json(update: &Update<'_>, delivery_id: &str) -> Result<Vec<u8>, Re
     let short = |text: &Untrusted| Untrusted::new(text.single_line(MAX_VALUE_CHARS));
     let (kind, quiet_seconds) = match update.told {
         Told::More => ("more", None),
+        Told::Still => ("still", None),
         Told::Closing { quiet } => ("closing", Some(quiet.as_secs())),
     };
     let json = UpdateJson {
@@ -249,6 +266,17 @@ Update to HIGH: Number forwarded elsewhere
         assert!(shown.contains("  more     1 more match since"), "{shown}");
         let json = String::from_utf8(update_json(&update_of(&alert, told), "d2").expect("encodes")).expect("UTF-8");
         assert!(json.contains(r#""kind":"closing""#) && json.ends_with(r#""quiet_seconds":3600}"#), "{json}");
+    }
+
+    #[test]
+    fn one_that_is_still_open_says_that_nothing_came() {
+        let alert = alert_titled("t");
+        let update = Update { more: 0, ..update_of(&alert, Told::Still) };
+        let shown = update_text(&update, "d2");
+        let expected = "Still open: HIGH: t\n  more     no more matches since 2026-03-04 05:00:30 UTC, 3 in all\n";
+        assert!(shown.starts_with(expected), "{shown}");
+        let json = String::from_utf8(update_json(&update, "d2").expect("encodes")).expect("UTF-8");
+        assert!(json.contains(r#""kind":"still""#) && json.contains(r#""more":0"#), "{json}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Silences and routes from outside: what is kept back is stored with the reason and told when that ends.
 
 use serde_json::Value;
+use vigie::clock::{Clock as _, SystemClock};
 
 use crate::program::{Place, text};
 use crate::receiver::Receiver;
@@ -41,7 +42,7 @@ impl Scene {
     }
 
     fn happen(&self, id: &str) {
-        let now = chrono::Utc::now().to_rfc3339();
+        let now = SystemClock.now().to_rfc3339();
         let mut events = self.events.borrow_mut();
         events.push_str(&format!("{{\"id\":\"{id}\",\"event_type\":\"APP_CREATE\",\"created_at\":\"{now}\"}}\n"));
         self.place.write("events.ndjson", &events);

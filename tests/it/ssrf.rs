@@ -74,6 +74,13 @@ const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("servicenow", "url", "      token: x\n"),
     ("thehive", "url", "      token: x\n"),
     ("tines", "url", ""),
+    ("alertmanager", "urls", ""),
+    ("sqs", "queue_url", "      region: eu-west-1\n      access_key_id: x\n      secret_access_key: x\n"),
+    (
+        "sns",
+        "endpoint",
+        "      topic_arn: arn:aws:sns:eu-west-1:123456789012:alerts\n      access_key_id: x\n      secret_access_key: x\n",
+    ),
 ];
 /// What is no URL at all is refused as that.
 const MALFORMED: &[&str] = &["169.254.169.254.0.1", "[fe80::1%25eth0]", "169.254.169.254%00.example.org"];

@@ -80,6 +80,10 @@ impl Source for One {
     }
 }
 
+fn short(row: &DeliveryRow) -> String {
+    row.alert_id.chars().take(12).collect()
+}
+
 fn start() -> DateTime<Utc> {
     "2026-03-04T10:00:00Z".parse().expect("a stamp")
 }
@@ -323,7 +327,7 @@ async fn a_route_tells_the_same_once_in_its_quiet_time() {
     let rows = scene.rows("chat").await;
     let status: Vec<_> = rows.iter().map(|row| row.status).collect();
     assert_eq!(status, [DeliveryStatus::Pending, DeliveryStatus::Muted, DeliveryStatus::Pending]);
-    let by = format!("repeat of alert {}", &rows[0].alert_id[..12]);
+    let by = format!("repeat of alert {}", short(&rows[0]));
     assert_eq!(rows[1].muted_by.as_deref(), Some(by.as_str()));
     assert_eq!(scene.standing("mail").await, [DeliveryStatus::Pending; 3], "the other sink is told of each");
     scene.later(181).await;
@@ -351,7 +355,7 @@ async fn an_open_alert_holds_down_others_until_it_is_quiet_and_over_a_restart() 
     let rows = scene.rows("chat").await;
     let told: Vec<_> = rows.iter().map(|row| row.status == DeliveryStatus::Pending).collect();
     assert_eq!(told, [true, true, false, true], "before it, itself, held down, of another");
-    let by = format!("inhibited by alert {}", &rows[1].alert_id[..12]);
+    let by = format!("inhibited by alert {}", short(&rows[1]));
     assert_eq!(rows[2].muted_by.as_deref(), Some(by.as_str()));
     scene.later(120).await;
     scene.happens("e5", "APP_DELETE", "bob").await;

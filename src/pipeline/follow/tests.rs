@@ -36,9 +36,9 @@ fn row(told_count: u64, told: i64, changed: i64, closed: bool) -> FollowUp {
 
 #[test]
 fn what_is_told_follows_from_row_count_and_time() {
-    let updates = Follow { every: Some(10 * MINUTE), closing: false };
-    let closing = Follow { every: None, closing: true };
-    let both = Follow { every: Some(10 * MINUTE), closing: true };
+    let updates = Follow { every: Some(10 * MINUTE), closing: false, keeps: None };
+    let closing = Follow { every: None, closing: true, keeps: None };
+    let both = Follow { every: Some(10 * MINUTE), closing: true, keeps: None };
     let wait = |minutes: Option<i64>| (None, minutes);
     let more = |minutes: Option<i64>| (Some(Told::More), minutes);
     let end = (Some(Told::Closing { quiet: QUIET }), None);
@@ -65,6 +65,42 @@ fn what_is_told_follows_from_row_count_and_time() {
         let not_before = follow.every.map(|_| minute(told_at + 10));
         assert_eq!(look.not_before, not_before, "{case}");
     }
+}
+
+#[test]
+fn what_is_held_open_is_told_again_until_it_is_quiet_and_at_once_when_it_opens_again() {
+    let keeps = Some(22 * MINUTE);
+    let held = Follow { every: None, closing: true, keeps };
+    let unclosed = Follow { every: None, closing: false, keeps };
+    let updated = Follow { every: Some(10 * MINUTE), closing: true, keeps };
+    let wait = |due: Option<i64>| (None, due);
+    let still = |due| (Some(Told::Still), due);
+    let more = |due| (Some(Told::More), due);
+    let end = (Some(Told::Closing { quiet: QUIET }), None);
+    for (case, follow, read, count, now, expected) in [
+        ("just posted", held, row(1, 0, 0, false), 1, 0, wait(Some(22))),
+        ("not yet", held, row(1, 0, 0, false), 1, 21, wait(Some(22))),
+        ("again", held, row(1, 0, 0, false), 1, 22, still(Some(44))),
+        ("once more, then the note", held, row(1, 44, 0, false), 1, 45, wait(Some(60))),
+        ("the last before the note", held, row(1, 22, 0, false), 1, 44, still(Some(60))),
+        ("the note ends it", held, row(1, 44, 0, false), 1, 60, end),
+        ("late for both", held, row(1, 0, 0, false), 1, 500, end),
+        ("what came is told with it", held, row(1, 0, 10, false), 3, 22, more(Some(44))),
+        ("ended", held, row(1, 60, 0, true), 1, 500, wait(None)),
+        ("opens again at once", held, row(1, 60, 61, true), 2, 61, more(Some(83))),
+        ("without a note it is let go", unclosed, row(1, 44, 0, false), 1, 45, wait(None)),
+        ("quiet without a note", unclosed, row(1, 0, 0, false), 1, 60, wait(None)),
+        ("a match after it was let go", unclosed, row(1, 44, 100, false), 2, 100, more(Some(122))),
+        ("an update is sooner", updated, row(1, 0, 5, false), 2, 10, more(Some(32))),
+        ("nothing for an update", updated, row(1, 0, 0, false), 1, 10, wait(Some(22))),
+        ("a clock that was set back", held, row(1, 5000, 5000, false), 1, 0, wait(Some(22))),
+    ] {
+        let (told, look) = decide(&read, count, follow, QUIET, minute(now));
+        assert_eq!((told, look.due_at), (expected.0, expected.1.map(minute)), "{case}");
+    }
+    let (_, look) = decide(&row(1, 44, 0, false), 1, updated, QUIET, minute(60));
+    let at_once = look.after_match(minute(61)).due_at;
+    assert_eq!(at_once, Some(minute(61)), "a match after the note waits for no update's time");
 }
 
 /// A clock that the test sets.
@@ -123,12 +159,19 @@ fn now<T>(call: impl Future<Output = Result<T>>) -> T {
     call.now_or_never().expect("never waits").expect("stored")
 }
 
+const BOTH: Follow = Follow { every: Some(Duration::from_secs(600)), closing: true, keeps: None };
+const HELD: Follow = Follow { every: None, closing: true, keeps: Some(Duration::from_secs(1_320)) };
+
 /// One alert to two sinks, one of which is told again; matches come at some minutes; the process may die in each look and
 /// then starts anew. What was stored for the sinks, by time of commit.
-fn life(matches: &[u64], minutes: u64, mut death: impl FnMut() -> Option<Death>) -> Vec<(String, String, String)> {
+fn life(
+    both: Follow,
+    matches: &[u64],
+    minutes: u64,
+    mut death: impl FnMut() -> Option<Death>,
+) -> Vec<(String, String, String)> {
     let store = MemoryStore::new();
     let clock = Arc::new(Hand::default());
-    let both = Follow { every: Some(10 * MINUTE), closing: true };
     let outlets = vec![outlet("chat", Some(both)), outlet("mail", None), outlet("pager", Some(both))];
     let mut first = batch("a", 0, &["chat", "mail"]);
     first.follow_ups = begin(&first.alerts[0].alert, &first.deliveries, &outlets, at(0));
@@ -175,7 +218,7 @@ fn life(matches: &[u64], minutes: u64, mut death: impl FnMut() -> Option<Death>)
 
 #[test]
 fn an_alert_that_goes_on_is_told_again_and_closed_once() {
-    let told = life(&[1, 2, 12, 40, 41, 41], 300, || None);
+    let told = life(BOTH, &[1, 2, 12, 40, 41, 41], 300, || None);
     let updates: Vec<(String, serde_json::Value)> = told
         .iter()
         .filter_map(|(sink, at, body)| {
@@ -211,7 +254,7 @@ fn an_alert_that_goes_on_is_told_again_and_closed_once() {
 
 #[test]
 fn a_match_after_the_closing_note_opens_the_alert_again() {
-    let told = life(&[200], 400, || None);
+    let told = life(BOTH, &[200], 400, || None);
     let kinds: Vec<String> = told
         .iter()
         .filter_map(|(_, at, body)| {
@@ -220,6 +263,38 @@ fn a_match_after_the_closing_note_opens_the_alert_again() {
         })
         .collect();
     assert_eq!(kinds, ["01:00 closing", "03:20 more", "04:20 closing"]);
+}
+
+#[test]
+fn what_is_held_open_hears_of_it_at_half_of_its_end_and_of_its_end() {
+    let told = life(HELD, &[30, 200], 400, || None);
+    let kinds: Vec<String> = told
+        .iter()
+        .filter_map(|(_, at, body)| {
+            let json: serde_json::Value = serde_json::from_str(body).ok()?;
+            Some(format!("{} {}", at.get(11..16)?, json["kind"].as_str()?))
+        })
+        .collect();
+    let expected = [
+        "00:22 still",
+        "00:44 more",
+        "01:06 still",
+        "01:28 still",
+        "01:30 closing",
+        "03:20 more",
+        "03:42 still",
+        "04:04 still",
+        "04:20 closing",
+    ];
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn whoever_is_only_kept_informed_is_looked_at_from_the_start() {
+    let keeps = Follow { every: None, closing: false, keeps: HELD.keeps };
+    let first = batch("a", 0, &["chat"]);
+    let rows = begin(&first.alerts[0].alert, &first.deliveries, &[outlet("chat", Some(keeps))], at(0));
+    assert_eq!(rows[0].when, Look { not_before: None, due_at: Some(at(0)) });
 }
 
 #[test]
@@ -233,8 +308,9 @@ fn dying_at_any_look_loses_and_repeats_nothing() {
             state % below
         };
         let matches: Vec<u64> = (0..draw(12)).map(|_| draw(150)).collect();
-        let undisturbed = life(&matches, 260, || None);
-        let mortal = life(&matches, 260, || [Some(Death::Before), Some(Death::After), None][draw(3) as usize]);
+        let follow = if seed % 2 == 0 { BOTH } else { HELD };
+        let undisturbed = life(follow, &matches, 260, || None);
+        let mortal = life(follow, &matches, 260, || [Some(Death::Before), Some(Death::After), None][draw(3) as usize]);
         assert_eq!(mortal, undisturbed, "seed {seed}, matches {matches:?}");
     }
 }
@@ -243,7 +319,7 @@ fn dying_at_any_look_loses_and_repeats_nothing() {
 fn a_sink_that_no_longer_asks_is_followed_no_more() {
     let store = MemoryStore::new();
     let clock = Arc::new(Hand::default());
-    let asks = vec![outlet("chat", Some(Follow { every: None, closing: true }))];
+    let asks = vec![outlet("chat", Some(Follow { every: None, closing: true, keeps: None }))];
     let mut first = batch("a", 0, &["chat"]);
     first.follow_ups = begin(&first.alerts[0].alert, &first.deliveries, &asks, at(0));
     assert_eq!(first.follow_ups.len(), 1);
@@ -265,7 +341,7 @@ fn a_sink_that_no_longer_asks_is_followed_no_more() {
 async fn a_stop_ends_it_at_once_and_a_broken_store_ends_it_with_an_error() {
     let follower = |deaths: Vec<Option<Death>>| {
         let store = MemoryStore::new();
-        let outlets = vec![outlet("chat", Some(Follow { every: None, closing: true }))];
+        let outlets = vec![outlet("chat", Some(Follow { every: None, closing: true, keeps: None }))];
         let mut first = batch("a", 0, &["chat"]);
         first.follow_ups = begin(&first.alerts[0].alert, &first.deliveries, &outlets, at(0));
         now(store.commit(first));

@@ -54,7 +54,7 @@ pub(super) fn update(update: &Update<'_>, context: &RenderContext<'_>, own: Valu
         "category": [CATEGORY],
         "type": ["info"],
         "action": match update.told {
-            Told::More => "alert-updated",
+            Told::More | Told::Still => "alert-updated",
             Told::Closing { .. } => "alert-closed",
         },
         "severity": severity_number(alert.rule.severity),

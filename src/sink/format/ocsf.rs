@@ -48,7 +48,7 @@ pub(super) fn alert(said: &AlertJson<'_>, alert: &Alert, context: &RenderContext
 
 pub(super) fn update(update: &Update<'_>, context: &RenderContext<'_>, own: Value) -> Value {
     let activity = match update.told {
-        Told::More => UPDATE,
+        Told::More | Told::Still => UPDATE,
         Told::Closing { .. } => CLOSE,
     };
     let account_id = own.get("account_id").cloned();
