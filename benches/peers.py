@@ -192,7 +192,7 @@ def processor():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def run(vigie="target/debug/vigie"):
+def run(vigie=ROOT / "target/debug/vigie"):
     peer = alertmanager_binary()
     if peer is None:
         sys.exit("no prometheus-alertmanager; `.ci/peers alertmanager` unpacks Debian's")
