@@ -159,6 +159,12 @@ pub fn process_variable(name: &str) -> Option<String> {
 /// Loads everything that the paths name. `None` when there was an error; the findings say which.
 #[must_use]
 pub fn load(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Option<Config>, Diagnostics) {
+    let (loaded, diagnostics) = load_or_named(paths, surroundings);
+    (loaded.ok(), diagnostics)
+}
+
+/// The same, but what does not load gives what it named: once that changes it is worth another try.
+pub fn load_or_named(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Result<Config, Watched>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let files = read_files(paths, &mut diagnostics);
     let mut config = load_files(&files, surroundings, &mut diagnostics);
@@ -166,7 +172,12 @@ pub fn load(paths: &[PathBuf], surroundings: &Surroundings<'_>) -> (Option<Confi
         let directories = paths.iter().filter(|path| path.is_dir());
         config.watched.directories.extend(directories.map(|path| Directory::of_configuration(path)));
     }
-    (config.filter(|_| !diagnostics.has_errors()), diagnostics)
+    let loaded = match config {
+        Some(config) if diagnostics.has_errors() => Err(config.watched),
+        Some(config) => Ok(config),
+        None => Err(Watched::default()),
+    };
+    (loaded, diagnostics)
 }
 
 /// Loads configuration files that were read already.

@@ -78,6 +78,23 @@ impl Reloads {
         }
     }
 
+    /// Watches these beside what is watched already: what did not load may load once one of them changes.
+    pub(super) fn watch_too(&mut self, named: Watched) {
+        let mut watched = std::mem::take(&mut self.watched);
+        watched.files.extend(named.files);
+        watched.files.sort_unstable();
+        watched.files.dedup();
+        for directory in named.directories {
+            if !watched.directories.contains(&directory) {
+                watched.directories.push(directory);
+            }
+        }
+        // What changed since the last look is still to be found.
+        let before = std::mem::take(&mut self.contents);
+        self.watch(&watched);
+        self.contents.extend(before);
+    }
+
     /// Waits for the next thing asked for.
     pub(super) async fn next(&mut self) -> Trigger {
         // What is written beside the configuration (a log, a file sink) wakes this all the time: signals come first, and
@@ -134,10 +151,9 @@ fn hash(file: &Path) -> Option<blake3::Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Surroundings, load};
+    use crate::config::{Surroundings, load_or_named};
 
-    /// Loads `vigie.yaml` of a directory that is given by its whole path.
-    fn watched(directory: &Path, arguments: &[PathBuf]) -> Watched {
+    fn loaded(arguments: &[PathBuf]) -> Result<Watched, Watched> {
         let clock = std::sync::Arc::new(crate::clock::SystemClock);
         let stdout = std::sync::Arc::new(std::sync::Mutex::new(std::io::sink()));
         let surroundings = Surroundings {
@@ -145,8 +161,12 @@ mod tests {
             sinks: crate::sink::BuildContext::new(clock.clone(), stdout, false),
             sources: crate::source::BuildContext { clock },
         };
-        let (config, diagnostics) = load(arguments, &surroundings);
-        config.unwrap_or_else(|| panic!("{}: {diagnostics:?}", directory.display())).watched
+        load_or_named(arguments, &surroundings).0.map(|config| config.watched)
+    }
+
+    /// Loads `vigie.yaml` of a directory that is given by its whole path.
+    fn watched(directory: &Path, arguments: &[PathBuf]) -> Watched {
+        loaded(arguments).unwrap_or_else(|_| panic!("{} does not load", directory.display()))
     }
 
     fn rule(id: &str) -> String {
@@ -211,6 +231,27 @@ mod tests {
         }
         write("token", "changed");
         assert!(!reloads.changed(), "it is read before each request");
+    }
+
+    #[tokio::test]
+    async fn what_did_not_load_is_tried_again_when_a_file_that_it_named_is_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| directory.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(file(name), text).expect("written");
+        let sources = "sources: {a: {ndjson: {path: none}}}\nrules: [one.yaml]\n";
+        write("one.yaml", &rule("one"));
+        write("vigie.yaml", sources);
+        let mut reloads = Reloads::start(&watched(directory.path(), &[file("vigie.yaml")])).expect("signals");
+        let headers = format!("{{X-Key: '${{file:{}}}'}}", file("secret").display());
+        let sinks = format!("sinks: {{soc: {{webhook: {{url: 'https://soc.example.org', headers: {headers}}}}}}}\n");
+        write("vigie.yaml", &format!("{sources}{sinks}"));
+        assert!(reloads.changed());
+        reloads.watch_too(loaded(&[file("vigie.yaml")]).expect_err("no such secret"));
+        write("one.yaml", &rule("two"));
+        assert!(reloads.changed() && !reloads.changed(), "what was watched is watched still");
+        write("secret", "s");
+        assert!(reloads.changed(), "the secret is there");
+        assert!(loaded(&[file("vigie.yaml")]).is_ok());
     }
 
     #[tokio::test]

@@ -158,7 +158,7 @@ async fn supervise(
                     return end_by(exit, running, reloads).await;
                 }
                 Trigger::Reload => {
-                    if let Some(next) = reload(daemon, fixed, reads_stdin, global, output) {
+                    if let Some(next) = reload(daemon, fixed, reads_stdin, reloads, global, output) {
                         break next;
                     }
                 }
@@ -177,7 +177,7 @@ async fn supervise(
             match trigger {
                 Trigger::Stop(exit) => return end_by(exit, running, reloads).await,
                 Trigger::Reload => {
-                    if let Some(newer) = reload(daemon, fixed, reads_stdin, global, output) {
+                    if let Some(newer) = reload(daemon, fixed, reads_stdin, reloads, global, output) {
                         reloads.watch(&newer.watched);
                         next = newer;
                     }
@@ -202,9 +202,17 @@ async fn end_by(
 }
 
 /// The new configuration, or `None` when it does not load: then the old one stays in force.
-fn reload(daemon: &Daemon, fixed: &Fixed, reads_stdin: bool, global: &Global, output: &mut Output) -> Option<Config> {
+fn reload(
+    daemon: &Daemon,
+    fixed: &Fixed,
+    reads_stdin: bool,
+    reloads: &mut Reloads,
+    global: &Global,
+    output: &mut Output,
+) -> Option<Config> {
     let paths = config_paths(global).ok()?;
-    let (config, diagnostics) = config::load(&paths, &load::surroundings(output));
+    let (loaded, diagnostics) = config::load_or_named(&paths, &load::surroundings(output));
+    let config = loaded.map_err(|named| reloads.watch_too(named)).ok();
     if output.diagnostics(&diagnostics).is_err() {
         tracing::debug!("stderr is gone");
     }

@@ -58,7 +58,7 @@ const REFUSED: &[&str] = &[
     "224.0.0.1",
     "255.255.255.255",
 ];
-/// Every kind of sink that speaks HTTP: its option with the URL, and what else it must have.
+/// Every kind of sink that speaks HTTP: its option with the URL, and what else it must have. Last, what all of them share.
 const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("webhook", "url", ""),
     ("slack", "webhook_url", ""),
@@ -80,6 +80,11 @@ const HTTP_SINKS: &[(&str, &str, &str)] = &[
         "sns",
         "endpoint",
         "      topic_arn: arn:aws:sns:eu-west-1:123456789012:alerts\n      access_key_id: x\n      secret_access_key: x\n",
+    ),
+    (
+        "webhook",
+        "oauth2_token_url",
+        "      url: 'https://x.example'\n      oauth2_client_id: x\n      oauth2_client_secret: x\n",
     ),
 ];
 /// What is no URL at all is refused as that.

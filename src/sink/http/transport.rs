@@ -314,15 +314,15 @@ fn identity(options: &Options, diagnostics: &mut Diagnostics) -> Result<Option<I
 /// A proxy is named by the operator and seldom public, so it may be on a private address whatever the destination may.
 fn proxy(options: &Options, diagnostics: &mut Diagnostics) -> Result<Option<SinkUrl>, Told> {
     let Some(url) = options.url(PROXY.name) else { return Ok(None) };
+    let proxy = SinkUrl::new(url.clone());
+    vet(&proxy, Policy { allow_private: true }, "E0481", PROXY.name, options, diagnostics)?;
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         let hint = "such as http://proxy.example.org:3128";
         let message = format!("`{}`: nothing may follow host and port", PROXY.name);
         diagnostics.error("E0481", options.span_of(PROXY.name), message, Some(hint.into()));
         return Err(Told);
     }
-    let url = SinkUrl::new(url.clone());
-    vet(&url, Policy { allow_private: true }, "E0481", PROXY.name, options, diagnostics)?;
-    Ok(Some(url))
+    Ok(Some(proxy))
 }
 
 fn headers(options: &Options, diagnostics: &mut Diagnostics) -> Result<HeaderMap, Told> {
@@ -411,14 +411,14 @@ fn grant(policy: Policy, options: &Options, diagnostics: &mut Diagnostics) -> Re
     let (url, id, secret) = (options.url(GRANT[0]), options.text(GRANT[1]), options.secret(GRANT[2]));
     // What is given and cannot be used was reported where it was read.
     let (Some(url), Some(id), Some(secret)) = (url, id, secret) else { return Err(Told) };
-    if !url.username().is_empty() || url.password().is_some() {
+    let url = SinkUrl::new(url.clone());
+    vet(&url, policy, "E0421", TOKEN_URL.name, options, diagnostics)?;
+    if !url.expose().username().is_empty() || url.expose().password().is_some() {
         let message = format!("`{}` holds a user or a password", TOKEN_URL.name);
         let hint = "id and secret of the client are options of their own";
         diagnostics.error("E0482", options.span_of(TOKEN_URL.name), message, Some(hint.into()));
         return Err(Told);
     }
-    let url = SinkUrl::new(url.clone());
-    vet(&url, policy, "E0421", TOKEN_URL.name, options, diagnostics)?;
     let client_auth = if options.text(CLIENT_AUTH.name) == Some("post") { ClientAuth::Post } else { ClientAuth::Basic };
     Ok(Some(Grant {
         url,

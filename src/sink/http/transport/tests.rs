@@ -103,7 +103,7 @@ fn every_mistake_is_told_at_its_option() {
         (vec![certificate, ("key_file", path_node(&empty))], "E0480", "holds no private key in the clear"),
         (vec![("ca_file", path_node(&empty))], "E0422", "`ca_file`: the CA file holds no usable certificate"),
         (vec![proxy(&format!("http://u:{CANARY}@169.254.169.254:3128"))], "E0481", "a link-local address is never"),
-        (vec![proxy(&format!("http://metadata.google.internal/?{CANARY}"))], "E0481", "nothing may follow"),
+        (vec![proxy(&format!("http://metadata.google.internal/?{CANARY}"))], "E0481", "a cloud metadata name is"),
         (vec![proxy(&format!("http://proxy.example.org/{CANARY}"))], "E0481", "nothing may follow host and port"),
         (vec![proxy(&format!("socks5://u:{CANARY}@proxy.example.org"))], "E0403", "has the scheme `socks5`"),
         (vec![header("X-A"), header("Host")], "E0426", "header `Host` is set by the sink itself"),
