@@ -1,5 +1,6 @@
 """Mail through aiosmtpd: what it parses must be what was meant, and what it refuses must be treated as it should."""
 
+import contextlib
 import email
 import email.policy
 import ssl
@@ -8,9 +9,12 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from common import Place, check, free_port, main, until
+from common import Place, check, free_port, main, until, waits
 
 USER, PASSWORD = "vigie-mailer", "correct horse/battery@staple"
+SOC = "soc@example.org"
+GREY = "451 4.7.1 greylisted"
+UNKNOWN = "550 5.1.1 no such user"
 
 
 class Relay:
@@ -19,6 +23,7 @@ class Relay:
     def __init__(self, tls=None, answers=None, endings=None, greetings=None):
         self.mails, self.sessions = [], []
         self.answers, self.endings, self.greetings = answers or {}, endings or [], greetings or []
+        self.password = PASSWORD
         options = {}
         if tls:
             options = {"tls_context": tls, "require_starttls": True, "auth_required": True, "authenticator": self.log_in}
@@ -33,7 +38,7 @@ class Relay:
         self.controller.stop()
 
     def log_in(self, server, session, envelope, mechanism, data):
-        good = data.login == USER.encode() and data.password == PASSWORD.encode()
+        good = data.login == USER.encode() and data.password == self.password.encode()
         return AuthResult(success=good, handled=False)
 
     async def handle_MAIL(self, server, session, envelope, address, options):
@@ -103,15 +108,21 @@ def plain_text(binary):
         check("plain: the text itself is there", "Bcc: victim@example" in text and "Call the user." in text, text)
 
 
-def secured(binary):
+@contextlib.contextmanager
+def secure_relay():
+    """A relay with STARTTLS and a log-in, and the file of its authority."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-    with Relay(tls=context) as relay:
+    with authority.cert_pem.tempfile() as ca, Relay(tls=context) as relay:
+        yield relay, ca
+
+
+def secured(binary):
+    with secure_relay() as (relay, ca):
         url = f"smtp+starttls://localhost:{relay.port}"
-        log_in = f', user: {USER}, password: "{PASSWORD}", ca_file: ca.pem'
+        log_in = f', user: {USER}, password: "{PASSWORD}", ca_file: "{ca}"'
         place = Place(binary, sink(url, log_in), events=3)
-        authority.cert_pem.write_to_path(str(place.path / "ca.pem"))
         status, said = place.run("run", "--once", "-vv")
         check("STARTTLS: three alerts", status == 0 and len(relay.mails) == 3, said)
         check("STARTTLS: the channel was secured", all(session.ssl for session in relay.sessions))
@@ -121,7 +132,6 @@ def secured(binary):
         check("STARTTLS: no secret in the log", PASSWORD not in said)
 
         other = Place(binary, sink(url, log_in.replace(PASSWORD, "wrong horse")))
-        authority.cert_pem.write_to_path(str(other.path / "ca.pem"))
         status, said = other.run("sink", "test", "mail", "-vv")
         check("wrong password: refused, and not shown", status == 5 and "535" in said and "wrong horse" not in said, said)
         status, said = Place(binary, sink(url, f', user: {USER}, password: "{PASSWORD}"')).run("sink", "test", "mail")
@@ -137,19 +147,25 @@ def retried(binary):
             check("421 twice: delivered", until(lambda: [row["status"] for row in place.listed()] == ["delivered"]))
         check("421 twice: three attempts", place.listed()[0]["attempts"] == 3, place.listed())
 
-    # Greylisted at the end of DATA: the lane waits five minutes.
-    with Relay(endings=["451 4.7.1 greylisted"]) as relay:
-        place = Place(binary, sink(f"smtp://127.0.0.1:{relay.port}"))
-        status, said = place.run("run", "--once")
-        check("451 after DATA: still waits", status == 75 and not relay.mails, said)
-        check("451 after DATA: one attempt, kept", [(r["status"], r["attempts"]) for r in place.listed()] == [("pending", 1)])
+    # Greylisted: five minutes later it is tried again.
+    for name, said in [("at RCPT", {"answers": {SOC: [GREY]}}), ("after DATA", {"endings": [GREY]})]:
+        with Relay(**said) as relay:
+            place = Place(binary, sink(f"smtp://127.0.0.1:{relay.port}"))
+            status, said = place.run("run", "--once")
+            check(f"451 {name}: still waits", status == 75 and not relay.mails, said)
+            check(f"451 {name}: one attempt, kept", place.statuses() == [("pending", 1)], place.statuses())
+            status, said = place.run("run", "--once", after="+4m")
+            check(f"451 {name}: not before five minutes", place.statuses() == [("pending", 1)], place.statuses())
+            status, said = place.run("run", "--once", after="+6m")
+            check(f"451 {name}: then accepted", status == 0 and [to for to, _ in relay.mails] == [[SOC]], said)
+            check(f"451 {name}: delivered", place.statuses() == [("delivered", 2)], place.statuses())
 
     # Greylisted for one of two: only that one gets the mail again, and it is the same mail.
     late = "late@example.org"
-    with Relay(answers={late: ["451 4.7.1 greylisted"]}) as relay:
-        place = Place(binary, sink(f"smtp://127.0.0.1:{relay.port}", to=f"[soc@example.org, {late}]"))
+    with Relay(answers={late: [GREY]}) as relay:
+        place = Place(binary, sink(f"smtp://127.0.0.1:{relay.port}", to=f"[{SOC}, {late}]"))
         with place.daemon():
-            check("451 for one: the other has it", until(lambda: [to for to, _ in relay.mails] == [["soc@example.org"]]))
+            check("451 for one: the other has it", until(lambda: [to for to, _ in relay.mails] == [[SOC]]))
             check("451 for one: it waits", until(lambda: any(row["attempts"] == 1 for row in place.listed())))
             delivery = place.listed()[0]["delivery_id"]
             place.run("deliveries", "retry", delivery)
@@ -162,7 +178,7 @@ def retried(binary):
 
 
 def refused(binary):
-    with Relay(answers={"soc@example.org": ["550 5.1.1 no such user"] * 9}) as relay:
+    with Relay(answers={SOC: [UNKNOWN] * 9}) as relay:
         place = Place(binary, sink(f"smtp://127.0.0.1:{relay.port}"))
         status, said = place.run("run", "--once")
         rows = [row for row in place.listed() if row["attempts"]]
@@ -175,12 +191,46 @@ def refused(binary):
         with place.daemon():
             check("550: replayed after it was mended", until(lambda: len(relay.mails) >= 1))
 
+    # One of two is unknown: the other has the mail, and only the one is owed after it was mended.
+    gone = "gone@example.org"
+    with Relay(answers={gone: [UNKNOWN]}) as relay:
+        place = Place(binary, sink(f"smtp://127.0.0.1:{relay.port}", to=f"[{SOC}, {gone}]"))
+
+        def sent_to():
+            return [to for to, mail in relay.mails if mail["X-Vigie-Rule"] == "peer"]
+
+        with place.daemon():
+            check("550 for one: a dead letter", until(lambda: ("dead", 1) in place.statuses()), place.statuses())
+            check("550 for one: the other has it", sent_to() == [[SOC]], sent_to())
+            dead = next(row for row in place.listed() if row["status"] == "dead")
+            _, shown = place.run("deliveries", "show", dead["delivery_id"])
+            check("550 for one: the ledger says who", gone in shown and "550" in shown, shown)
+            place.run("deliveries", "replay", "--failed", "--since", "1h", "--sink", "mail")
+            check("550 for one: replayed to that one", until(lambda: sent_to() == [[SOC], [gone]]), sent_to())
+
+
+def locked_out(binary):
+    """The relay refuses the password (535) until the operator has set it there: nothing is lost meanwhile."""
+    with secure_relay() as (relay, ca):
+        relay.password = "not yet the one"
+        log_in = f', user: {USER}, password: "{PASSWORD}", ca_file: "{ca}"'
+        place = Place(binary, sink(f"smtp+starttls://localhost:{relay.port}", log_in), events=3)
+        status, said = place.run("run", "--once")
+        rows = place.listed()
+        check("535: the backlog is kept", waits(place, status), said)
+        check("535: nobody hammers", sum(row["attempts"] for row in rows) <= 2 and not relay.mails, rows)
+        relay.password = PASSWORD
+        status, said = place.run("run", "--once", after="+6m")
+        mails = [mail for _, mail in relay.mails if mail["X-Vigie-Rule"] == "peer"]
+        check("535: mended, all are delivered", status == 0 and len(mails) == 3, said)
+
 
 def run(binary):
     plain_text(binary)
     secured(binary)
     retried(binary)
     refused(binary)
+    locked_out(binary)
 
 
 main(run)

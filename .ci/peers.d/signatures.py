@@ -1,39 +1,14 @@
 """Requests of the webhook sink, verified by the Python library of Standard Webhooks and kept for the Node one."""
 
 import base64
-import http.server
 import json
-import threading
 
 from standardwebhooks import Webhook
 
-from common import HOSTILE, Place, check, main
+from common import HOSTILE, Place, Receiver, check, main, until
 
 OLD, NEW, OTHER = ("whsec_" + base64.b64encode(bytes([seed]) * 32).decode() for seed in (1, 2, 3))
 EVENTS = 20
-
-
-class Receiver(http.server.ThreadingHTTPServer):
-    """Keeps what comes; the first request is refused, so that one delivery comes twice."""
-
-    def __init__(self):
-        self.requests, self.lock = [], threading.Lock()
-        super().__init__(("127.0.0.1", 0), Taker)
-
-
-class Taker(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        with self.server.lock:
-            first = not self.server.requests
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            self.server.requests.append({"headers": headers, "body": body.decode()})
-        self.send_response(503 if first else 200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
 
 
 def verifies(secret, request, body=None):
@@ -45,21 +20,18 @@ def verifies(secret, request, body=None):
 
 
 def run(binary, kept):
-    receiver = Receiver()
-    threading.Thread(target=receiver.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{receiver.server_port}/hook"
-    hook = f'  hook: {{webhook: {{url: "{url}", secret: ["{NEW}", "{OLD}"]}}}}\n'
-    single = f'  single: {{webhook: {{url: "{url}", secret: "{OLD}"}}}}\n'
-    place = Place(binary, hook + single, events=EVENTS)
-    with place.daemon():
-        import common
+    # The first request is refused, so that one delivery comes twice.
+    with Receiver(answers=[(503, {})]) as receiver:
+        hook = f'  hook: {{webhook: {{url: "{receiver.url}/hook", secret: ["{NEW}", "{OLD}"]}}}}\n'
+        single = f'  single: {{webhook: {{url: "{receiver.url}/hook", secret: "{OLD}"}}}}\n'
+        place = Place(binary, hook + single, events=EVENTS)
+        with place.daemon():
 
-        def complete():
-            rows = place.listed()
-            return len(rows) == 2 * EVENTS and all(row["status"] == "delivered" for row in rows)
+            def complete():
+                rows = place.listed()
+                return len(rows) == 2 * EVENTS and all(row["status"] == "delivered" for row in rows)
 
-        check("signatures: all delivered", common.until(complete), len(receiver.requests))
-    receiver.shutdown()
+            check("signatures: all delivered", until(complete), len(receiver.requests))
     requests = receiver.requests
     rotating = [request for request in requests if len(request["headers"]["webhook-signature"].split()) == 2]
     alone = [request for request in requests if request not in rotating]
