@@ -386,7 +386,6 @@ pub(super) fn decode(text: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-
     use rustls::RootCertStore;
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -561,6 +560,7 @@ pub(super) mod tests {
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
         let mut conversation = Conversation::new(ours);
         theirs.write_all(b"one\r\ntwo\n12345rest").await.expect("written");
+        drop(theirs);
         assert_eq!(conversation.line(4).await.expect("read"), b"one");
         assert_eq!(conversation.line(3).await.expect("read"), b"two");
         assert_eq!(conversation.bytes(5).await.expect("read"), b"12345");
