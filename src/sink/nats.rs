@@ -224,8 +224,8 @@ impl NatsSink {
         };
         let headers = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", delivery.delivery_id);
         let total_bytes = headers.len() + delivery.body.len();
-        if total_bytes > info.max_payload {
-            let said = format!("it takes {} bytes, the alert has {total_bytes} with its headers", info.max_payload);
+        if let Some(most) = info.max_payload.filter(|most| total_bytes > *most) {
+            let said = format!("it takes {most} bytes, the alert has {total_bytes} with its headers");
             return self.wire.report(Outcome::Degrade, "longer than the server takes", &said);
         }
         match timeout_at(deadline, self.publish(&mut open, &headers, &delivery.body)).await {

@@ -21,7 +21,7 @@ const MAX_SAID: usize = 64;
 #[serde(default)]
 pub(super) struct Info {
     /// Longest message with its headers.
-    pub(super) max_payload: usize,
+    pub(super) max_payload: Option<usize>,
     /// Nothing but TLS may follow.
     pub(super) tls_required: bool,
     /// TLS may follow.
@@ -146,7 +146,7 @@ mod tests {
                     MSG _INBOX.x 1 reply 0\r\n\r\nHMSG _INBOX.x 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n\
                     HMSG i 1 r 18 20\r\nNATS/1.0\r\nA: b\r\n\r\nok\r\n";
         let expected = vec![
-            Said::Info(Info { max_payload: 7, ..Info::default() }),
+            Said::Info(Info { max_payload: Some(7), ..Info::default() }),
             Said::Ping,
             Said::Pong,
             Said::Wrong("Stale Connection".into()),

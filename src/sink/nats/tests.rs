@@ -1,3 +1,5 @@
+//! The sink against a small server on loopback: every answer of its classes, every way to log in, TLS before and after INFO.
+
 use std::net::SocketAddr;
 
 use serde_json::Value;
