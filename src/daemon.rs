@@ -83,15 +83,7 @@ impl Daemon {
         let mut engine = Engine::new(config.rules);
         let Noted { drift, history, inhibitors } = take_up(&mut engine, state).await?;
         let (notices, notices_in) = NoticeSender::channel();
-        let shared = Lanes {
-            store: self.store.clone(),
-            alerts: self.alerts.clone(),
-            holds: self.holds.clone(),
-            clock: self.clock.clone(),
-            status: self.status.clone(),
-            notices,
-            jitter_seed: self.jitter_seed,
-        };
+        let shared = self.shared(notices);
         let lanes = self.lanes(&shared, &config.sinks, lane_states);
         let wake = Wake::default();
         self.status.update(|snapshot| snapshot.sinks.extend(names(&config.sinks)));
@@ -221,6 +213,18 @@ impl Daemon {
             quiets: Quiets::of(engine.rules()),
             clock: self.clock.clone(),
             wake: wake.clone(),
+        }
+    }
+
+    fn shared(&self, notices: NoticeSender) -> Lanes {
+        Lanes {
+            store: self.store.clone(),
+            alerts: self.alerts.clone(),
+            holds: self.holds.clone(),
+            clock: self.clock.clone(),
+            status: self.status.clone(),
+            notices,
+            jitter_seed: self.jitter_seed,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Silence {
 pub struct Inhibition {
     /// `vigie.yaml:31`, for people.
     pub place: String,
+    /// Hash of what it asks, so that what is kept of it outlives a change of the others.
+    pub identity: String,
     source: AlertCondition,
     target: AlertCondition,
     equal: Vec<FieldPath>,
@@ -45,6 +47,10 @@ impl Silence {
     /// What is wrong with them, in a sentence.
     pub fn new(text: &str, starts_at: DateTime<Utc>, ends_at: DateTime<Utc>) -> Result<Self, String> {
         let matchers = matcher::parse(text)?;
+        // As Alertmanager has it: such a silence hides everything, this program's own alarms included.
+        if matchers.iter().all(Matcher::fits_nothing) {
+            return Err("the matchers fit an alert without any of these fields: add one that says which alerts".into());
+        }
         let condition = AlertCondition::new(matcher::condition(&matchers)?);
         Ok(Self { matchers, condition, starts_at, ends_at })
     }
@@ -105,7 +111,16 @@ fn inhibition(node: &Node, lists: &Lists, diagnostics: &mut Diagnostics) -> Opti
     let target = side("target", &fields, lists, diagnostics);
     let equal = alert_fields("equal", &fields, diagnostics);
     let place = format!("{}:{}", node.span.path, node.span.line);
-    Some(Inhibition { place, source: source?, target: target?, equal: equal? })
+    let (source, target, equal) = (source?, target?, equal?);
+    let mut hasher = blake3::Hasher::new();
+    source.meaning(&mut hasher);
+    target.meaning(&mut hasher);
+    for field in &equal {
+        hasher.update(&(field.as_str().len() as u64).to_le_bytes());
+        hasher.update(field.as_str().as_bytes());
+    }
+    let identity = hasher.finalize().to_hex().chars().take(16).collect();
+    Some(Inhibition { place, identity, source, target, equal })
 }
 
 /// One side: a map as `match`, or a text in the notation of Alertmanager.
@@ -148,17 +163,17 @@ mod tests {
             ("severity=HIGH", false),
             ("severity=~\"high|critical\"", true),
             ("severity=~\"hi\"", false),
-            ("severity!=high", false),
             ("rule=~\"secret-.*\", account=acc1", true),
             ("rule=~\"secret-.*\", account=acc2", false),
             ("tags=vonage", true),
-            ("tags!~\"attack.*\"", false),
             ("event.user_email=\"bob@example.org\"", true),
             ("event.user_email=\"b*\"", false),
-            ("event.nothing=\"\"", true),
+            ("rule=secret-created, severity!=high", false),
+            ("rule=secret-created, tags!~\"attack.*\"", false),
+            ("rule=secret-created, event.nothing=\"\"", true),
             ("event.nothing!=\"\"", false),
-            ("event.nothing!=\"x\"", true),
-            ("event.user_email=~\".*\"", true),
+            ("rule=secret-created, event.nothing!=\"x\"", true),
+            ("rule=secret-created, event.user_email=~\".*\"", true),
         ] {
             assert_eq!(silence(text).fits(&view), fits, "{text}");
         }
@@ -174,7 +189,11 @@ mod tests {
         let event = format!(r#"{{"a": "{}"}}"#, "x".repeat(crate::event::MAX_EVENT_BYTES - 10));
         let view = AlertView::of(&alert(Severity::High, "acc1", &event));
         let fits = |text| Silence::new(text, DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH).expect("reads").fits(&view);
-        assert!(fits("severity=high") && !fits("event.a=~\"x*\"") && !fits("event.b=\"\""));
+        assert!(fits("severity=high") && !fits("event.a=~\"x+\"") && !fits("severity=high, event.b=\"\""));
+        for everything in ["title=~\".*\"", "event.x=\"\"", "severity!=high", "rule!~a, title=~\"b?\""] {
+            let refused = Silence::new(everything, DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH);
+            assert!(refused.is_err_and(|error| error.contains("without any of these fields")), "{everything}");
+        }
     }
 
     #[test]
@@ -189,6 +208,8 @@ mod tests {
         assert_eq!(inhibition.held_down(&view(Severity::Critical, "acc1")), None, "its like");
         assert_eq!(inhibition.held_down(&view(Severity::Info, "acc1")), None);
         assert_eq!(inhibition.held_by(&view(Severity::High, "acc1")), None);
+        let (again, _) = inhibitions("- {source: 'rule=a', target: {rule: b}, equal: [account]}\n- {source: 'severity=\"critical\"', target: {severity|neq: info}, equal: [account]}");
+        assert_eq!(again.iter().position(|other| other.identity == inhibition.identity), Some(1), "wherever it stands");
     }
 
     #[test]

@@ -121,8 +121,10 @@ impl<'r, E: Fn(&[Destination<'r>]) -> bool> Search<'r, E> {
             if holds == Some(false) {
                 continue;
             }
-            let is_taken_here = self.visit(&route.routes) || self.add(route);
-            is_taken |= is_taken_here;
+            let is_taken_below = self.visit(&route.routes) && (self.enough)(&self.found);
+            let is_taken_here = is_taken_below || self.add(route);
+            // Whoever is told in doubt takes the alert from nobody.
+            is_taken |= is_taken_here && holds.is_some();
             if is_taken_here && holds.is_some() && !route.continue_ && (self.enough)(&self.found) {
                 break;
             }

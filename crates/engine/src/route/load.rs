@@ -134,6 +134,13 @@ impl Loader<'_> {
             return None;
         }
         let to = self.sinks("fallback", fields, diagnostics)?;
+        let own = fields.texts("to", diagnostics);
+        if !own.is_empty() && to.iter().all(|sink| own.iter().any(|(name, _)| name == sink)) {
+            let message = "`fallback` names the sinks that the alert goes to anyway";
+            let hint = "name another sink";
+            diagnostics.error(code::ROUTE_SINK, fields.place("fallback"), message, Some(hint.into()));
+            return None;
+        }
         Some(Fallback { to, after: after.unwrap_or(DEFAULT_AFTER) })
     }
 

@@ -135,6 +135,16 @@ pub fn condition(matchers: &[Matcher]) -> Result<Condition, String> {
 }
 
 impl Matcher {
+    /// Whether it fits an alert that does not have the field.
+    pub(crate) fn fits_nothing(&self) -> bool {
+        match self.operator {
+            Operator::Equal => self.value.is_empty(),
+            Operator::NotEqual => !self.value.is_empty(),
+            Operator::Fits => fits_empty(&anchored(&self.value)),
+            Operator::FitsNot => !fits_empty(&anchored(&self.value)),
+        }
+    }
+
     fn condition(&self) -> Result<Condition, String> {
         let (pattern, is_negated) = match self.operator {
             Operator::Equal => (regex::escape(&self.value), false),
@@ -142,12 +152,11 @@ impl Matcher {
             Operator::Fits => (self.value.clone(), false),
             Operator::FitsNot => (self.value.clone(), true),
         };
-        let anchored = format!("^(?:{pattern})$");
+        let anchored = anchored(&pattern);
         let test =
             |key: String, value| Test::build(&key, vec![value]).map_err(|error| format!("`{self}`: {}", error.message));
         let fits = Condition::Test(test(format!("{}|re", self.field), Literal::Text(anchored.clone()))?);
-        let fits_nothing = regex::Regex::new(&anchored).is_ok_and(|pattern| pattern.is_match(""));
-        let fits = if fits_nothing {
+        let fits = if fits_empty(&anchored) {
             Condition::Any(vec![fits, Condition::Test(test(self.field.clone(), Literal::Null)?)])
         } else {
             fits
@@ -162,6 +171,14 @@ impl fmt::Display for Matcher {
         let value = self.value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         write!(formatter, "{}{sign}\"{value}\"", self.field)
     }
+}
+
+fn anchored(pattern: &str) -> String {
+    format!("^(?:{pattern})$")
+}
+
+fn fits_empty(anchored: &str) -> bool {
+    regex::Regex::new(anchored).is_ok_and(|pattern| pattern.is_match(""))
 }
 
 /// The notation of all of them, for people and for the store.

@@ -199,6 +199,18 @@ fn a_tree_leaves_an_alert_to_the_first_below_that_takes_it() {
 }
 
 #[test]
+fn a_route_below_that_is_in_doubt_or_about_its_own_sink_keeps_nobody_from_being_told() {
+    let text = "- {to: soc, routes: [{match: {event.user_email: a}, to: chat}]}\n";
+    let (routes, _) = load_text(text);
+    let event = format!(r#"{{"a": "{}"}}"#, "x".repeat(MAX_EVENT_BYTES - 10));
+    assert_eq!(destinations(&routes, &alert(Severity::High, "acc1", &event)), ["chat", "soc"]);
+    let (routes, _) = load_text("- {to: mail, routes: [{match: {severity: high}, to: chat}]}\n");
+    let high = alert(Severity::High, "acc1", "{}");
+    assert_eq!(destinations(&routes, &high), ["chat"]);
+    assert_eq!(destinations_beside(&routes, &high, "chat"), ["chat", "mail"]);
+}
+
+#[test]
 fn each_sink_is_found_with_all_the_routes_that_lead_there() {
     let text = "\
 - {match: {severity: high}, to: [chat, soc], continue: true, mute: {days: sat-sun}, fallback: mail, after: 30s}

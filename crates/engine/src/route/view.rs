@@ -80,6 +80,11 @@ impl AlertCondition {
         Self { condition, reads_event }
     }
 
+    /// Feeds a hash with what it asks.
+    pub(crate) fn meaning(&self, hasher: &mut blake3::Hasher) {
+        self.condition.meaning(hasher);
+    }
+
     /// Whether it holds; `None` when that cannot be said.
     #[must_use]
     pub fn holds(&self, view: &AlertView) -> Option<bool> {
