@@ -116,7 +116,10 @@ impl Daemon {
         side.spawn(ending_all(&inner, pump_notices(ingest.clone(), notices_in)));
         if !self.dry_run {
             side.spawn(ending_all(&inner, follower.clone().run(inner.clone())));
-            side.spawn(ending_all(&inner, attendant.clone().run(inner.clone())));
+            // A finite run looks by itself, between its deliveries: two at a time would tell the same.
+            if !self.once {
+                side.spawn(ending_all(&inner, attendant.clone().run(inner.clone())));
+            }
             let heartbeat = self.heartbeat(config.heartbeat, &config.sinks);
             heartbeat.map(|heartbeat| side.spawn(ending_all(&inner, heartbeat.run(inner.clone()))));
         }
@@ -133,8 +136,12 @@ impl Daemon {
         let mut end = sources?;
         lanes_ended?;
         if self.once && !stop.is_cancelled() {
-            self.follow_once(&follower, &attendant).await?;
+            self.told_once(&follower, &attendant).await?;
             end.left = self.drain(&shared, &config.sinks, stop).await?;
+            // What was given up just now has its fallback in this run.
+            if self.attend_once(&attendant).await? {
+                end.left = self.drain(&shared, &config.sinks, stop).await?;
+            }
         }
         inner.cancel();
         // With the last sender gone, what the lanes had to say at their end is stored before the end.
@@ -166,17 +173,25 @@ impl Daemon {
     }
 
     /// What came due while the sources were read is told with the rest.
-    async fn follow_once(&self, follower: &Follower, attendant: &Attendant) -> Result<()> {
-        if self.dry_run {
-            return Ok(());
+    async fn attend_once(&self, attendant: &Attendant) -> Result<bool> {
+        if self.dry_run { Ok(false) } else { self.look_once(attendant.look().await) }
+    }
+
+    async fn told_once(&self, follower: &Follower, attendant: &Attendant) -> Result<()> {
+        if !self.dry_run {
+            self.look_once(follower.look().await.map(|_| false))?;
         }
-        for looked in [follower.look().await.map(drop), attendant.look().await] {
-            match looked {
-                Err(StoreError::Full(cause)) => tracing::warn!(%cause, "updates of alerts wait for space"),
-                looked => looked?,
+        self.attend_once(attendant).await.map(drop)
+    }
+
+    fn look_once(&self, looked: Result<bool>) -> Result<bool> {
+        match looked {
+            Err(StoreError::Full(cause)) => {
+                tracing::warn!(%cause, "updates, fallbacks and digests wait for space");
+                Ok(false)
             }
+            looked => looked,
         }
-        Ok(())
     }
 
     /// What an earlier process scheduled by a clock that was set back since must not wait for that clock.

@@ -176,6 +176,10 @@ pub enum Outcome {
     /// Part of the destination has it and the rest not yet (some recipients of a mail): this delivery alone is tried again
     /// after this long, the lane goes on.
     Later(Duration),
+    /// The same, and nothing was sent: it says nothing about the destination.
+    NotYet(Duration),
+    /// There is nothing to send any more: done, and nothing is known of the destination.
+    Needless,
     /// The rendered body was refused (400, 413, 422): once more as built-in plain text, then dead.
     Degrade,
     /// 401, 403, 404: the whole lane is paused, the backlog kept, the operator told.

@@ -69,9 +69,11 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     let report = run_verb::block_on(named.sink.send(&delivery))?;
     let answer = if report.excerpt.is_empty() { String::new() } else { format!(": {}", report.excerpt) };
     let (exit, verdict) = match report.outcome {
-        Sent::Delivered => (Exit::OK, "delivered"),
+        Sent::Delivered | Sent::Needless => (Exit::OK, "delivered"),
         Sent::Accepted => (Exit::OK, "accepted, not proven shown"),
-        Sent::Retry | Sent::Wait(_) | Sent::Later(_) => (Exit::TEMPORARY, "not now; `run` would try again"),
+        Sent::Retry | Sent::Wait(_) | Sent::Later(_) | Sent::NotYet(_) => {
+            (Exit::TEMPORARY, "not now; `run` would try again")
+        }
         Sent::Misconfigured => (Exit::REFUSED, "refused; check the address and the credentials"),
         Sent::Degrade => (Exit::EXPECTATION, "the body was refused; `run` would send plain text instead"),
         Sent::Dead => (Exit::EXPECTATION, "refused for good"),

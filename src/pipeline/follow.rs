@@ -5,7 +5,7 @@
 //! a crash at any moment repeats a look and never an update. An update is a delivery like any: the sink's lane sends it. It
 //! never looks at a destination, and a sink that the configuration no longer lets ask is followed no more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,19 +31,35 @@ const FULL_SLEEP: Duration = Duration::from_secs(10);
 
 /// How long a rule's alert waits for a further match.
 #[derive(Debug, Clone, Default)]
-pub struct Quiets(HashMap<String, Duration>);
+pub struct Quiets {
+    quiet: HashMap<String, Duration>,
+    /// Rules whose alerts take up further matches: those of the others are over at once.
+    folding: HashSet<String>,
+}
 
 impl Quiets {
     /// Those of rules.
     #[must_use]
     pub fn of(rules: &[Rule]) -> Self {
-        Self(rules.iter().map(|rule| (rule.id.clone(), rule.alert.quiet)).collect())
+        let folds = |rule: &&Rule| !rule.alert.dedup.is_empty() || rule.detection.is_some();
+        Self {
+            quiet: rules.iter().map(|rule| (rule.id.clone(), rule.alert.quiet)).collect(),
+            folding: rules.iter().filter(folds).map(|rule| rule.id.clone()).collect(),
+        }
     }
 
     /// That of one rule; of one that is not in force any more, the default.
     #[must_use]
     pub fn get(&self, rule_id: &str) -> Duration {
-        self.0.get(rule_id).copied().unwrap_or(DEFAULT_QUIET)
+        self.quiet.get(rule_id).copied().unwrap_or(DEFAULT_QUIET)
+    }
+
+    /// Whether an alert still goes on: it may take up a further match, and did so lately.
+    #[must_use]
+    pub fn is_open(&self, alert: &Alert, now: DateTime<Utc>) -> bool {
+        let quiet = TimeDelta::from_std(self.get(&alert.rule.id)).unwrap_or(TimeDelta::MAX);
+        let since = now.checked_sub_signed(quiet).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        self.folding.contains(&alert.rule.id) && alert.last_at > since
     }
 }
 

@@ -4,6 +4,7 @@
 //! It never beats to say that something is wrong: silence says that. It beats late rather than wrongly, and a beat that fails
 //! is no failure of anything else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use super::BoxFuture;
 use super::status::{Snapshot, Status};
 use crate::clock::Clock;
 use crate::store::{Result, Store};
+
+/// Dead letters of a sink, and when there came another.
+type DeadLetters = (u64, Option<DateTime<Utc>>);
 
 /// Where it beats.
 pub trait Ping: Send + Sync {
@@ -52,14 +56,17 @@ impl Heartbeat {
     /// # Errors
     /// When the store failed for good.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let mut was_silent_for = None;
+        let (mut was_silent_for, mut dead) = (None, HashMap::new());
+        for sink in &self.sinks {
+            dead.insert(sink.clone(), (self.store.queue(sink).await?.dead, None));
+        }
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(self.beat.every) => {}
             }
-            let silent_for = self.trouble().await?;
+            let silent_for = self.trouble(&mut dead).await?;
             match &silent_for {
                 None => {
                     if let Err(error) = self.beat.ping.ping().await {
@@ -76,14 +83,22 @@ impl Heartbeat {
     }
 
     /// What keeps it from beating.
-    async fn trouble(&self) -> Result<Option<String>> {
+    async fn trouble(&self, dead: &mut HashMap<String, DeadLetters>) -> Result<Option<String>> {
         if let Some(trouble) = polling_trouble(&self.status.snapshot(), self.clock.now()) {
             return Ok(Some(trouble));
         }
         let steady = self.clock.steady();
         for sink in &self.sinks {
-            let oldest = self.store.queue(sink).await?.oldest_created_at;
-            let waits = oldest.map(|at| (steady - at).to_std().unwrap_or_default());
+            let queue = self.store.queue(sink).await?;
+            let (known, since) = dead.entry(sink.clone()).or_default();
+            if queue.dead > *known {
+                *since = Some(steady);
+            }
+            *known = queue.dead;
+            if since.is_some_and(|since| (steady - since).to_std().is_ok_and(|ago| ago <= self.beat.late_after)) {
+                return Ok(Some(format!("sink {sink} gave up an alert")));
+            }
+            let waits = queue.oldest_created_at.map(|at| (steady - at).to_std().unwrap_or_default());
             if waits.is_some_and(|waits| waits > self.beat.late_after) {
                 return Ok(Some(format!("sink {sink} has not delivered an alert for longer than it may")));
             }
@@ -114,6 +129,7 @@ mod tests {
     use crate::clock::TokioClock;
     use crate::store::contract::{at, batch};
     use crate::store::memory::MemoryStore;
+    use crate::store::{Resolution, Settlement};
 
     #[derive(Default)]
     struct Counted(AtomicUsize);
@@ -142,6 +158,18 @@ mod tests {
             Heartbeat { beat, sinks, status: status.clone(), store: Arc::new(store.clone()), clock: clock.clone() };
         tokio::spawn(heartbeat.run(stop.clone()));
         Scene { store, status, pings, clock, stop }
+    }
+
+    fn settled(delivery_id: &str, resolution: Resolution) -> Settlement {
+        Settlement {
+            delivery_id: delivery_id.to_owned(),
+            resolution,
+            started_at: at(0),
+            latency_ms: 0,
+            status: String::new(),
+            excerpt: String::new(),
+            receipt: None,
+        }
     }
 
     impl Scene {
@@ -178,17 +206,18 @@ mod tests {
         assert_eq!(scene.beats(4, None).await, 4, "it may wait for ten minutes");
         assert_eq!(scene.beats(5, None).await, 0);
         let claimed = scene.store.claim("chat", at(9_999), at(9_999), 64).await.expect("claimed");
-        let settled = crate::store::Settlement {
-            delivery_id: claimed[0].delivery_id.clone(),
-            resolution: crate::store::Resolution::Delivered { unconfirmed: false },
-            started_at: at(0),
-            latency_ms: 0,
-            status: String::new(),
-            excerpt: String::new(),
-            receipt: None,
-        };
-        scene.store.settle("chat", vec![settled], None).await.expect("settled");
+        let done = settled(&claimed[0].delivery_id, Resolution::Delivered { unconfirmed: false });
+        scene.store.settle("chat", vec![done], None).await.expect("settled");
         assert_eq!(scene.beats(2, None).await, 2);
+        scene.store.commit(batch("b", 25 * 60, &["chat"])).await.expect("stored");
+        let claimed = scene.store.claim("chat", at(9_999), at(9_999), 64).await.expect("claimed");
+        scene
+            .store
+            .settle("chat", vec![settled(&claimed[0].delivery_id, Resolution::Dead)], None)
+            .await
+            .expect("settled");
+        assert_eq!(scene.beats(5, None).await, 0, "an alert was given up");
+        assert_eq!(scene.beats(10, None).await, 4, "ten minutes later");
         scene.stop.cancel();
     }
 

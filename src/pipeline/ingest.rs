@@ -353,7 +353,7 @@ impl Ingest {
         }
         let outcomes: Vec<(&str, &str)> =
             alerts.iter().map(|new| (new.alert.rule.severity.as_str(), outcome(new))).collect();
-        let Owed { deliveries, follow_ups, open } = owed;
+        let Owed { deliveries, follow_ups, open, .. } = owed;
         let is_owed = !deliveries.is_empty();
         let own_rows = accounts::rows(drift.as_ref(), seen.as_ref()).into_iter().chain(self.mutes.rows(&open, now));
         let batch = IngestBatch {

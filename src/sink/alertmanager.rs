@@ -188,11 +188,11 @@ impl AlertmanagerSink {
             return unsent(Outcome::Degrade, "the stored body has another shape");
         };
         let Some(ends_at) = stored.ends_at(self.clock.now(), self.ends_after) else {
-            return unsent(Outcome::Delivered, "not posted: there is nothing to hold open any more");
+            return unsent(Outcome::Needless, "not posted: there is nothing to hold open any more");
         };
         let says = stored.says;
         if let (Says::Ends, Some(rest)) = (says, self.unseen(&delivery.alert_id)) {
-            return unsent(Outcome::Later(rest), "not posted yet: it was opened a moment ago");
+            return unsent(Outcome::NotYet(rest), "not posted yet: it was opened a moment ago");
         }
         let body = Bytes::from(self.wire(stored, ends_at));
         let taken = self.taken(&delivery.delivery_id);
@@ -243,7 +243,7 @@ impl AlertmanagerSink {
         self.remember(&delivery.delivery_id, taken, has_any && !has_all);
         let spent = reports.iter().map(|report| report.spent).min().flatten();
         let Some(mut report) = reports.into_iter().max_by_key(|report| rank(&report.outcome)) else {
-            return unsent(Outcome::Delivered, "every peer has it");
+            return unsent(Outcome::Needless, "every peer has it");
         };
         if self.peers.len() > 1 {
             (report.status, report.spent) = (format!("{standing}: {}", report.status), spent);
@@ -321,12 +321,12 @@ fn outcome(answer: &Answer, says: Says) -> Outcome {
 fn rank(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Misconfigured => 6,
-        Outcome::Wait(_) | Outcome::Later(_) => 5,
+        Outcome::Wait(_) | Outcome::Later(_) | Outcome::NotYet(_) => 5,
         Outcome::Retry => 4,
         Outcome::Degrade => 3,
         Outcome::Dead => 2,
         Outcome::Accepted => 1,
-        Outcome::Delivered => 0,
+        Outcome::Delivered | Outcome::Needless => 0,
     }
 }
 

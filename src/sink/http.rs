@@ -13,7 +13,6 @@ pub mod guard;
 pub mod hint;
 pub mod login;
 mod oauth2;
-mod ping;
 pub mod redact;
 pub(in crate::sink) mod resolve;
 mod tls;

@@ -679,10 +679,9 @@ pub(super) async fn what_is_told_is_one_step_from_what_was_read(store: &impl Sub
     store.advance(vec![first.clone()], at(40), at(40)).await.expect("stored");
     // The same step again, as after a crash that hid its answer: it was taken already.
     store.advance(vec![first], at(41), at(41)).await.expect("stored");
-    let rows = claim_all(store, "chat", 45).await;
-    let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
-    assert_eq!(bodies, [&b"a for chat"[..], b"update 1"]);
-    assert_eq!(rows[1].created_at, at(40));
+    let alert = claim_one(store, "chat", 45).await;
+    assert_eq!((alert.body.as_slice(), queue(store, "chat").await.depth), (&b"a for chat"[..], 2));
+    store.settle("chat", vec![settlement(&alert, Resolution::RetryAt(at(46)), 45)], None).await.expect("settled");
     let read = due(store, 50).await.rows.remove(0);
     assert_eq!((read.number, read.told_count, read.told_at, read.changed_at), (1, 1, at(40), at(10)));
 
@@ -775,14 +774,19 @@ pub(super) async fn what_is_muted_waits_and_ends_in_one_step(store: &impl Subjec
     let sent = NewDelivery { body: b"anew".to_vec(), note: Some("until now".into()), ..delivery("c", "chat") };
     let again = Hold { by: "silence 2".into(), note: "another".into(), until: Some(at(900)) };
     let fold = || HoldFold {
-        told: vec![id("a"), id("b"), delivery_id("a", "mail")],
+        told: vec![id("a"), id("b")],
         digest: Some(digest_for("chat")),
         sent: vec![sent.clone()],
         held: vec![(id("d"), again.clone())],
         follow_ups: vec![NewFollowUp { alert_id: "c".into(), ..follow_up("c", None, Some(700)) }],
         ..fold_of("chat", Standing::Muted)
     };
+    let of_another = HoldFold { told: vec![id("a"), delivery_id("a", "mail")], ..fold() };
+    store.fold(of_another).await.expect("stored");
+    assert_eq!(store.shown(&id("a")).await.expect("stored").row.status, DeliveryStatus::Muted, "all or nothing");
+    assert!(store.fold(HoldFold { digest: None, ..fold() }).await.is_err(), "told of by nothing");
     store.fold(fold()).await.expect("stored");
+    assert_eq!(store.alert_of("a").await.expect("stored").row.muted_by, None);
     // Once more, as after a crash that hid its answer: what is done stays as it is.
     store.fold(fold()).await.expect("stored");
     let digested = store.shown(&id("a")).await.expect("stored").row;
@@ -827,19 +831,31 @@ pub(super) async fn what_is_not_confirmed_in_time_goes_elsewhere_once(store: &im
     assert_eq!(due.iter().map(|row| row.alert_id.as_str()).collect::<Vec<_>>(), ["late", "dead"]);
     assert_eq!((due[0].to.as_slice(), due[0].owed_since), (["mail".to_owned(), "soc".to_owned()].as_slice(), at(10)));
     assert!(!due[0].last_status.is_empty());
+    let mut quiet = batch("quiet", 30, &[]);
+    quiet.events = Vec::new();
+    quiet.alerts = Vec::new();
+    quiet.deliveries = vec![muted("late", "mail", "quiet time", Some(9_000))];
+    commit(store, quiet).await;
     let elsewhere = |name: &str| (vec![delivery(name, "mail")], vec![follow_up(name, None, Some(700))]);
     for name in ["late", "done", "late", "nobody"] {
         store.fall_back(&of(name), elsewhere(name), at(101), at(101)).await.expect("stored");
     }
     let sent: Vec<String> = claim_all(store, "mail", 101).await.into_iter().map(|row| row.alert_id).collect();
-    assert_eq!(sent, ["late"], "what is confirmed goes nowhere else");
+    assert_eq!(sent, ["late"], "what is confirmed goes nowhere else, and what mutes it there does not count");
     let due = store.unconfirmed(at(9_999)).await.expect("readable");
     assert_eq!(due.iter().map(|row| row.alert_id.as_str()).collect::<Vec<_>>(), ["dead"], "once");
 }
 
 pub(super) async fn what_waits_folds_once(store: &impl Subject) {
     for name in ["a", "b", "c", "d"] {
-        commit(store, batch(name, 10, &["chat", "mail"])).await;
+        let mut new = batch(name, 10, &["chat", "mail"]);
+        if name == "c" {
+            new.deliveries[0].fallback = Some(FallbackDue { to: vec!["mail".into()], at: at(100) });
+        }
+        if matches!(name, "b" | "c") {
+            new.follow_ups = vec![follow_up(name, None, Some(700))];
+        }
+        commit(store, new).await;
     }
     let tried = store.claim("chat", at(20), at(200), 1).await.expect("claimed").remove(0);
     assert_eq!(tried.alert_id, "a");
@@ -851,10 +867,18 @@ pub(super) async fn what_waits_folds_once(store: &impl Subject) {
     assert_eq!(waiting(0, 9).await, ["b", "c", "d"]);
     assert_eq!(waiting(1, 1).await, ["c"]);
     let id = |name: &str| delivery_id(name, "chat");
-    let told = vec![id("a"), id("c"), id("d")];
-    let fold = HoldFold { told, digest: Some(digest_for("chat")), ..fold_of("chat", Standing::Waiting) };
-    store.fold(fold).await.expect("stored");
-    assert_eq!(queue(store, "chat").await.depth, 3, "a was tried, b was left, and the digest");
+    let fold = |names: &[&str]| {
+        let told = names.iter().map(|name| id(name)).collect();
+        HoldFold { told, digest: Some(digest_for("chat")), ..fold_of("chat", Standing::Waiting) }
+    };
+    store.fold(fold(&["a", "c", "d"])).await.expect("stored");
+    assert_eq!(queue(store, "chat").await.depth, 4, "a was tried: nothing is done");
+    store.fold(fold(&["c", "d"])).await.expect("stored");
+    assert_eq!(queue(store, "chat").await.depth, 3, "a and b, and the digest");
+    let due = store.unconfirmed(at(9_999)).await.expect("readable");
+    let due: Vec<_> = due.iter().map(|row| (row.alert_id.as_str(), row.to.clone())).collect();
+    assert_eq!(due, [("digest", vec!["mail".to_owned()])], "it takes over what they had beside their sink");
+    assert_eq!(due_names(store, 9_999).await, ["b"], "nobody is told how the others go on");
     assert_eq!(queue(store, "mail").await.depth, 4);
     let row = store.alert_of("c").await.expect("stored").row;
     assert_eq!((row.pending, row.delivered), (1, 1), "told in a digest");
@@ -870,12 +894,18 @@ pub(super) async fn what_a_route_told_is_found(store: &impl Subject) {
     let mut new = batch("b", 20, &[]);
     new.deliveries = vec![NewDelivery { repeat_key: Some("k".into()), ..muted("b", "chat", "repeat", None) }];
     commit(store, new).await;
-    let told = async |sink: &str, key: &str, since| store.told_since(sink, key, at(since)).await.expect("readable");
-    assert_eq!(told("chat", "k", 9).await.as_deref(), Some("a"), "and not what was muted");
-    assert_eq!(
-        (told("chat", "k", 10).await, told("chat", "l", 0).await, told("mail", "k", 0).await),
-        (None, None, None)
-    );
+    let told = async |sink: &str, key: &str, since, until| {
+        store.told_between(sink, key, (at(since), at(until))).await.expect("readable")
+    };
+    assert_eq!(told("chat", "k", 9, 30).await, Some(("a".to_owned(), at(10))), "and not what was muted");
+    for (sink, key, since, until) in
+        [("chat", "k", 10, 30), ("chat", "k", 0, 9), ("chat", "l", 0, 30), ("mail", "k", 0, 30)]
+    {
+        assert_eq!(told(sink, key, since, until).await, None, "{sink} {key} {since} {until}");
+    }
+    let given_up = claim_one(store, "chat", 30).await;
+    settle(store, &given_up, Resolution::Dead, 30).await;
+    assert_eq!(told("chat", "k", 9, 30).await, None, "what was given up was not told");
 }
 
 pub(super) async fn an_update_finds_the_receipt_of_its_alert(store: &impl Subject) {
@@ -887,7 +917,12 @@ pub(super) async fn an_update_finds_the_receipt_of_its_alert(store: &impl Subjec
         commit(store, new).await;
     }
     let rows = claim_all(store, "chat", 20).await;
-    assert!(rows.iter().all(|row| row.about_receipt.is_none()), "nothing was delivered yet");
+    let ids: Vec<&str> = rows.iter().map(|row| row.delivery_id.as_str()).collect();
+    assert_eq!(
+        ids,
+        [delivery_id("a", "chat"), delivery_id("b", "chat")],
+        "what is told of one alert goes in its order"
+    );
     for row in rows {
         let (resolution, receipt) = match row.delivery_id == delivery_id("a", "chat") {
             true => (Resolution::Delivered { unconfirmed: false }, Some("17.5".to_owned())),
@@ -896,9 +931,13 @@ pub(super) async fn an_update_finds_the_receipt_of_its_alert(store: &impl Subjec
         let settled = Settlement { receipt, ..settlement(&row, resolution, 20) };
         store.settle("chat", vec![settled], None).await.expect("settled");
     }
-    let rows = claim_all(store, "chat", 30).await;
+    let rows = claim_all(store, "chat", 25).await;
     let receipts: Vec<_> = rows.iter().map(|row| (row.delivery_id.as_str(), row.about_receipt.as_deref())).collect();
-    assert_eq!(receipts, [("u-a", Some("17.5")), (delivery_id("b", "chat").as_str(), None), ("u-b", None)]);
+    assert_eq!(receipts, [("u-a", Some("17.5"))]);
+    let late = claim_one(store, "chat", 30).await;
+    assert_eq!(late.delivery_id, delivery_id("b", "chat"), "the update of b waits for b");
+    settle(store, &late, Resolution::Dead, 30).await;
+    assert_eq!(claim_one(store, "chat", 31).await.delivery_id, "u-b", "and not for ever");
 }
 
 pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {

@@ -16,6 +16,9 @@ pub const MAX_LOOK: usize = 64;
 /// Most deliveries that one digest stands for; the next one stands for the rest.
 pub const MAX_FOLDED: usize = 1_000;
 
+/// How the name of a hold begins whose reader was told the like: what it kept back is no news when it is over.
+const REPETITIONS: [&str; 2] = ["inhibited by ", "repeat of "];
+
 /// What keeps a delivery from being sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
@@ -23,7 +26,7 @@ pub struct Hold {
     pub by: String,
     /// The same with owner and reason, for people.
     pub note: String,
-    /// The time of day at which it is told that there was something; `None` when that is never told.
+    /// The time of day at which it is looked at again; `None` when it is over and nothing is to be told.
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -68,6 +71,14 @@ pub struct Released {
     pub rows: Vec<(String, String)>,
 }
 
+impl Released {
+    /// Its reader was told the like of it, so only what still goes on is told.
+    #[must_use]
+    pub fn is_repetition(&self) -> bool {
+        REPETITIONS.iter().any(|name| self.by.starts_with(name))
+    }
+}
+
 /// Which rows a fold is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -82,9 +93,9 @@ pub enum Standing {
 pub struct Fold {
     /// Sink name.
     pub sink: String,
-    /// Rows that stand otherwise by now are passed by.
+    /// When one of the told rows stands otherwise by now, nothing is done.
     pub standing: Standing,
-    /// Deliveries that a digest tells of.
+    /// Deliveries that a digest tells of, which also takes over their fallbacks. None without a digest.
     pub told: Vec<String>,
     /// The digest.
     pub digest: Option<(NewAlert, NewDelivery)>,
@@ -132,8 +143,8 @@ pub trait Holds: Send + Sync {
     /// Deliveries that were not confirmed in time, at most [`MAX_LOOK`].
     fn unconfirmed(&self, steady: DateTime<Utc>) -> BoxFuture<'_, Result<Vec<Unconfirmed>>>;
 
-    /// Stores what other sinks owe for a delivery that was not confirmed in time. Nothing happens when it is confirmed by
-    /// now; it is looked at no more in either case.
+    /// Stores what other sinks owe for a delivery that was not confirmed in time; what mutes them there counts no more.
+    /// Nothing happens when it is confirmed by now; it is looked at no more in either case.
     fn fall_back<'a>(
         &'a self,
         delivery_id: &'a str,
@@ -154,11 +165,12 @@ pub trait Holds: Send + Sync {
     /// Silences in force at `now`.
     fn silences(&self, now: DateTime<Utc>) -> BoxFuture<'_, Result<Vec<StoredSilence>>>;
 
-    /// The alert that a sink was last told of, or is about to be, under this key of a route's `dedup`, since a time of day.
-    fn told_since<'a>(
+    /// The alert that a sink was last told of, or is about to be, under this key of a route's `dedup`, and when, between two
+    /// times of day. What was given up was not told.
+    fn told_between<'a>(
         &'a self,
         sink: &'a str,
         repeat_key: &'a str,
-        since: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<Option<String>>>;
+        between: (DateTime<Utc>, DateTime<Utc>),
+    ) -> BoxFuture<'a, Result<Option<(String, DateTime<Utc>)>>>;
 }

@@ -317,7 +317,12 @@ impl Content {
 
     fn claim(&mut self, sink: &str, now: DateTime<Utc>, lease_until: DateTime<Utc>, limit: usize) -> Vec<Delivery> {
         let Some(owed) = self.owed.get_mut(sink) else { return Vec::new() };
-        let is_due = |place: usize| self.deliveries.get(place).is_some_and(|delivery| delivery.next_at <= now);
+        let first = |place: usize| {
+            let of = |place: usize| self.deliveries.get(place).map(|delivery| delivery.row.alert_id.as_str());
+            owed.iter().all(|&(_, other)| other >= place || of(other) != of(place))
+        };
+        let is_due =
+            |place: usize| self.deliveries.get(place).is_some_and(|delivery| delivery.next_at <= now) && first(place);
         let due = owed.iter().copied().filter(|&(_, place)| is_due(place));
         let taken: Vec<(u32, usize)> = due.take(limit.min(MAX_CLAIM)).collect();
         let mut claimed = Vec::with_capacity(taken.len());
@@ -436,11 +441,12 @@ impl Content {
             DeliveryStatus::Dead | DeliveryStatus::Muted => {
                 if delivery.row.status == DeliveryStatus::Dead {
                     *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
+                } else {
+                    (delivery.look_at, delivery.row.note) = (None, None);
                 }
                 delivery.row.status = DeliveryStatus::Pending;
                 delivery.row.attempts = 0;
                 delivery.row.settled_at = None;
-                delivery.look_at = None;
                 delivery.next_at = now.min(delivery.owed_since);
                 delivery.owed_since = now;
                 self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));

@@ -362,3 +362,46 @@ async fn an_open_alert_holds_down_others_until_it_is_quiet_and_over_a_restart() 
     scene.happens("e5", "APP_DELETE", "bob").await;
     assert_eq!(scene.standing("chat").await[4], DeliveryStatus::Pending, "it is quiet");
 }
+
+#[tokio::test]
+async fn what_was_kept_back_for_a_sink_that_is_gone_waits_for_it() {
+    let scene = Scene::new("[{to: chat}]", "[]");
+    scene.silence("rule=app-made", 90).await;
+    scene.happens("e1", "APP_CREATE", "bob").await;
+    let Attendant { holds, alerts, outlets, ingest, quiets, clock, wake } = &*scene.attendant;
+    let without = outlets.iter().filter(|outlet| outlet.name != "chat").cloned().collect();
+    let (holds, alerts, ingest) = (holds.clone(), alerts.clone(), ingest.clone());
+    let (quiets, clock, wake) = (quiets.clone(), clock.clone(), wake.clone());
+    let reloaded = Attendant { holds, alerts, outlets: without, ingest, quiets, clock, wake };
+    scene.clock.0.fetch_add(100, Ordering::Relaxed);
+    reloaded.look().await.expect("looked");
+    assert_eq!(scene.standing("chat").await, [DeliveryStatus::Muted], "nobody could be told");
+    scene.later(61).await;
+    assert_eq!(scene.standing("chat").await, [DeliveryStatus::Digested, DeliveryStatus::Pending], "it is back");
+}
+
+#[tokio::test]
+async fn what_is_told_when_a_silence_ends_has_its_fallback() {
+    let scene = Scene::new("[{to: chat, fallback: mail, after: 2m}]", "[]");
+    scene.silence("rule=app-made", 10).await;
+    scene.happens("e1", "APP_CREATE", "bob").await;
+    scene.later(10).await;
+    assert_eq!(scene.standing("chat").await, [DeliveryStatus::Pending], "it goes on");
+    scene.later(3).await;
+    assert_eq!(scene.rows("mail").await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_held_down_is_told_once_nothing_holds_it_down_and_it_still_goes_on() {
+    let inhibit = "[{source: {severity: high}, target: {severity: low}, equal: [event.who]}]";
+    let scene = Scene::new("[{to: chat}]", inhibit);
+    scene.happens("e1", "APP_CREATE", "bob").await;
+    scene.happens("e2", "APP_DELETE", "bob").await;
+    for minute in 0..2 {
+        scene.later(25).await;
+        scene.happens(&format!("m{minute}"), "APP_DELETE", "bob").await;
+    }
+    assert_eq!(scene.standing("chat").await, [DeliveryStatus::Pending, DeliveryStatus::Muted]);
+    scene.later(11).await;
+    assert_eq!(scene.standing("chat").await, [DeliveryStatus::Pending, DeliveryStatus::Pending]);
+}

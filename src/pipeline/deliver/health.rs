@@ -111,6 +111,11 @@ impl Health {
                 self.answered(attempt, now, Next::Settle(Resolution::Delivered { unconfirmed: false }))
             }
             Outcome::Accepted => self.answered(attempt, now, Next::Settle(Resolution::Delivered { unconfirmed: true })),
+            // Nobody was asked, so nothing is known of the destination.
+            Outcome::Needless => Next::Settle(Resolution::Delivered { unconfirmed: false }),
+            Outcome::NotYet(delay) => {
+                Next::Settle(self.again_in(attempt.delivery, delay.clamp(MIN_WAIT, MAX_WAIT), now))
+            }
             Outcome::Dead => self.answered(attempt, now, Next::Settle(Resolution::Dead)),
             Outcome::Degrade => self.answered(attempt, now, Next::Plain),
             Outcome::Later(delay) => {

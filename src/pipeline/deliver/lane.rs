@@ -30,7 +30,9 @@ use crate::metrics as names;
 use crate::pace::Pace;
 use crate::pipeline::ingest::Outlet;
 use crate::sink::update::Follow;
-use crate::sink::{AttemptReport, Delivery, Form, MAX_EXCERPT_CHARS, Outcome, RenderContext, RetryProfile, Sink};
+use crate::sink::{
+    AttemptReport, Delivery, Form, MAX_EXCERPT_CHARS, Outcome, RenderContext, RetryProfile, Sink, delivery_id,
+};
 use crate::store::{LaneState, MAX_CLAIM, Queue, Resolution, Result, Settlement};
 
 /// Rows claimed for each send that may be in flight: enough to share a commit, few enough to be sent within the lease.
@@ -239,8 +241,11 @@ impl Lane {
 
     async fn claim(&mut self) -> Result<()> {
         let now = self.now();
-        let folded = self.fold_storm(now.instant).await;
-        self.outbox.full_disk.note(folded, now.instant)?;
+        // Only what failed is noted: a look that wrote nothing says nothing about the disk.
+        if let Err(error) = self.fold_storm(now.instant).await {
+            self.outbox.full_disk.note(Err::<(), _>(error), now.instant)?;
+            return Ok(());
+        }
         let batch = (self.in_flight_limit * CLAIMS_PER_FLIGHT).min(MAX_CLAIM);
         let limit = if self.health.is_probing() { 1 } else { batch.min(self.pacer.worth(SENDABLE, now.instant)) };
         let claimed = self.shared.store.claim(&self.name, now.steady, later(now.steady, LEASE), limit).await;
@@ -248,7 +253,8 @@ impl Lane {
             return Ok(());
         };
         self.due = rows.len() >= limit;
-        self.next_look = now.instant + MIN_RECHECK;
+        // What is due and cannot be claimed waits for an earlier word about the same alert.
+        self.next_look = now.instant + if rows.is_empty() { IDLE_RECHECK } else { MIN_RECHECK };
         self.lease_ends = now.instant + LEASE;
         // Not so a settlement: it may live off the ballast.
         if !rows.is_empty() {
@@ -309,8 +315,12 @@ impl Lane {
         Ok(())
     }
 
-    /// The plain text of a refused alert; `None` when it was this text that was refused, or the alert is gone.
+    /// The plain text of a refused alert; `None` when it was this text that was refused, or the alert is gone. An update is
+    /// plain from the start, and the alert in its place would be told twice.
     async fn plain_body(&self, delivery: &Delivery) -> Result<Option<Vec<u8>>> {
+        if delivery.delivery_id != delivery_id(&delivery.alert_id, &self.name) {
+            return Ok(None);
+        }
         let Some(alert) = self.shared.alerts.alert(&delivery.alert_id).await? else {
             return Ok(None);
         };
@@ -454,6 +464,8 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::Retry => "retry",
         Outcome::Wait(_) => "wait",
         Outcome::Later(_) => "later",
+        Outcome::NotYet(_) => "not_yet",
+        Outcome::Needless => "needless",
         Outcome::Degrade => "degrade",
         Outcome::Misconfigured => "misconfigured",
         Outcome::Dead => "dead",

@@ -21,7 +21,7 @@ use crate::store::{NewAlert, Result};
 /// How often one sink is told of a storm.
 const FOLD_EVERY: Duration = Duration::from_secs(60);
 /// How soon it is looked at again when nothing folded.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Below this each alert of a rule is told by itself.
 const MIN_FOLDED: usize = 3;
 

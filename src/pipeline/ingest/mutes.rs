@@ -3,7 +3,7 @@
 //! It only says so: the delivery is stored with what muted it, and a digest tells of it when that ends. What cannot be
 //! decided mutes nothing. Which alerts hold down others is kept with the rules' state and loaded with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::store::hold::{Hold, Holds, StoredSilence};
 const MAX_OPEN: usize = 10_000;
 /// How far ahead the end of a quiet time is looked for; a week without an end is looked at again.
 const MAX_QUIET: TimeDelta = TimeDelta::days(8);
+/// Longest quiet time of a rule, and a day to spare.
+const MAX_OPEN_FOR: TimeDelta = TimeDelta::days(31);
 /// Of an id, enough to find it.
 const SHORT_ID_CHARS: usize = 12;
 const ROWS: OwnRows = OwnRows { kind: "inhibitors", unreadable: "what this alert held down is told again" };
@@ -47,11 +49,16 @@ impl Inhibitors {
     }
 }
 
+/// The alert that a sink is told of under a key of a route, in the commit that is being made.
+pub(super) type Told<'a> = dyn Fn(&str, &str) -> Option<String> + Sync + 'a;
+
 /// What mutes.
 pub(super) struct Mutes {
     inhibitions: Vec<Inhibition>,
     open: Mutex<Inhibitors>,
     read: Mutex<HashMap<String, Arc<Silence>>>,
+    /// By route: at most one entry each.
+    quiet_ends: Mutex<HashMap<String, DateTime<Utc>>>,
     holds: Arc<dyn Holds>,
 }
 
@@ -64,20 +71,27 @@ pub(super) struct Verdict {
 
 impl Mutes {
     pub(super) fn new(inhibitions: Vec<Inhibition>, open: Inhibitors, holds: Arc<dyn Holds>) -> Self {
-        Self { inhibitions, open: Mutex::new(open), read: Mutex::default(), holds }
+        Self { inhibitions, open: Mutex::new(open), read: Mutex::default(), quiet_ends: Mutex::default(), holds }
     }
 
     /// What keeps an alert from every sink.
-    pub(super) async fn of_alert(
+    pub(super) fn of_alert(
         &self,
         view: &AlertView,
+        silences: &[StoredSilence],
         staged: &Inhibitors,
         now: DateTime<Utc>,
-    ) -> Result<Option<Hold>> {
-        let silences = self.holds.silences(now).await?;
+    ) -> Option<Hold> {
         let silenced = silences.iter().find(|stored| self.parsed(stored).is_some_and(|silence| silence.fits(view)));
-        self.lock_read().retain(|id, _| silences.iter().any(|stored| stored.silence_id == *id));
-        Ok(silenced.map(silence_hold).or_else(|| self.inhibited(view, staged, now)))
+        silenced.map(silence_hold).or_else(|| self.inhibited(view, staged, now))
+    }
+
+    /// Silences in force, to be asked for once a commit.
+    pub(super) async fn silences(&self, now: DateTime<Utc>) -> Result<Vec<StoredSilence>> {
+        let silences = self.holds.silences(now).await?;
+        let ids: HashSet<&str> = silences.iter().map(|stored| stored.silence_id.as_str()).collect();
+        self.lock_read().retain(|id, _| ids.contains(id.as_str()));
+        Ok(silences)
     }
 
     /// What keeps it from one sink: each route that leads there must hold it back.
@@ -85,14 +99,14 @@ impl Mutes {
         &self,
         to: &Destination<'_>,
         view: &AlertView,
-        told: &(dyn Fn(&str, &str) -> Option<String> + Sync),
+        told: &Told<'_>,
         now: DateTime<Utc>,
     ) -> Result<Verdict> {
         let mut first_hold = None;
         for route in &to.by {
-            let key = route.repeat.as_ref().and_then(|repeat| repeat_key(repeat, view));
+            let key = route.repeat.as_ref().and_then(|repeat| repeat_key(route, repeat, view));
             let hold = match (route.muted_at(now), &route.repeat, &key) {
-                (Some(during), ..) => Some(quiet_hold(route, during, now)),
+                (Some(during), ..) => Some(self.quiet_hold(route, during, now)),
                 (None, Some(repeat), Some(key)) => self.repeated(to.sink, (route, repeat, key), told, now).await?,
                 _ => None,
             };
@@ -106,10 +120,10 @@ impl Mutes {
 
     /// Stages what an alert that is told holds down from now on.
     pub(super) fn stage(&self, alert: &Alert, view: &AlertView, until: DateTime<Utc>, staged: &mut Inhibitors) {
-        for (index, inhibition) in self.inhibitions.iter().enumerate() {
+        for inhibition in &self.inhibitions {
             if let Some(values) = inhibition.held_by(view) {
                 let (alert_id, rule_id) = (alert.alert_id.clone(), alert.rule.id.clone());
-                staged.0.insert(row_key(index, &values), Open { alert_id, rule_id, until });
+                staged.0.insert(row_key(inhibition, &values), Open { alert_id, rule_id, until });
             }
         }
     }
@@ -148,12 +162,14 @@ impl Mutes {
 
     fn inhibited(&self, view: &AlertView, staged: &Inhibitors, now: DateTime<Utc>) -> Option<Hold> {
         let open = self.lock();
-        let mut found = self.inhibitions.iter().enumerate().filter_map(|(index, inhibition)| {
-            let key = row_key(index, &inhibition.held_down(view)?);
-            let by = staged.0.get(&key).or_else(|| open.0.get(&key)).filter(|open| open.until > now)?;
+        // Beyond this a clock was wrong when it was written.
+        let sensible = now..=now + MAX_OPEN_FOR;
+        let mut found = self.inhibitions.iter().filter_map(|inhibition| {
+            let key = row_key(inhibition, &inhibition.held_down(view)?);
+            let by = staged.0.get(&key).or_else(|| open.0.get(&key)).filter(|open| sensible.contains(&open.until))?;
             let by_id = short(&by.alert_id);
             let note = format!("{} is open (alert {by_id}, inhibition at {})", by.rule_id, inhibition.place);
-            Some(Hold { by: format!("inhibited by alert {by_id}"), note, until: None })
+            Some(Hold { by: format!("inhibited by alert {by_id}"), note, until: Some(by.until) })
         });
         found.next()
     }
@@ -162,20 +178,32 @@ impl Mutes {
         &self,
         sink: &str,
         (route, repeat, key): (&Route, &Repeat, &str),
-        told: &(dyn Fn(&str, &str) -> Option<String> + Sync),
+        told: &Told<'_>,
         now: DateTime<Utc>,
     ) -> Result<Option<Hold>> {
         let since = TimeDelta::from_std(repeat.quiet).ok().and_then(|quiet| now.checked_sub_signed(quiet));
         let earlier = match told(sink, key) {
-            Some(alert_id) => Some(alert_id),
-            None => self.holds.told_since(sink, key, since.unwrap_or(DateTime::<Utc>::MIN_UTC)).await?,
+            Some(alert_id) => Some((alert_id, now)),
+            None => self.holds.told_between(sink, key, (since.unwrap_or(DateTime::<Utc>::MIN_UTC), now)).await?,
         };
-        Ok(earlier.map(|alert_id| {
+        Ok(earlier.map(|(alert_id, told_at)| {
             let fields: Vec<&str> = repeat.fields.iter().map(|field| field.as_str()).collect();
             let (fields, quiet, place) = (fields.join(", "), format_duration(repeat.quiet), route.place());
             let by = format!("repeat of alert {}", short(&alert_id));
-            Hold { by, note: format!("the route at {place} tells of the same {fields} once in {quiet}"), until: None }
+            let note = format!("the route at {place} tells of the same {fields} once in {quiet}");
+            Hold { by, note, until: Some(later(told_at, repeat.quiet)) }
         }))
+    }
+
+    /// The end is looked for once for each quiet time.
+    fn quiet_hold(&self, route: &Route, during: &During, now: DateTime<Utc>) -> Hold {
+        let place = route.place();
+        let mut ends = self.quiet_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = ends.get(&place).copied().filter(|end| *end > now && *end <= now + MAX_QUIET);
+        let until = known.unwrap_or_else(|| quiet_until(route, now));
+        ends.insert(place.clone(), until);
+        let note = format!("the route at {place} is quiet: {}", during.written());
+        Hold { by: format!("quiet time of the route at {place}"), note, until: Some(until) }
     }
 
     /// Compiled once for as long as it is in force. One that cannot be read mutes nothing.
@@ -206,12 +234,6 @@ fn silence_hold(stored: &StoredSilence) -> Hold {
     Hold { by: stored.by(), note, until: Some(stored.ends_at) }
 }
 
-fn quiet_hold(route: &Route, during: &During, now: DateTime<Utc>) -> Hold {
-    let place = route.place();
-    let note = format!("the route at {place} is quiet: {}", during.written());
-    Hold { by: format!("quiet time of the route at {place}"), note, until: Some(quiet_until(route, now)) }
-}
-
 /// The first full minute at which none of the route's windows holds.
 fn quiet_until(route: &Route, now: DateTime<Utc>) -> DateTime<Utc> {
     let minute = now.timestamp().div_euclid(60) + 1;
@@ -220,8 +242,11 @@ fn quiet_until(route: &Route, now: DateTime<Utc>) -> DateTime<Utc> {
     minutes.into_iter().find(|at| route.muted_at(*at).is_none()).unwrap_or(now + MAX_QUIET)
 }
 
-fn repeat_key(repeat: &Repeat, view: &AlertView) -> Option<String> {
-    let fields: Vec<&str> = repeat.fields.iter().map(|field| field.as_str()).collect();
+/// Each route counts for itself: what one told of low severity does not keep back what another would tell of critical.
+fn repeat_key(route: &Route, repeat: &Repeat, view: &AlertView) -> Option<String> {
+    let place = route.place();
+    let fields: Vec<&str> =
+        [place.as_str()].into_iter().chain(repeat.fields.iter().map(|field| field.as_str())).collect();
     let values = view.key(&repeat.fields)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(serde_json::Value::from_iter(fields).to_string().as_bytes());
@@ -229,8 +254,8 @@ fn repeat_key(repeat: &Repeat, view: &AlertView) -> Option<String> {
     Some(hasher.finalize().to_hex().chars().take(32).collect())
 }
 
-fn row_key(index: usize, values: &str) -> String {
-    format!("{index} {values}")
+fn row_key(inhibition: &Inhibition, values: &str) -> String {
+    format!("{} {values}", inhibition.identity)
 }
 
 fn short(id: &str) -> String {

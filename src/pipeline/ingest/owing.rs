@@ -5,13 +5,13 @@
 
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
-use vigie_engine::route::{AlertView, Destination, destinations, destinations_beside};
+use vigie_engine::route::{AlertView, Destination, Fallback, destinations, destinations_beside};
 
 use super::mutes::{Inhibitors, later};
 use super::{Ingest, UNROUTED};
 use crate::pipeline::{follow, notice};
 use crate::store::follow::NewFollowUp;
-use crate::store::hold::{FallbackDue, Hold};
+use crate::store::hold::{FallbackDue, Hold, StoredSilence};
 use crate::store::{NewDelivery, Result};
 
 /// How much of a title the log shows.
@@ -25,6 +25,15 @@ pub(super) struct Owed {
     pub(super) follow_ups: Vec<NewFollowUp>,
     /// What these alerts hold down.
     pub(super) open: Inhibitors,
+    /// Those in force, once they were asked for.
+    silences: Option<Vec<StoredSilence>>,
+}
+
+/// How an alert stands toward a sink now.
+pub(crate) struct Again {
+    pub(crate) hold: Option<Hold>,
+    pub(crate) repeat_key: Option<String>,
+    pub(crate) fallback: Option<FallbackDue>,
 }
 
 impl Owed {
@@ -51,7 +60,10 @@ impl Ingest {
             return Ok(Some(UNROUTED.into()));
         }
         let view = AlertView::of(alert);
-        let hold = self.mutes.of_alert(&view, &owed.open, now).await?;
+        if owed.silences.is_none() {
+            owed.silences = Some(self.mutes.silences(now).await?);
+        }
+        let hold = self.mutes.of_alert(&view, owed.silences.as_deref().unwrap_or_default(), &owed.open, now);
         let mut deliveries = Vec::with_capacity(found.len());
         for to in &found {
             deliveries.extend(self.delivery(alert, to, &view, hold.clone(), owed, now).await?);
@@ -67,15 +79,19 @@ impl Ingest {
         Ok(muted_by)
     }
 
-    /// What mutes an alert toward a sink now; nothing when no route leads there any more.
-    pub(crate) async fn hold_of(&self, alert: &Alert, sink: &str, now: DateTime<Utc>) -> Result<Option<Hold>> {
+    /// How an alert that was stored before stands toward a sink now; free to be told when no route leads there any more.
+    pub(crate) async fn again(&self, alert: &Alert, sink: &str, now: DateTime<Utc>) -> Result<Again> {
         let view = AlertView::of(alert);
-        if let Some(hold) = self.mutes.of_alert(&view, &Inhibitors::default(), now).await? {
-            return Ok(Some(hold));
+        let silences = self.mutes.silences(now).await?;
+        if let Some(hold) = self.mutes.of_alert(&view, &silences, &Inhibitors::default(), now) {
+            return Ok(Again { hold: Some(hold), repeat_key: None, fallback: None });
         }
         let found = self.destinations(alert);
-        let Some(to) = found.iter().find(|to| to.sink == sink) else { return Ok(None) };
-        Ok(self.mutes.of_destination(to, &view, &|_, _| None, now).await?.hold)
+        let Some(to) = found.iter().find(|to| to.sink == sink) else {
+            return Ok(Again { hold: None, repeat_key: None, fallback: None });
+        };
+        let verdict = self.mutes.of_destination(to, &view, &|_, _| None, now).await?;
+        Ok(Again { hold: verdict.hold, repeat_key: verdict.repeat_key, fallback: self.fallback(to) })
     }
 
     async fn delivery(
@@ -101,11 +117,17 @@ impl Ingest {
         Ok(Some(delivery))
     }
 
-    /// The first fallback of the routes that lead to the sink, without the sink itself.
+    /// All fallbacks of the routes that lead to the sink, without the sink itself, at the first of their times.
     fn fallback(&self, to: &Destination<'_>) -> Option<FallbackDue> {
-        let fallback = to.by.iter().find_map(|route| route.fallback.as_ref())?;
-        let others: Vec<String> = fallback.to.iter().filter(|sink| *sink != to.sink).cloned().collect();
-        let at = later(self.clock.steady(), fallback.after);
+        let all: Vec<&Fallback> = to.by.iter().filter_map(|route| route.fallback.as_ref()).collect();
+        let after = all.iter().map(|fallback| fallback.after).min()?;
+        let mut others: Vec<String> = Vec::new();
+        for sink in all.iter().flat_map(|fallback| &fallback.to) {
+            if sink != to.sink && !others.contains(sink) {
+                others.push(sink.clone());
+            }
+        }
+        let at = later(self.clock.steady(), after);
         (!others.is_empty()).then_some(FallbackDue { to: others, at })
     }
 

@@ -93,8 +93,9 @@ impl Ingest {
             let Some(mut alert) = alerts.alert(&fold.alert_id).await? else { continue };
             (alert.count, alert.first_at, alert.last_at) = (fold.count, fold.first_at, fold.last_at);
             add_event_ids(&mut alert.events, &fold.event_ids);
-            self.owe(&alert, now, owed).await?;
-            unmuted.push(alert.alert_id);
+            if self.owe(&alert, now, owed).await?.is_none() {
+                unmuted.push(alert.alert_id);
+            }
         }
         Ok(unmuted)
     }
@@ -108,7 +109,7 @@ impl Ingest {
         for alert in open {
             self.owe(alert, now, &mut owed).await?;
         }
-        let Owed { deliveries, follow_ups, open: inhibitors } = owed;
+        let Owed { deliveries, follow_ups, open: inhibitors, .. } = owed;
         let unmuted: Vec<String> = open.iter().map(|alert| alert.alert_id.clone()).collect();
         tracing::info!(alerts = unmuted.len(), "open alerts that no route took before are delivered now");
         let source = notice::SOURCE.to_owned();

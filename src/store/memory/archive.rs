@@ -109,6 +109,10 @@ impl DeliveryContent {
         if self.next_at > now && (!put_off || self.next_at > latest) {
             self.next_at = now;
         }
+        if self.owed_since > now && !self.fallback.is_empty() {
+            let ahead = self.owed_since - now;
+            self.look_at = self.look_at.map(|at| at - ahead);
+        }
         self.owed_since = self.owed_since.min(now);
     }
 

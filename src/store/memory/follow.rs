@@ -29,6 +29,11 @@ impl Rows {
         }
     }
 
+    /// The sink is told of it no more.
+    pub(super) fn forget(&mut self, alert_id: &str, sink: &str) {
+        self.0.remove(&(alert_id.to_owned(), sink.to_owned()));
+    }
+
     /// See [`crate::store::Store::take_over`].
     pub(super) fn take_over(&mut self, now: DateTime<Utc>) {
         for (row, when) in self.0.values_mut().filter(|(row, _)| row.told_at > now || row.changed_at > now) {

@@ -401,14 +401,22 @@ fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std:
         Some(status::PENDING) => {
             "UPDATE deliveries SET next_at = min(owed_since, ?2) WHERE delivery_id = ?1 AND leased = 0"
         }
-        Some(status::DEAD | status::MUTED) => {
-            "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, look_at = NULL,
-                                   next_at = min(owed_since, ?2), owed_since = ?2
+        Some(status::DEAD) => {
+            "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = min(owed_since, ?2), owed_since = ?2
+             WHERE delivery_id = ?1"
+        }
+        Some(status::MUTED) => {
+            "UPDATE deliveries SET status = 0, look_at = NULL, note = NULL, next_at = min(owed_since, ?2), owed_since = ?2
              WHERE delivery_id = ?1"
         }
         Some(_) => return Ok(Retried::AlreadyDelivered),
     };
     connection.execute(change, params![delivery_id, Stamp(now)])?;
+    let unmute =
+        "UPDATE alerts SET muted_by = NULL WHERE alert_id = (SELECT alert_id FROM deliveries WHERE delivery_id = ?1)";
+    if standing == Some(status::MUTED) {
+        connection.execute(unmute, [delivery_id])?;
+    }
     Ok(Retried::Due)
 }
 

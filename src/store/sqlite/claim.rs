@@ -1,7 +1,8 @@
 //! The claim transaction: a delivery is taken for one attempt, durably, before anything is sent.
 //!
 //! It never looks at lanes: whether a sink may be tried at all is the lane's decision. The order (fewest attempts first)
-//! keeps a row that always fails from holding up the others.
+//! keeps a row that always fails from holding up the others; but what is told of one alert goes in its order, or its end
+//! would overtake its beginning.
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Statement, params};
@@ -30,8 +31,12 @@ pub(super) fn take_over(connection: &Connection, now: DateTime<Utc>, latest: Dat
          AND (attempts = 0 OR next_at <= owed_since OR next_at > ?2)",
         params![Stamp(now), Stamp(latest)],
     )?;
-    connection
-        .execute("UPDATE deliveries SET owed_since = ?1 WHERE status = 0 AND owed_since > ?1", params![Stamp(now)])?;
+    // A fallback waits by the same clock, and as long as it would have.
+    connection.execute(
+        "UPDATE deliveries SET look_at = look_at - (owed_since - ?1), owed_since = ?1
+         WHERE status = 0 AND owed_since > ?1",
+        params![Stamp(now)],
+    )?;
     Ok(())
 }
 
@@ -50,7 +55,10 @@ impl<'c> Statements<'c> {
             due: connection.prepare(
                 "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since, note,
                         (SELECT receipt FROM deliveries AS a WHERE a.delivery_id = d.about) FROM deliveries AS d
-                 WHERE status = 0 AND sink = ?1 AND next_at <= ?2 ORDER BY attempts, delivery_no LIMIT ?3",
+                 WHERE status = 0 AND sink = ?1 AND next_at <= ?2
+                   AND NOT EXISTS (SELECT 1 FROM deliveries AS e WHERE e.alert_id = d.alert_id AND e.sink = d.sink
+                                   AND e.status = 0 AND e.delivery_no < d.delivery_no)
+                 ORDER BY attempts, delivery_no LIMIT ?3",
             )?,
             take: connection.prepare(
                 "UPDATE deliveries SET attempts = attempts + 1, next_at = ?2, leased = 1 WHERE delivery_no = ?1",

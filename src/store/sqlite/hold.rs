@@ -76,17 +76,26 @@ impl SqliteStore {
 impl Holds for SqliteStore {
     fn unconfirmed(&self, steady: DateTime<Utc>) -> BoxFuture<'_, Result<Vec<Unconfirmed>>> {
         Box::pin(self.reader.ask(move |session| {
-            let mut statement = session.connection.prepare(
-                "SELECT d.delivery_id, d.alert_id, d.sink, d.fallback, d.status = 3, d.owed_since,
-                        coalesce((SELECT a.status FROM attempts AS a WHERE a.delivery_no = d.delivery_no
-                                  ORDER BY a.number DESC LIMIT 1), '')
-                 FROM deliveries AS d
-                 WHERE d.look_at IS NOT NULL AND d.fallback IS NOT NULL AND d.status IN (0, 3)
-                   AND (d.look_at <= ?1 OR d.status = 3)
-                 ORDER BY d.look_at LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![Stamp(steady), MAX_LOOK as i64], unconfirmed)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            // Two searches, each by its index: what waits in time may be many rows.
+            let columns = "d.delivery_id, d.alert_id, d.sink, d.fallback, d.status = 3, d.owed_since,
+                coalesce((SELECT a.status FROM attempts AS a WHERE a.delivery_no = d.delivery_no
+                          ORDER BY a.number DESC LIMIT 1), '')";
+            let of = |condition: &str| {
+                format!(
+                    "SELECT {columns} FROM deliveries AS d WHERE d.look_at IS NOT NULL AND d.fallback IS NOT NULL
+                     AND {condition} ORDER BY d.look_at LIMIT ?2"
+                )
+            };
+            let limit = MAX_LOOK as i64;
+            let mut found = Vec::new();
+            for condition in ["d.status = 0 AND d.look_at <= ?1", "d.status = 3 AND ?1 IS NOT NULL"] {
+                let mut statement = session.connection.prepare(&of(condition))?;
+                for row in statement.query_map(params![Stamp(steady), limit], unconfirmed)? {
+                    found.push(row?);
+                }
+            }
+            found.truncate(MAX_LOOK);
+            Ok(found)
         }))
     }
 
@@ -101,7 +110,10 @@ impl Holds for SqliteStore {
         Box::pin(self.writer.submit(Need::Space, move |session| {
             let sql = "SELECT 1 FROM deliveries WHERE delivery_id = ?1 AND status IN (0, 3) AND look_at IS NOT NULL";
             if session.connection.prepare(sql)?.exists([&delivery_id])? {
-                deliveries.iter().try_for_each(|delivery| session.ingest.add_delivery(delivery, at, due_at))?;
+                for delivery in &deliveries {
+                    session.ingest.add_delivery(delivery, at, due_at)?;
+                    send_muted(session.connection, &delivery.sink, std::slice::from_ref(delivery), due_at)?;
+                }
                 follow_ups.iter().try_for_each(|new| session.follow.add(new, due_at))?;
             }
             session
@@ -129,8 +141,10 @@ impl Holds for SqliteStore {
 
     fn fold(&self, fold: Fold) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.writer.submit(Need::Space, move |session| {
-            write_fold(session.connection, &mut session.ingest, &fold)?;
-            Ok(fold.follow_ups.iter().try_for_each(|new| session.follow.add(new, fold.due_at))?)
+            if write_fold(session.connection, &mut session.ingest, &fold)? {
+                fold.follow_ups.iter().try_for_each(|new| session.follow.add(new, fold.due_at))?;
+            }
+            Ok(())
         }))
     }
 
@@ -139,19 +153,25 @@ impl Holds for SqliteStore {
         Box::pin(self.reader.ask(move |session| silences(session.connection, now, now)))
     }
 
-    fn told_since<'a>(
+    fn told_between<'a>(
         &'a self,
         sink: &'a str,
         repeat_key: &'a str,
-        since: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<Option<String>>> {
+        (since, until): (DateTime<Utc>, DateTime<Utc>),
+    ) -> BoxFuture<'a, Result<Option<(String, DateTime<Utc>)>>> {
         let (sink, key) = (sink.to_owned(), repeat_key.to_owned());
         Box::pin(self.reader.ask(move |session| {
             let mut statement = session.connection.prepare(
-                "SELECT alert_id FROM deliveries WHERE sink = ?1 AND repeat_key = ?2 AND status <> 5 AND created_at > ?3
-                 ORDER BY delivery_no DESC LIMIT 1",
+                "SELECT d.alert_id, d.created_at FROM deliveries AS d
+                 LEFT JOIN deliveries AS t ON t.delivery_id = d.told_in
+                 WHERE d.sink = ?1 AND d.repeat_key = ?2 AND d.created_at > ?3 AND d.created_at <= ?4
+                   AND (d.status IN (0, 1, 2) OR (d.status = 4 AND t.status IN (0, 1, 2)))
+                 ORDER BY d.delivery_no DESC LIMIT 1",
             )?;
-            Ok(statement.query_row(params![sink, key, Stamp(since)], |row| row.get(0)).optional()?)
+            let found = statement.query_row(params![sink, key, Stamp(since), Stamp(until)], |row| {
+                Ok((row.get(0)?, row.get::<_, Stamp>(1)?.0))
+            });
+            Ok(found.optional()?)
         }))
     }
 }
@@ -191,39 +211,97 @@ fn write_fold(
     connection: &Connection,
     ingest: &mut ingest::Statements<'_>,
     fold: &Fold,
-) -> std::result::Result<(), Fault> {
+) -> std::result::Result<bool, Fault> {
     let Fold { sink, standing, told, digest, sent, held, follow_ups: _, at, due_at } = fold;
+    if digest.is_none() && !told.is_empty() {
+        return Err(Fault::refused("told of without a digest"));
+    }
+    // A row that was tried may have been delivered: it is told of by itself.
+    let condition = match standing {
+        Standing::Waiting => "status = 0 AND attempts = 0 AND leased = 0",
+        Standing::Muted => "status = 5",
+    };
+    let mut stands = connection
+        .prepare(&format!("SELECT 1 FROM deliveries WHERE delivery_id = ?1 AND sink = ?2 AND {condition}"))?;
+    for delivery_id in told {
+        if !stands.exists([delivery_id, sink])? {
+            return Ok(false);
+        }
+    }
     if let Some((alert, delivery)) = digest {
         ingest.add_alert(alert, None, *at)?;
         ingest.add_delivery(delivery, *at, *due_at)?;
+        take_over_fallbacks(connection, told, &delivery.delivery_id)?;
+        let mut fold_one = connection.prepare(
+            "UPDATE deliveries SET status = 4, told_in = ?2, settled_at = ?3, look_at = NULL WHERE delivery_id = ?1",
+        )?;
+        for delivery_id in told {
+            fold_one.execute(params![delivery_id, delivery.delivery_id, Stamp(*at)])?;
+        }
     }
-    let digest_id = digest.as_ref().map(|(_, delivery)| &delivery.delivery_id);
-    // A row that was tried may have been delivered: it is told of by itself.
-    let (condition, status) = match standing {
-        Standing::Waiting => ("status = 0 AND attempts = 0 AND leased = 0", 0),
-        Standing::Muted => ("status = 5", 5),
-    };
-    let mut fold_one = connection.prepare(&format!(
-        "UPDATE deliveries SET status = 4, told_in = ?3, settled_at = ?4, look_at = NULL
-         WHERE delivery_id = ?1 AND sink = ?2 AND {condition}"
-    ))?;
+    let of_told = "SELECT alert_id FROM deliveries WHERE delivery_id = ?1";
+    // Whoever was told of an alert by a digest alone is not told how it goes on.
+    let mut forget =
+        connection.prepare(&format!("DELETE FROM follow_ups WHERE sink = ?2 AND alert_id = ({of_told})"))?;
+    let mut unmute = connection.prepare(&format!("UPDATE alerts SET muted_by = NULL WHERE alert_id = ({of_told})"))?;
     for delivery_id in told {
-        fold_one.execute(params![delivery_id, sink, digest_id, Stamp(*at)])?;
+        forget.execute([delivery_id, sink])?;
     }
+    for delivery_id in told.iter().chain(sent.iter().map(|delivery| &delivery.delivery_id)) {
+        unmute.execute([delivery_id])?;
+    }
+    send_muted(connection, sink, sent, *due_at)?;
+    let mut hold = connection.prepare(&format!(
+        "UPDATE deliveries SET muted_by = ?3, note = ?4, look_at = {} WHERE delivery_id = ?1 AND sink = ?2 AND status = 5",
+        ingest::LOOK_AT_OF_HOLD
+    ))?;
+    for (delivery_id, new) in held {
+        hold.execute(params![delivery_id, sink, new.by, new.note, new.until.map(Stamp)])?;
+    }
+    Ok(true)
+}
+
+/// Rows that were muted and are sent, rendered anew.
+fn send_muted(
+    connection: &Connection,
+    sink: &str,
+    sent: &[NewDelivery],
+    due_at: DateTime<Utc>,
+) -> std::result::Result<(), Fault> {
     let mut send = connection.prepare(
-        "UPDATE deliveries SET status = 0, body = ?3, note = ?4, look_at = NULL, next_at = ?5, owed_since = ?5
-         WHERE delivery_id = ?1 AND sink = ?2 AND status = ?6",
+        "UPDATE deliveries SET status = 0, body = ?3, note = ?4, next_at = ?5, owed_since = ?5, fallback = ?6,
+                               look_at = ?7, repeat_key = ?8
+         WHERE delivery_id = ?1 AND sink = ?2 AND status = 5",
     )?;
     for delivery in sent {
-        let NewDelivery { delivery_id, body, note, .. } = delivery;
-        send.execute(params![delivery_id, sink, body, note, Stamp(*due_at), status])?;
+        let NewDelivery { delivery_id, body, note, fallback, repeat_key, .. } = delivery;
+        let look_at = fallback.as_ref().map(|fallback| Stamp(fallback.at));
+        let fallback = fallback.as_ref().map(|fallback| serde_json::Value::from(fallback.to.clone()).to_string());
+        send.execute(params![delivery_id, sink, body, note, Stamp(due_at), fallback, look_at, repeat_key])?;
     }
-    let mut hold = connection.prepare(
-        "UPDATE deliveries SET muted_by = ?3, note = ?4, look_at = ?5
-         WHERE delivery_id = ?1 AND sink = ?2 AND status = ?6",
+    Ok(())
+}
+
+/// What the folded deliveries have beside their sink, the digest has: all of their other sinks, at the first of their times.
+fn take_over_fallbacks(connection: &Connection, told: &[String], digest_id: &str) -> std::result::Result<(), Fault> {
+    let mut read = connection.prepare(
+        "SELECT fallback, look_at FROM deliveries
+         WHERE delivery_id = ?1 AND status = 0 AND fallback IS NOT NULL AND look_at IS NOT NULL",
     )?;
-    for (delivery_id, new) in held {
-        hold.execute(params![delivery_id, sink, new.by, new.note, new.until.map(Stamp), status])?;
+    let (mut to, mut at): (Vec<String>, Option<Stamp>) = (Vec::new(), None);
+    for delivery_id in told {
+        let found = read.query_row([delivery_id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Stamp>(1)?)));
+        let Some((sinks, look_at)) = found.optional()? else { continue };
+        let sinks: Vec<String> = serde_json::from_str(&sinks).unwrap_or_default();
+        to.extend(sinks.into_iter().filter(|sink| !to.contains(sink)).collect::<Vec<_>>());
+        at = Some(at.map_or(look_at, |at| if look_at.0 < at.0 { look_at } else { at }));
+    }
+    if let Some(at) = at {
+        let to = serde_json::Value::from(to).to_string();
+        connection.execute(
+            "UPDATE deliveries SET fallback = ?2, look_at = ?3 WHERE delivery_id = ?1",
+            params![digest_id, to, at],
+        )?;
     }
     Ok(())
 }

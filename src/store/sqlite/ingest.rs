@@ -23,6 +23,10 @@ const MAX_EVENT_TYPE_BYTES: usize = 128;
 /// Event types remembered per source; the documented ones are about 30.
 const MAX_EVENT_TYPES: i64 = 1000;
 
+/// `?5`, or the end of the silence `?3` if somebody ended it since it was read: then nobody looks for a row of a later time.
+pub(super) const LOOK_AT_OF_HOLD: &str =
+    "min(?5, coalesce((SELECT ends_at FROM silences WHERE 'silence ' || silence_id = ?3), ?5))";
+
 /// Prepared once per writer.
 pub(super) struct Statements<'c> {
     find_source: Statement<'c>,
@@ -74,12 +78,12 @@ impl<'c> Statements<'c> {
             fold_alert: prepare(
                 "UPDATE alerts SET count = ?2, first_at = ?3, last_at = ?4, event_ids = ?5 WHERE alert_id = ?1",
             )?,
-            add_delivery: prepare(
+            add_delivery: prepare(&format!(
                 "INSERT INTO deliveries (delivery_id, alert_id, sink, body, status, attempts, degraded, created_at,
-                                         owed_since, next_at, note, muted_by, look_at, fallback, repeat_key, about)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-                 ON CONFLICT (delivery_id) DO NOTHING",
-            )?,
+                                             owed_since, next_at, note, look_at, muted_by, fallback, repeat_key, about)
+                     VALUES (?1, ?2, ?8, ?9, ?10, 0, 0, ?6, ?7, ?7, ?4, {LOOK_AT_OF_HOLD}, ?3, ?11, ?12, ?13)
+                     ON CONFLICT (delivery_id) DO NOTHING"
+            ))?,
             unmute_alert: prepare("UPDATE alerts SET muted_by = NULL WHERE alert_id = ?1")?,
             follow: follow::Statements::prepare(connection)?,
         })
@@ -208,14 +212,14 @@ impl<'c> Statements<'c> {
         self.add_delivery.execute(params![
             delivery_id,
             alert_id,
+            hold.as_ref().map(|hold| &hold.by),
+            hold.as_ref().map(|hold| &hold.note).or(note.as_ref()),
+            look_at.map(Stamp),
+            Stamp(at),
+            Stamp(due_at),
             sink,
             body,
             status,
-            Stamp(at),
-            Stamp(due_at),
-            hold.as_ref().map(|hold| &hold.note).or(note.as_ref()),
-            hold.as_ref().map(|hold| &hold.by),
-            look_at.map(Stamp),
             fallback,
             repeat_key,
             about,

@@ -148,7 +148,8 @@ ALTER TABLE deliveries ADD COLUMN repeat_key TEXT;
 ALTER TABLE deliveries ADD COLUMN told_in TEXT;
 ALTER TABLE deliveries ADD COLUMN about TEXT;
 ALTER TABLE deliveries ADD COLUMN receipt TEXT;
-CREATE INDEX deliveries_look ON deliveries (look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX deliveries_muted ON deliveries (look_at) WHERE look_at IS NOT NULL AND status = 5;
+CREATE INDEX deliveries_fallback ON deliveries (status, look_at) WHERE look_at IS NOT NULL AND fallback IS NOT NULL;
 CREATE INDEX deliveries_repeat ON deliveries (sink, repeat_key) WHERE repeat_key IS NOT NULL;
 CREATE TABLE silences (
     silence_id TEXT PRIMARY KEY,

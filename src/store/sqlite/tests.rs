@@ -115,7 +115,9 @@ async fn updates_survive_and_are_made_once_whenever_the_process_dies() {
     let ids: Vec<&str> = listed.iter().map(|row| row.delivery_id.as_str()).collect();
     assert_eq!(ids, [update_id("a", "chat", 1), crate::sink::delivery_id("a", "chat")]);
     // With its alert it goes.
-    assert_eq!(claim_and_settle(&store, Resolution::Delivered { unconfirmed: false }, at(40)).await, 2);
+    for _ in 0..2 {
+        assert_eq!(claim_and_settle(&store, Resolution::Delivered { unconfirmed: false }, at(40)).await, 1);
+    }
     let removed = store.maintain(at(40 + 90 * 86_400), Duration::from_secs(30 * 86_400)).await.expect("removed");
     assert_eq!((removed.alerts, removed.deliveries), (1, 2));
     let left: i64 = Connection::open(dir.path().join(directory::DATABASE))
@@ -209,7 +211,7 @@ fn formats_of_other_programs_and_later_releases_are_refused() {
 fn aged(dir: &TempDir) {
     let file = Connection::open(dir.path().join(directory::DATABASE)).expect("a store");
     // What the versions since then added, taken away again.
-    let undone = "DROP TABLE silences; DROP INDEX deliveries_look; DROP INDEX deliveries_repeat;
+    let undone = "DROP TABLE silences; DROP INDEX deliveries_muted; DROP INDEX deliveries_fallback; DROP INDEX deliveries_repeat;
          ALTER TABLE deliveries DROP COLUMN note; ALTER TABLE deliveries DROP COLUMN muted_by;
          ALTER TABLE deliveries DROP COLUMN look_at; ALTER TABLE deliveries DROP COLUMN fallback;
          ALTER TABLE deliveries DROP COLUMN repeat_key; ALTER TABLE deliveries DROP COLUMN told_in;

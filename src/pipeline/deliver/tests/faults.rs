@@ -152,3 +152,17 @@ async fn draining_ends_with_an_error_when_the_disk_stays_full() {
     let ended = drain(std::mem::take(&mut bench.lanes), &bench.stop).await;
     assert!(matches!(ended, Err(StoreError::Full(_))), "{ended:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn draining_ends_as_well_when_nothing_can_be_claimed() {
+    for storm in [None, Some(Storm { above: 5, follow: None })] {
+        let mut bench = Bench::new();
+        bench.store.add("it", 1, start());
+        bench.lane("it", &Scripted::always(Outcome::Delivered));
+        bench.store.book().failures.extend(["full"; 1000]);
+        let lanes = std::mem::take(&mut bench.lanes).into_iter().map(|lane| lane.folding(storm)).collect();
+        let ended = tokio::time::timeout(MAX_DRAIN * 3, drain(lanes, &bench.stop)).await;
+        assert!(ended.is_ok(), "it waits for ever");
+        assert!(bench.store.book().commits < 100, "it backs off: {}", bench.store.book().commits);
+    }
+}
