@@ -208,7 +208,9 @@ mod tests {
         assert_eq!(inhibition.held_down(&view(Severity::Critical, "acc1")), None, "its like");
         assert_eq!(inhibition.held_down(&view(Severity::Info, "acc1")), None);
         assert_eq!(inhibition.held_by(&view(Severity::High, "acc1")), None);
-        let (again, _) = inhibitions("- {source: 'rule=a', target: {rule: b}, equal: [account]}\n- {source: 'severity=\"critical\"', target: {severity|neq: info}, equal: [account]}");
+        let (again, _) = inhibitions(
+            "- {source: 'rule=a', target: {rule: b}, equal: [account]}\n- {source: 'severity=\"critical\"', target: {severity|neq: info}, equal: [account]}",
+        );
         assert_eq!(again.iter().position(|other| other.identity == inhibition.identity), Some(1), "wherever it stands");
     }
 
