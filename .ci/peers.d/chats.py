@@ -5,9 +5,11 @@ and what each has read must be all that was there.
 """
 
 import copy
+import inspect
 import json
 
 import slackblocks
+from slack_sdk import WebClient
 from slack_sdk.models.blocks import Block
 
 from common import RULES, Place, Receiver, check, event, main
@@ -56,6 +58,33 @@ def payloads(binary, name, rules, events, answers=()):
                 for kind in ("slack", "teams")}
         check(f"chats: {name} came", sent["slack"] and len(sent["slack"]) == len(sent["teams"]), len(receiver.requests))
         return sent
+
+
+def bot_messages(binary):
+    """What a bot posts and edits over the life of an alert, by the method of Slack's Web API."""
+    rules = RULES.replace('name }}"}', 'name }}", dedup: [source], quiet: 10m}')
+    with Receiver(body=b'{"ok":true,"channel":"C0123ABCD","ts":"1503435956.000247"}') as receiver:
+        options = f'url: "{receiver.url}", token: xoxb-secret, channel: C0123ABCD, updates: 1m, closing: true'
+        place = Place(binary, f"  bot: {{slack_bot: {{{options}}}}}\n", events=1, rules=rules)
+        said = [place.run("run", "--once")]
+        place.add([event(1)])
+        said += [place.run("run", "--once", after=after) for after in ("+2m", "+30m")]
+        check("slack_bot: delivered", [status for status, _ in said] == [0, 0, 0], said)
+    sent = {"/chat.postMessage": [], "/chat.update": []}
+    for request in receiver.requests:
+        sent[request["path"]].append(json.loads(request["body"]))
+    tokens = {request["headers"]["authorization"] for request in receiver.requests}
+    shown = any("xoxb" in request["body"] for request in receiver.requests)
+    check("slack_bot: the token is in its header only", tokens == {"Bearer xoxb-secret"} and not shown, tokens)
+    first, *replies = sent["/chat.postMessage"]
+    threads = [reply.get("thread_ts") for reply in replies]
+    check("slack_bot: its update and its end are in its thread", threads == ["1503435956.000247"] * 2, replies)
+    edits = sent["/chat.update"]
+    for method, messages in [(WebClient.chat_postMessage, [first, *replies]), (WebClient.chat_update, edits)]:
+        unknown = {member for message in messages for member in message} - inspect.signature(method).parameters.keys()
+        check(f"slack_bot: slack_sdk's {method.__name__} knows each member", not unknown, unknown)
+    check("slack_bot: itself is edited", edits and {edit["ts"] for edit in edits} == {"1503435956.000247"}, edits)
+    return [first, *edits]
 
 
 def faults(message):
@@ -111,11 +140,12 @@ def run(binary, kept):
     longest = [long_event(number) for number in range(2)]
     very_long = payloads(binary, "very long", long_rules(), longest, answers=[(400, {})] * 2)
     whole = very_long["slack"][:1]
-    messages = hostile["slack"] + whole
+    bot = bot_messages(binary)
+    messages = hostile["slack"] + whole + bot
     check("slack: refused, then plain text", ["blocks" in message for message in very_long["slack"]] == [True, False])
     found = [fault for message in messages for fault in faults(message)]
-    check("slack: both libraries accept every message", len(messages) == 4 and not found, found[:3])
-    for what, message in broken(messages[-1]):
+    check("slack: both libraries accept every message", len(messages) == 4 + len(bot) and not found, found[:3])
+    for what, message in broken(whole[0]):
         check(f"slack: {what} would be seen", faults(message))
     shown = [text for message in messages for text in texts(message["blocks"])]
     check("slack: nothing of it is markup", shown and all(text["type"] == "plain_text" for text in shown))
