@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use vigie_engine::alert::{Alert, AlertRule};
 use vigie_engine::route::{Destination, Route, destinations};
-use vigie_engine::rule::Severity;
+use vigie_engine::rule::{Rule, Severity};
 use vigie_engine::text::Untrusted;
 use vigie_engine::time::format_duration;
 
@@ -60,7 +60,8 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         }
         Verb::Test { fields, expect } => {
             let now = SystemClock.now();
-            let alert = alert(&fields, now)?;
+            let mut alert = alert(&fields, now)?;
+            assume(&mut alert, &fields, &config.rules, output)?;
             let found: Vec<Found> = destinations(&config.routes, &alert).iter().map(|to| shown(to, now)).collect();
             match output.form() {
                 Form::Human => {
@@ -75,6 +76,22 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             Ok(judge(&found, expect.as_deref(), output)?)
         }
     }
+}
+
+/// What was not said of a rule that is known is taken from it; what is assumed is said.
+fn assume(alert: &mut Alert, fields: &[String], rules: &[Rule], output: &mut Output) -> std::io::Result<()> {
+    let is_said = |name: &str| fields.iter().any(|field| field.split('=').next() == Some(name));
+    let rule = rules.iter().find(|rule| rule.id == alert.rule.id);
+    if !is_said("severity") {
+        match rule {
+            Some(rule) => alert.rule.severity = rule.severity,
+            None => output.note(&format!("severity {} is assumed", alert.rule.severity.as_str()))?,
+        }
+    }
+    if let Some(rule) = rule.filter(|_| !is_said("tags")) {
+        alert.rule.tags.clone_from(&rule.tags);
+    }
+    Ok(())
 }
 
 fn judge(found: &[Found], expect: Option<&str>, output: &mut Output) -> std::io::Result<Exit> {

@@ -16,7 +16,7 @@ use super::load::Tool;
 use super::output::{Output, counted};
 use super::{Form, Global, alerts, load, log, run as run_verb};
 use crate::clock::{Clock, SystemClock};
-use crate::store::archive::{AlertFilter, AlertRow};
+use crate::store::archive::{AlertFilter, AlertRow, MAX_LIST};
 use crate::store::hold::StoredSilence;
 
 /// Longest silence: what is not wanted for longer belongs into the rule, as an exception with its reason.
@@ -130,6 +130,9 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
 
 /// A silence as asked for, with its identity.
 fn silence(args: &AddArgs, now: DateTime<Utc>) -> Result<StoredSilence, Failure> {
+    if args.from.as_deref().is_some_and(|text| parse_duration(text).is_ok()) {
+        return Err(Failure::usage("--from takes a date or a stamp: a length of time would count into the past"));
+    }
     let starts_at = args.from.as_deref().map(|text| parse_time(text, now)).transpose()?.unwrap_or(now);
     let ends_at = match (&args.length, &args.until) {
         (Some(length), _) => ends_after(starts_at, length)?,
@@ -180,8 +183,7 @@ fn add(
         Form::Human => output.line(&line(silence, now))?,
         Form::Json | Form::Ndjson => output.json(silence)?,
     }
-    let since = &args.matching.since;
-    output.note(&format!("it would have hidden {} since {since}", counted(hidden.len(), "alert")))?;
+    output.note(&format!("it would have hidden {}", summary(&hidden, &args.matching.since)))?;
     Ok(())
 }
 
@@ -195,24 +197,36 @@ fn preview(
     let hidden = fitting(silence, since, tool, now)?;
     match output.form() {
         Form::Human => {
-            hidden.iter().take(MAX_SHOWN).try_for_each(|row| output.line(&alerts::line(row)))?;
-            let more = hidden.len().saturating_sub(MAX_SHOWN);
+            hidden.rows.iter().take(MAX_SHOWN).try_for_each(|row| output.line(&alerts::line(row)))?;
+            let more = hidden.rows.len().saturating_sub(MAX_SHOWN);
             if more > 0 {
                 output.line(&format!("and {more} more"))?;
             }
-            output.note(&format!("{silence} would have hidden {} since {since}", counted(hidden.len(), "alert")))?;
+            output.note(&format!("{silence} would have hidden {}", summary(&hidden, since)))?;
         }
-        Form::Json => output.json(&hidden)?,
-        Form::Ndjson => hidden.iter().try_for_each(|row| output.json(row))?,
+        Form::Json => output.json(&hidden.rows)?,
+        Form::Ndjson => hidden.rows.iter().try_for_each(|row| output.json(row))?,
     }
     Ok(())
 }
 
-fn fitting(silence: &Silence, since: &str, tool: &Tool, now: DateTime<Utc>) -> Result<Vec<AlertRow>, Failure> {
+fn summary(hidden: &Hidden, since: &str) -> String {
+    let of = if hidden.is_cut { format!(", of the newest {MAX_LIST} alone") } else { String::new() };
+    format!("{} since {since}{of}", counted(hidden.rows.len(), "alert"))
+}
+
+/// What a silence would have hidden, of as many alerts as one listing gives.
+struct Hidden {
+    rows: Vec<AlertRow>,
+    is_cut: bool,
+}
+
+fn fitting(silence: &Silence, since: &str, tool: &Tool, now: DateTime<Utc>) -> Result<Hidden, Failure> {
     let filter = AlertFilter { since: Some(parse_time(since, now)?), ..AlertFilter::default() };
     let mut rows = run_verb::block_on(tool.store.alerts(&filter))?.exit(Exit::STORAGE)?;
+    let is_cut = rows.len() >= MAX_LIST;
     rows.retain(|row| silence.fits(&AlertView::of(&row.alert)));
-    Ok(rows)
+    Ok(Hidden { rows, is_cut })
 }
 
 fn line(stored: &StoredSilence, now: DateTime<Utc>) -> String {

@@ -138,6 +138,9 @@ impl StoredSilence {
     }
 }
 
+/// The id of an alert that was told, and when its delivery was stored.
+pub type ToldAlert = (String, DateTime<Utc>);
+
 /// Rows that wait for a time, and what keeps alerts from being told.
 pub trait Holds: Send + Sync {
     /// Deliveries that were not confirmed in time, at most [`MAX_LOOK`].
@@ -172,5 +175,5 @@ pub trait Holds: Send + Sync {
         sink: &'a str,
         repeat_key: &'a str,
         between: (DateTime<Utc>, DateTime<Utc>),
-    ) -> BoxFuture<'a, Result<Option<(String, DateTime<Utc>)>>>;
+    ) -> BoxFuture<'a, Result<Option<ToldAlert>>>;
 }

@@ -109,6 +109,8 @@ async fn a_silence_that_is_not_meant_so_is_refused() {
         (&["severity=high", "--for", "5000d"], "366 days at most"),
         (&["severity=high", "--until", "2020-01-01"], "over by then"),
         (&["severity=high"], "--for"),
+        (&["severity=high", "--for", "2h", "--from", "2h"], "a date or a stamp"),
+        (&["title=~\".*\"", "--for", "2h"], "without any of these fields"),
     ] {
         let (code, _, stderr) = scene.run(&[&["silences", "add"], arguments, &who[..]].concat()).await;
         assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
@@ -137,6 +139,7 @@ async fn route_test_says_where_an_alert_would_go() {
         (&["severity=high"][..], "soc", 0),
         (&["severity=high", "account=acc1"], "other", 0),
         (&["severity=low"], "other", 0),
+        (&["rule=app-created"], "soc", 0),
         (&["severity=low"], "soc", 1),
     ] {
         let (ended, _, stderr) = scene.run(&[&["route", "test", "--expect", expect], fields].concat()).await;

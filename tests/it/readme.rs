@@ -23,7 +23,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("SMTP_PASSWORD", "a-mail-password"),
 ];
 /// Verbs that open sockets, or need a store.
-const TALKING: &[&str] = &["run", "sink", "demo", "events", "backtest"];
+const TALKING: &[&str] = &["run", "sink", "demo", "events", "backtest", "deliveries", "silences"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -60,12 +60,14 @@ fn two_commands(page: &str) -> Vec<String> {
 fn place(page: &str) -> Place {
     let place = Place::new();
     copy(&root().join("rules"), &place.file("rules"));
-    for block in blocks(page, "yaml") {
-        match block.starts_with("sources:") {
-            true => place.write("vigie.yaml", &block),
-            false => place.write("rules/readme.yaml", &block),
-        };
-    }
+    let blocks = blocks(page, "yaml");
+    let begins = |with: &str| blocks.iter().find(|block| block.starts_with(with)).expect("a block");
+    // The page shows the tree of routes by itself; it takes the place of the short ones.
+    let (before, rest) = begins("sources:").split_once("routes:\n").expect("routes");
+    let (_, after) = rest.split_once("\nstate:").expect("a state");
+    place.write("vigie.yaml", &format!("{before}{}\nstate:{after}", begins("routes:")));
+    place.write("short.yaml", begins("sources:"));
+    place.write("rules/readme.yaml", begins("rules:"));
     place.write("event.json", r#"{"id": "one", "event_type": "ACCOUNT_SECRET_CREATE", "source_country": "BR"}"#);
     place
 }
@@ -113,9 +115,11 @@ async fn every_command_of_the_readme_is_one_that_the_program_takes() {
 #[tokio::test]
 async fn the_configuration_and_the_rule_of_the_readme_load() {
     let page = readme();
-    assert_eq!(blocks(&page, "yaml").len(), 2);
-    let shown = succeeds(&place(&page), &["check", "-c", "vigie.yaml"]).await;
-    assert!(shown.contains("1 source") && shown.contains("36 rules") && shown.contains("3 sinks"), "{shown}");
+    assert_eq!(blocks(&page, "yaml").len(), 3);
+    for file in ["vigie.yaml", "short.yaml"] {
+        let shown = succeeds(&place(&page), &["check", "-c", file]).await;
+        assert!(shown.contains("1 source") && shown.contains("36 rules") && shown.contains("3 sinks"), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use super::{Content, DeliveryContent, MemoryStore, refused};
 use crate::pipeline::BoxFuture;
 use crate::store::archive::{DeliveryRow, DeliveryStatus};
 use crate::store::follow::NewFollowUp;
-use crate::store::hold::{Fold, Holds, MAX_FOLDED, MAX_LOOK, Released, Standing, StoredSilence, Unconfirmed};
+use crate::store::hold::{
+    Fold, Holds, MAX_FOLDED, MAX_LOOK, Released, Standing, StoredSilence, ToldAlert, Unconfirmed,
+};
 use crate::store::{NewDelivery, Result};
 
 impl Holds for MemoryStore {
@@ -53,7 +55,7 @@ impl Holds for MemoryStore {
         sink: &'a str,
         repeat_key: &'a str,
         (since, until): (DateTime<Utc>, DateTime<Utc>),
-    ) -> BoxFuture<'a, Result<Option<(String, DateTime<Utc>)>>> {
+    ) -> BoxFuture<'a, Result<Option<ToldAlert>>> {
         let content = self.content();
         let told = content.deliveries.iter().rev().find(|delivery| {
             delivery.row.sink == sink

@@ -10,7 +10,9 @@ use super::stamp::Stamp;
 use super::writer::Need;
 use crate::pipeline::BoxFuture;
 use crate::store::follow::NewFollowUp;
-use crate::store::hold::{Fold, Holds, MAX_FOLDED, MAX_LOOK, Released, Standing, StoredSilence, Unconfirmed};
+use crate::store::hold::{
+    Fold, Holds, MAX_FOLDED, MAX_LOOK, Released, Standing, StoredSilence, ToldAlert, Unconfirmed,
+};
 use crate::store::{NewDelivery, Result};
 
 /// Silences in one listing, in force or not; each is read by every alert while it is in force.
@@ -158,7 +160,7 @@ impl Holds for SqliteStore {
         sink: &'a str,
         repeat_key: &'a str,
         (since, until): (DateTime<Utc>, DateTime<Utc>),
-    ) -> BoxFuture<'a, Result<Option<(String, DateTime<Utc>)>>> {
+    ) -> BoxFuture<'a, Result<Option<ToldAlert>>> {
         let (sink, key) = (sink.to_owned(), repeat_key.to_owned());
         Box::pin(self.reader.ask(move |session| {
             let mut statement = session.connection.prepare(
