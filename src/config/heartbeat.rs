@@ -5,7 +5,8 @@ use std::sync::Arc;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::Sections;
-use crate::options::{self, OptionKind, OptionSpec, Presence};
+use super::variables::Variables;
+use crate::options::{OptionKind, OptionSpec, Presence};
 use crate::pipeline::heartbeat::Beat;
 use crate::sink::BuildContext;
 use crate::sink::http::{TRANSPORT, endpoint};
@@ -35,14 +36,14 @@ pub const HEARTBEAT_OPTIONS: &[OptionSpec] = &[
 /// Reads the section, if it is there.
 pub(super) fn read(
     sections: &Sections,
-    expand: options::Expand<'_>,
+    variables: &Variables<'_>,
     context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Beat> {
     sections.refuse_second("heartbeat", diagnostics);
     let node = sections.get("heartbeat")?;
     let specs = [HEARTBEAT_OPTIONS, TRANSPORT].concat();
-    let options = options::read(node, "`heartbeat`", &specs, expand, diagnostics)?;
+    let options = variables.read(node, "`heartbeat`", &specs, diagnostics)?;
     let endpoint = endpoint(&options, "url", Vec::new(), context, diagnostics)?;
     let (every, late_after) = (options.duration("every")?, options.duration("late_after")?);
     options.is_whole().then(|| Beat { ping: Arc::new(endpoint), every, late_after })
