@@ -219,7 +219,7 @@ pub fn load_files(
     let routes = routes(&sections, &loaded.lists, no_sinks, diagnostics);
     let inhibitions: Vec<Inhibition> =
         sections.all("inhibit").iter().flat_map(|node| mute::load(node, &loaded.lists, diagnostics)).collect();
-    let heartbeat = heartbeat::read(&sections, &expand, &surroundings.sinks, diagnostics);
+    let heartbeat = heartbeat::read(&sections, &variables, &surroundings.sinks, diagnostics);
     // A list may seem unused only because what uses it did not load.
     if !diagnostics.has_errors() {
         loaded.lists.report_unused(diagnostics);

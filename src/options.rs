@@ -8,6 +8,7 @@ mod schema;
 mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use url::Url;
@@ -95,7 +96,7 @@ pub struct Unexpanded {
     pub hint: &'static str,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Value {
     Text(String),
     File(String),
@@ -112,7 +113,7 @@ enum Value {
 }
 
 /// Values of a driver's options, all of the kinds that its table says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     span: Span,
     values: BTreeMap<&'static str, (Value, Span)>,
@@ -330,6 +331,15 @@ fn example(specs: &[OptionSpec]) -> String {
     let required: Vec<_> = specs.iter().filter(|spec| spec.presence == Presence::Required).collect();
     let shown = if required.is_empty() { specs.iter().take(1).collect() } else { required };
     format!("{{{}}}", shown.iter().map(|spec| format!("{}: ...", spec.name)).collect::<Vec<_>>().join(", "))
+}
+
+/// Names only: a value may be a secret, and a whole URL is one.
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given: Vec<&str> = self.values.keys().copied().collect();
+        let mut shown = formatter.debug_struct("Options");
+        shown.field("given", &given).field("refused", &self.refused).finish_non_exhaustive()
+    }
 }
 
 impl Options {
@@ -558,6 +568,8 @@ mod tests {
         assert_eq!(options.url("via").and_then(Url::host_str), Some("p.example"));
         assert_eq!((options.text("file"), options.files().collect::<Vec<_>>()), (Some("a/b"), vec!["a/b"]));
         assert_eq!((options.span_of("flag").line, options.span().line), (6, 1));
+        let shown = format!("{options:?}");
+        assert!(shown.contains("\"url\"") && !shown.contains("canary"), "{shown}");
     }
 
     #[test]

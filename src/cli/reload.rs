@@ -1,8 +1,10 @@
 //! What makes a running daemon stop or reload: signals, and files that changed.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +16,9 @@ use crate::config::{Directory, Watched};
 
 /// Editors and ConfigMaps write in several steps; a reload waits until they are done.
 const SETTLE: Duration = Duration::from_millis(500);
+/// Of a larger file, in bytes, its size and its time count, not its content: this is looked at after each change of its
+/// directory.
+const MAX_HASHED_BYTES: u64 = 16 << 20;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +66,15 @@ impl Reloads {
         Ok(reloads)
     }
 
-    /// Watches the directories of these files: a ConfigMap swaps a link, it does not write the file.
+    /// Watches the directories of these files: a ConfigMap swaps a link, it does not write the file. What changed since the
+    /// last look, while they were loaded, is still to be found.
     pub(super) fn watch(&mut self, watched: &Watched) {
         self.watched = watched.clone();
+        let before = std::mem::take(&mut self.contents);
         self.contents = self.look();
+        for (file, content) in before {
+            self.contents.entry(file).and_modify(|now| *now = content);
+        }
         let Some(watcher) = &mut self.watcher else { return };
         let named = watched.directories.iter().map(Directory::path);
         let mut directories: Vec<&Path> = self.contents.keys().filter_map(|file| file.parent()).chain(named).collect();
@@ -89,8 +99,7 @@ impl Reloads {
                 watched.directories.push(directory);
             }
         }
-        // What changed since the last look is still to be found.
-        let before = std::mem::take(&mut self.contents);
+        let before = self.contents.clone();
         self.watch(&watched);
         self.contents.extend(before);
     }
@@ -111,7 +120,11 @@ impl Reloads {
                 biased;
                 _ = self.terminate.recv() => return Trigger::Stop(Exit::OK),
                 _ = self.interrupt.recv() => return Trigger::Stop(Exit::INTERRUPTED),
-                _ = self.hangup.recv() => return Trigger::Reload,
+                _ = self.hangup.recv() => {
+                    // What is loaded now is no news afterwards.
+                    self.changed();
+                    return Trigger::Reload;
+                }
                 () = looks => {
                     look_at = None;
                     if self.changed() {
@@ -144,8 +157,15 @@ impl Reloads {
 
 /// A pipe or a device is never read: it would take what another waits for, or never end.
 fn hash(file: &Path) -> Option<blake3::Hash> {
-    std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
-    std::fs::read(file).ok().map(|content| blake3::hash(&content))
+    let metadata = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+    let mut hasher = blake3::Hasher::new();
+    if metadata.len() > MAX_HASHED_BYTES {
+        let modified_ns = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        hasher.update(&metadata.len().to_le_bytes()).update(&modified_ns.to_le_bytes());
+    } else {
+        hasher.update_reader(File::open(file).ok()?.take(MAX_HASHED_BYTES + 1)).ok()?;
+    }
+    Some(hasher.finalize())
 }
 
 #[cfg(test)]
@@ -222,15 +242,57 @@ mod tests {
             format!("headers: {{X-Key: '${{file:{}}}'}}, bearer_token_file: {}", path("secret"), path("token"));
         let options = format!("url: 'https://soc.example.org', ca_file: {}, {identity}, {secrets}", path("ca.pem"));
         let sinks = format!("sinks: {{soc: {{webhook: {{{options}}}}}}}");
-        write("vigie.yaml", &format!("sources: {{a: {{ndjson: {{path: none}}}}}}\nrules: [one.yaml]\n{sinks}\n"));
+        write("beat", "b");
+        write("beat-ca.pem", &fixture("authority"));
+        let beat = format!(
+            "heartbeat: {{url: 'https://beat.example.org', ca_file: {}, headers: {{X-Key: '${{file:{}}}'}}}}",
+            path("beat-ca.pem"),
+            path("beat")
+        );
+        write(
+            "vigie.yaml",
+            &format!("sources: {{a: {{ndjson: {{path: none}}}}}}\nrules: [one.yaml]\n{sinks}\n{beat}\n"),
+        );
         let named = watched(directory.path(), &[file("vigie.yaml")]);
         let mut reloads = Reloads::start(&named).expect("signals");
-        for name in ["secret", "ca.pem", "tls.crt", "tls.key"] {
+        for name in ["secret", "ca.pem", "tls.crt", "tls.key", "beat", "beat-ca.pem"] {
             write(name, "changed");
             assert!(reloads.changed(), "{name}");
         }
         write("token", "changed");
         assert!(!reloads.changed(), "it is read before each request");
+    }
+
+    #[tokio::test]
+    async fn what_changed_while_it_was_loaded_is_found_and_what_was_loaded_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| directory.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(file(name), text).expect("written");
+        write("one.yaml", &rule("one"));
+        write("vigie.yaml", "sources: {a: {ndjson: {path: none}}}\nrules: [one.yaml]\n");
+        let mut reloads = Reloads::start(&watched(directory.path(), &[file("vigie.yaml")])).expect("signals");
+        write("one.yaml", &rule("two"));
+        assert!(reloads.changed());
+        let named = watched(directory.path(), &[file("vigie.yaml")]);
+        write("one.yaml", &rule("three"));
+        reloads.watch(&named);
+        assert!(reloads.changed(), "written after it was read");
+        reloads.watch(&watched(directory.path(), &[file("vigie.yaml")]));
+        assert!(!reloads.changed());
+    }
+
+    #[test]
+    fn a_file_of_any_size_is_looked_at_without_being_held() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let sized = |bytes: u64| {
+            file.as_file().set_len(bytes).expect("set");
+            hash(file.path())
+        };
+        let sizes = [0, MAX_HASHED_BYTES, MAX_HASHED_BYTES + 1, 1 << 40];
+        let hashes = sizes.map(|size| sized(size).map(|hash| hash.to_string()));
+        assert!(hashes.iter().all(Option::is_some), "{hashes:?}");
+        assert!((1..hashes.len()).all(|index| !hashes[..index].contains(&hashes[index])), "{hashes:?}");
+        assert_eq!(hash(Path::new("/dev/zero")), None);
     }
 
     #[tokio::test]

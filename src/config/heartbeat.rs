@@ -8,7 +8,8 @@ use reqwest::header::HeaderMap;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::Sections;
-use crate::options::{self, OptionKind, OptionSpec, Presence};
+use super::variables::Variables;
+use crate::options::{OptionKind, OptionSpec, Presence};
 use crate::pipeline::BoxFuture;
 use crate::pipeline::heartbeat::{Beat, Ping};
 use crate::sink::BuildContext;
@@ -54,14 +55,14 @@ impl Ping for HttpPing {
 /// Reads the section, if it is there.
 pub(super) fn read(
     sections: &Sections,
-    expand: options::Expand<'_>,
+    variables: &Variables<'_>,
     context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Beat> {
     sections.refuse_second("heartbeat", diagnostics);
     let node = sections.get("heartbeat")?;
     let specs = [HEARTBEAT_OPTIONS, TRANSPORT].concat();
-    let options = options::read(node, "`heartbeat`", &specs, expand, diagnostics)?;
+    let options = variables.read(node, "`heartbeat`", &specs, diagnostics)?;
     let endpoint = endpoint(&options, "url", Vec::new(), context, diagnostics)?;
     let (every, late_after) = (options.duration("every")?, options.duration("late_after")?);
     options.is_whole().then(|| Beat { ping: Arc::new(HttpPing(endpoint)), every, late_after })

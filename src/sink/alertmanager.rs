@@ -202,13 +202,12 @@ impl AlertmanagerSink {
             async move { (index, self.post(peer, body, says).await) }
         }));
         let answers = answers.await;
-        let took = |report: &AttemptReport| matches!(report.outcome, Outcome::Delivered | Outcome::Accepted);
         let new = answers.iter().filter(|(_, report)| took(report)).map(|(index, _)| *index);
         let taken: Vec<usize> = taken.into_iter().chain(new).collect();
         if says == Says::Opens && !taken.is_empty() {
             self.opened(&delivery.alert_id);
         }
-        self.judge(delivery, taken, answers.into_iter().map(|(_, report)| report).collect())
+        self.judge(delivery, taken, answers)
     }
 
     async fn post(&self, peer: &Endpoint, body: Bytes, says: Says) -> AttemptReport {
@@ -235,20 +234,30 @@ impl AlertmanagerSink {
         inert_json(&json!([alert]).to_string())
     }
 
-    /// What the answers of the peers come to, those of earlier attempts included.
-    fn judge(&self, delivery: &Delivery, taken: Vec<usize>, reports: Vec<AttemptReport>) -> AttemptReport {
+    /// What the answers of the peers come to, those of earlier attempts included. Once a peer took it, one that refuses us
+    /// is named and not waited for: that is for a person, and the others must not stand still meanwhile.
+    fn judge(&self, delivery: &Delivery, taken: Vec<usize>, answers: Vec<(usize, AttemptReport)>) -> AttemptReport {
         let has_all = taken.len() >= self.peers.len();
         let standing = format!("{} of {} peers", taken.len(), self.peers.len());
         let has_any = !taken.is_empty();
         self.remember(&delivery.delivery_id, taken, has_any && !has_all);
-        let spent = reports.iter().map(|report| report.spent).min().flatten();
-        let Some(mut report) = reports.into_iter().max_by_key(|report| rank(&report.outcome)) else {
+        let spent = answers.iter().map(|(_, report)| report.spent).min().flatten();
+        let refuses = |report: &AttemptReport| report.outcome == Outcome::Misconfigured;
+        let refusals = answers.iter().filter(|(_, report)| has_any && refuses(report));
+        let refusals: Vec<String> =
+            refusals.map(|(index, report)| format!("peer {} refuses: {}", index + 1, report.status)).collect();
+        let is_in_doubt = |report: &AttemptReport| !refuses(report) && !took(report);
+        let waits = answers.iter().any(|(_, report)| is_in_doubt(report));
+        let Some((_, mut report)) = answers.into_iter().max_by_key(|(_, report)| rank(&report.outcome)) else {
             return unsent(Outcome::Needless, "every peer has it");
         };
         if self.peers.len() > 1 {
-            (report.status, report.spent) = (format!("{standing}: {}", report.status), spent);
+            let told = if refusals.is_empty() { report.status } else { refusals.join(", ") };
+            (report.status, report.spent) = (format!("{standing}: {told}"), spent);
         }
-        if has_any && !has_all {
+        if has_any && !has_all && !waits {
+            report.outcome = Outcome::Delivered;
+        } else if has_any && !has_all {
             // A peer that is away for longer is told of what is still open by the next post, which goes to all.
             let age = self.clock.steady() - delivery.created_at;
             let later = PARTIAL * 2_u32.pow(delivery.attempts.min(MAX_PARTIAL_DOUBLINGS));
@@ -303,14 +312,18 @@ fn is_young(at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     (now - at).to_std().unwrap_or_default() < MIN_OPEN
 }
 
+fn took(report: &AttemptReport) -> bool {
+    matches!(report.outcome, Outcome::Delivered | Outcome::Accepted)
+}
+
 fn unsent(outcome: Outcome, status: &str) -> AttemptReport {
     AttemptReport { outcome, status: status.to_owned(), excerpt: String::new(), spent: None, receipt: None }
 }
 
 fn outcome(answer: &Answer, says: Says) -> Outcome {
     match answer.outcome_unless(&[]) {
-        // A page of a proxy: Alertmanager assents without a word.
-        Outcome::Delivered if answer.body.trim_ascii_start().starts_with(b"<") => Outcome::Retry,
+        // A page of a proxy, an error with a friendly status: Alertmanager assents without a word.
+        Outcome::Delivered if !matches!(answer.body.trim_ascii(), b"" | b"{}") => Outcome::Retry,
         // The plain text would be the alert once more, and open it again.
         Outcome::Degrade if says == Says::Ends => Outcome::Dead,
         outcome => outcome,

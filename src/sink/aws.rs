@@ -21,7 +21,6 @@ use vigie_engine::text::single_line;
 use self::credentials::{Profile, Role, RoleState, Source, in_profile};
 use self::sign::{Credentials, Scope, sign};
 use super::http::answer::Answer;
-use super::http::redact::Redactor;
 use super::http::{Endpoint, endpoint_at};
 use super::text::MAX_VALUE_CHARS;
 use super::{AttemptReport, BuildContext, Outcome};
@@ -146,7 +145,7 @@ impl Service {
 
     /// One signed POST. `confirms` says whether the body of a success is the service's own: a page of a proxy is none.
     pub async fn post(&self, headers: HeaderMap, body: Bytes, confirms: fn(&Answer) -> bool) -> AttemptReport {
-        let credentials = match self.source.credentials().await {
+        let (credentials, are_kept) = match self.source.credentials().await {
             Ok(credentials) => credentials,
             Err(report) => return report,
         };
@@ -160,16 +159,19 @@ impl Service {
             Ok(answer) => answer,
             Err(report) => return report,
         };
-        if answer::is_expired(&answer) {
+        let is_expired = answer::is_expired(&answer);
+        if is_expired {
             self.source.forget().await;
         }
         let outcome = match answer::outcome(&answer) {
+            // The next attempt asks for new ones.
+            _ if is_expired && are_kept => Outcome::Retry,
             Outcome::Delivered | Outcome::Accepted if !confirms(&answer) => Outcome::Retry,
             outcome => outcome,
         };
         // A refused signature repeats what was signed, and the endpoint does not know the keys of files and roles.
-        let excerpt = Redactor::new(url, &secrets_of(&credentials)).excerpt(&answer.body);
-        AttemptReport { status: answer::status(&answer), excerpt, ..self.endpoint.report(&answer, outcome) }
+        let report = self.endpoint.report_with(&answer, outcome, secrets_of(&credentials));
+        AttemptReport { status: answer::status(&answer), ..report }
     }
 }
 
@@ -280,7 +282,8 @@ fn read_source(
                 None => (public_url("sts", region)?, ROLE_ARN.name),
             };
             let sts = endpoint_at(SinkUrl::new(without_query(url)), options, option, Vec::new(), context, diagnostics)?;
-            let clock = Arc::clone(&context.clock);
+            // What the operator's headers say is for the destination.
+            let (sts, clock) = (sts.without_headers(), Arc::clone(&context.clock));
             let state = Mutex::new(RoleState::default());
             Some(Source::Role(Box::new(Role { arn, token_file, sts, clock, state })))
         }

@@ -70,6 +70,28 @@ const NOT_IN_AN_INDEX: &str = "\\/*?\"<>| ,#:";
 const MAX_PLAIN_CHARS: usize = 8_000;
 /// What is left of a document in its plain form: fields whose kinds no event decides.
 const PLAIN: [&str; 5] = ["@timestamp", "ecs", "event", "rule", "tags"];
+/// Kinds of refusal that are about the document, whatever their words.
+const KINDS_DOCUMENT: &[&str] = &[
+    "document_parsing_exception",
+    "mapper_parsing_exception",
+    "max_bytes_length_exceeded_exception",
+    "strict_dynamic_mapping_exception",
+];
+/// What an `illegal_argument_exception` says when a field of the document is to blame: the same kind tells of aliases,
+/// pipelines and limits of the cluster.
+const WORDS_DOCUMENT: &[&str] = &[
+    "Limit of total fields",
+    "Limit of mapping depth",
+    "Limit of nested",
+    "cannot change field",
+    "field name cannot",
+    "immense term",
+    "mapper [",
+    "object field starting or ending with",
+    "object mapping",
+    // An event that is older than what a time series still takes.
+    "outside of ranges of currently writable indices",
+];
 
 /// The sink.
 struct ElasticsearchSink {
@@ -231,7 +253,14 @@ fn refused(answer: &Answer, status: u16, refusal: Option<&Refusal>) -> Outcome {
         (403, "cluster_block_exception") => Outcome::Retry,
         (400, "index_closed_exception" | "invalid_index_name_exception") => Outcome::Misconfigured,
         (400, "illegal_argument_exception") if reason.contains("no write index") => Outcome::Misconfigured,
-        (400, _) if answer.status.is_success() => Outcome::Degrade,
+        (400, kind) if answer.status.is_success() => match kind {
+            "illegal_argument_exception" if WORDS_DOCUMENT.iter().any(|words| reason.contains(words)) => {
+                Outcome::Degrade
+            }
+            kind if KINDS_DOCUMENT.contains(&kind) => Outcome::Degrade,
+            // Shards, pipelines, aliases: the cluster's, and no other form of the document would be taken either.
+            _ => Outcome::Misconfigured,
+        },
         (401 | 403 | 404, _) => Outcome::Misconfigured,
         (413, _) => Outcome::Degrade,
         (500..=599, _) if answer.status.is_success() => Outcome::Retry,
@@ -298,7 +327,18 @@ mod tests {
             (400, "mapper_parsing_exception", "object mapping for [labels]", Outcome::Degrade),
             (400, "document_parsing_exception", "failed to parse", Outcome::Degrade),
             (400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", Outcome::Degrade),
+            (
+                400,
+                "illegal_argument_exception",
+                "mapper [a.b] cannot be changed from type [long] to [text]",
+                Outcome::Degrade,
+            ),
+            (400, "illegal_argument_exception", "Document contains at least one immense term", Outcome::Degrade),
+            (400, "strict_dynamic_mapping_exception", "mapping set to strict", Outcome::Degrade),
             (400, "illegal_argument_exception", "no write index is defined for alias [a]", Outcome::Misconfigured),
+            (400, "illegal_argument_exception", "pipeline with id [x] does not exist", Outcome::Misconfigured),
+            (400, "validation_exception", "this action would add [2] shards", Outcome::Misconfigured),
+            (400, "some_new_exception", "r", Outcome::Misconfigured),
             (400, "index_closed_exception", "closed", Outcome::Misconfigured),
             (401, "security_exception", "missing credentials", Outcome::Misconfigured),
             (403, "security_exception", "action is unauthorized", Outcome::Misconfigured),

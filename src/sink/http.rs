@@ -24,7 +24,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -32,16 +31,17 @@ use reqwest::{Method, StatusCode};
 use self::answer::Answer;
 use self::authorization::Authorization;
 use self::guard::{Policy, Refused};
-use self::redact::Redactor;
+use self::redact::{Redactor, login};
 pub use self::resolve::{Lookup, system_lookup};
 pub use self::tls::Identity;
+pub(super) use self::tls::refuses_client;
 pub use self::transport::{
     ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, KEYED_TRANSPORT, TRANSPORT, endpoint, endpoint_at,
 };
 pub(super) use self::transport::{content, tls_config};
 use super::{AttemptReport, Outcome};
 use crate::clock::Clock;
-use crate::secret::{Secret, SinkUrl, unescaped};
+use crate::secret::{Secret, SinkUrl};
 
 /// Most that is read of an answer; delivery policy 4.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -167,7 +167,7 @@ impl Endpoint {
         let client = match &spec.proxy {
             Some(proxy) => {
                 resolved.vet_url(proxy.expose()).map_err(|refused| BuildError::Proxy(Box::new(refused)))?;
-                secrets.extend(login(proxy));
+                secrets.extend(login(proxy.expose()));
                 let proxy = reqwest::Proxy::all(proxy.expose().clone());
                 client.proxy(proxy.map_err(|error| BuildError::Proxy(Box::new(error.without_url())))?)
             }
@@ -231,9 +231,21 @@ impl Endpoint {
     /// A report with the answer's status and excerpt and the outcome that the sink decided.
     #[must_use]
     pub fn report(&self, answer: &Answer, outcome: Outcome) -> AttemptReport {
+        self.report_with(answer, outcome, Vec::new())
+    }
+
+    /// The same where the request held secrets that the endpoint does not know.
+    #[must_use]
+    pub fn report_with(&self, answer: &Answer, outcome: Outcome, secrets: Vec<Secret>) -> AttemptReport {
         let status = format!("HTTP {}", answer.status.as_u16());
         let spent = answer.spent().filter(|_| !matches!(outcome, Outcome::Wait(Some(_))));
-        AttemptReport { outcome, status, excerpt: self.excerpt(&answer.body), spent, receipt: None }
+        AttemptReport { outcome, status, excerpt: self.excerpt(&answer.body, secrets), spent, receipt: None }
+    }
+
+    /// The same without the operator's headers: for a server that is asked on the way and is no destination.
+    #[must_use]
+    pub fn without_headers(self) -> Self {
+        Self { headers: HeaderMap::new(), ..self }
     }
 
     /// Where it posts to, host only.
@@ -250,7 +262,7 @@ impl Endpoint {
             return self.failure(Outcome::Misconfigured, "refused by the address guard", refused);
         }
         let tls = chain(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
-        if tls.is_some_and(tls::refuses_client) {
+        if tls.is_some_and(refuses_client) {
             return self.failure(Outcome::Misconfigured, "the client certificate is refused", cause);
         }
         if cause.to_string() == PROXY_LOGIN {
@@ -269,15 +281,13 @@ impl Endpoint {
     }
 
     fn failure(&self, outcome: Outcome, status: &str, cause: &dyn fmt::Display) -> AttemptReport {
-        let excerpt = self.excerpt(cause.to_string().as_bytes());
+        let excerpt = self.excerpt(cause.to_string().as_bytes(), Vec::new());
         AttemptReport { outcome, status: status.into(), excerpt, spent: None, receipt: None }
     }
 
-    fn excerpt(&self, text: &[u8]) -> String {
-        match self.authorization.as_ref().and_then(Authorization::spoken) {
-            Some(token) => self.redactor.with(token).excerpt(text),
-            None => self.redactor.excerpt(text),
-        }
+    fn excerpt(&self, text: &[u8], secrets: Vec<Secret>) -> String {
+        let spoken = self.authorization.as_ref().and_then(Authorization::spoken);
+        self.redactor.with(spoken.into_iter().chain(secrets)).excerpt(text)
     }
 }
 
@@ -285,15 +295,6 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Endpoint").field("url", &self.url).field("policy", &self.policy).finish_non_exhaustive()
     }
-}
-
-/// Every spelling of a proxy's user and password that could come back.
-fn login(proxy: &SinkUrl) -> Vec<Secret> {
-    let (user, password) = (proxy.expose().username(), proxy.expose().password().unwrap_or_default());
-    let plain = [user, password].map(unescaped);
-    let basic = base64::engine::general_purpose::STANDARD.encode(plain.join(":"));
-    let spellings = [user.to_owned(), password.to_owned(), basic].into_iter().chain(plain);
-    spellings.filter(|_| !user.is_empty() || !password.is_empty()).map(Secret::new).collect()
 }
 
 /// The body up to [`MAX_ANSWER_BYTES`], and whether that is all of it. The status stands even when the body is cut.

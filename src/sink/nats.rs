@@ -32,7 +32,7 @@ use crate::secret::{Secret, unescaped};
 
 const CREDENTIALS_FILE: OptionSpec = OptionSpec {
     name: "credentials_file",
-    kind: OptionKind::Text,
+    kind: OptionKind::File,
     presence: Presence::Optional,
     help: "credentials file (.creds) with the token and key of a user, as `nsc` makes it",
 };
@@ -131,7 +131,9 @@ fn build(
     let spec = WireSpec { url_option: "url", default_port: DEFAULT_PORT, tls: true, secrets: &secrets };
     let wire = Wire::build(&spec, options, context, diagnostics)?;
     let handshake_first = options.flag("handshake_first");
-    let needs_tls = url.scheme() == "tls" || handshake_first;
+    // Who names files for TLS does not mean a password to go in clear because a server says that it need not be.
+    let names_files = [CA_FILE, CERTIFICATE_FILE, KEY_FILE].iter().any(|option| options.is_given(option.name));
+    let needs_tls = url.scheme() == "tls" || handshake_first || names_files;
     let sink = NatsSink { wire, subject: subject.to_owned(), log_in: log_in?, needs_tls, handshake_first };
     is_subject.then(|| Box::new(sink) as Box<dyn Sink>)
 }
@@ -265,8 +267,14 @@ impl NatsSink {
             ));
         }
         open.say(self.log_in.connect(&info, is_tls).as_bytes()).await.map_err(lost)?;
-        match answer(&mut open).await.map_err(lost)? {
-            Said::Pong => Ok((open, info)),
+        self.pong(&mut open).await?;
+        Ok((open, info))
+    }
+
+    /// Waits until the server took what was said before a PING.
+    async fn pong(&self, open: &mut Open) -> Result<(), AttemptReport> {
+        match answer(open).await.map_err(|error| self.lost(&error))? {
+            Said::Pong => Ok(()),
             Said::Wrong(words) => Err(self.wrong(&words)),
             _ => Err(self.wire.report(Outcome::Retry, "no NATS answer", "it answers what was not asked")),
         }
@@ -281,12 +289,15 @@ impl NatsSink {
         }
     }
 
-    /// Publishes, and waits for what the stream says.
+    /// Publishes, and waits for what the stream says. Not before the server took the subscription: a message whose
+    /// acknowledgement we may not hear would be stored at every attempt.
     async fn publish(&self, open: &mut Open, headers: &str, body: &[u8]) -> Result<AttemptReport, AttemptReport> {
         let lost = |error| self.lost(&error);
         let inbox = format!("_INBOX.{:032x}", rand::random::<u128>());
         let (subject, header_bytes, total_bytes) = (&self.subject, headers.len(), headers.len() + body.len());
-        let asked = format!("SUB {inbox} 1\r\nHPUB {subject} {inbox} {header_bytes} {total_bytes}\r\n{headers}");
+        open.say(format!("SUB {inbox} 1\r\nPING\r\n").as_bytes()).await.map_err(lost)?;
+        self.pong(open).await?;
+        let asked = format!("HPUB {subject} {inbox} {header_bytes} {total_bytes}\r\n{headers}");
         open.say(&[asked.as_bytes(), body, b"\r\n"].concat()).await.map_err(lost)?;
         match answer(open).await.map_err(lost)? {
             Said::Message(message) => Ok(self.acknowledged(&message)),

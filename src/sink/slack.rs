@@ -64,9 +64,13 @@ const WORDS_MISCONFIGURED: &[&str] = &[
     "action_prohibited",
     "channel_is_archived",
     "channel_not_found",
+    "ekm_access_denied",
+    "enterprise_is_restricted",
     "invalid_auth",
     "invalid_token",
     "is_archived",
+    "is_inactive",
+    "messages_tab_disabled",
     "missing_scope",
     "no_active_hooks",
     "no_permission",
@@ -78,23 +82,31 @@ const WORDS_MISCONFIGURED: &[&str] = &[
     "not_in_channel",
     "org_login_required",
     "posting_to_general_channel_denied",
-    "restricted_action",
     "team_access_not_granted",
     "team_disabled",
     "token_expired",
     "token_revoked",
     "user_not_found",
 ];
+/// How all words begin with which an administrator's rule says no: `restricted_action_read_only_channel` and more to come.
+const RESTRICTED: &str = "restricted_action";
 /// Words about what was sent.
 const WORDS_DEGRADE: &[&str] = &[
+    "cannot_reply_to_message",
+    "invalid_arguments",
     "invalid_attachments",
     "invalid_blocks",
     "invalid_blocks_format",
+    "invalid_metadata_format",
+    "invalid_metadata_schema",
     "invalid_payload",
+    "metadata_must_be_sent_from_app",
+    "metadata_too_large",
     "missing_text_or_fallback_or_attachments",
     "msg_blocks_too_long",
     "msg_too_long",
     "no_text",
+    "restricted_action_thread_locked",
     "too_many_attachments",
 ];
 /// Words that ask for a pause.
@@ -261,7 +273,7 @@ fn outcome(answer: &Answer) -> Outcome {
     let is_ok = said.as_deref() == Some("ok");
     match (answer.status.as_u16(), said) {
         (200, _) if is_ok => Outcome::Delivered,
-        (200 | 400..=499, Some(word)) if WORDS_MISCONFIGURED.contains(&word.as_str()) => Outcome::Misconfigured,
+        (200 | 400..=499, Some(word)) if is_operators(&word) => Outcome::Misconfigured,
         (200, Some(word)) if WORDS_DEGRADE.contains(&word.as_str()) => Outcome::Degrade,
         (200, Some(word)) if WORDS_WAIT.contains(&word.as_str()) => Outcome::Wait(answer.pause()),
         // Not Slack's assent: a proxy's page, a cut answer, a word that we do not know.
@@ -269,6 +281,10 @@ fn outcome(answer: &Answer) -> Outcome {
         (410, _) => Outcome::Misconfigured,
         _ => answer.outcome(),
     }
+}
+
+fn is_operators(word: &str) -> bool {
+    WORDS_MISCONFIGURED.contains(&word) || (word.starts_with(RESTRICTED) && !WORDS_DEGRADE.contains(&word))
 }
 
 /// `ok` or an error word, from plain text or from `{"ok": ..., "error": ...}`.
@@ -332,6 +348,19 @@ mod tests {
             ("200 OK", "invalid_payload", Outcome::Degrade),
             ("200 OK", "no_service", Outcome::Misconfigured),
             ("200 OK", r#"{"ok":false,"error":"channel_not_found"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"is_inactive"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"restricted_action"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"restricted_action_read_only_channel"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"ekm_access_denied"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"messages_tab_disabled"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"enterprise_is_restricted"}"#, Outcome::Misconfigured),
+            ("200 OK", r#"{"ok":false,"error":"restricted_action_thread_locked"}"#, Outcome::Degrade),
+            ("200 OK", r#"{"ok":false,"error":"cannot_reply_to_message"}"#, Outcome::Degrade),
+            ("200 OK", r#"{"ok":false,"error":"invalid_arguments"}"#, Outcome::Degrade),
+            ("200 OK", r#"{"ok":false,"error":"metadata_too_large"}"#, Outcome::Degrade),
+            ("200 OK", r#"{"ok":false,"error":"invalid_metadata_format"}"#, Outcome::Degrade),
+            ("200 OK", r#"{"ok":false,"error":"invalid_metadata_schema"}"#, Outcome::Degrade),
+            ("200 OK", r#"{"ok":false,"error":"metadata_must_be_sent_from_app"}"#, Outcome::Degrade),
             ("200 OK", "rate_limited", Outcome::Wait(None)),
             ("400 Bad Request", "invalid_blocks", Outcome::Degrade),
             ("400 Bad Request", "user_not_found", Outcome::Misconfigured),

@@ -21,7 +21,7 @@ use vigie_engine::diagnostic::Diagnostics;
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::resolve::vetted;
-use super::http::{ALLOW_PRIVATE, Limits, Lookup, chain, root, system_lookup, tls_config};
+use super::http::{ALLOW_PRIVATE, Limits, Lookup, chain, refuses_client, root, system_lookup, tls_config};
 use super::{AttemptReport, BuildContext, Outcome};
 use crate::options::Options;
 use crate::secret::Secret;
@@ -181,6 +181,10 @@ impl Wire {
         let cause = root(error).to_string();
         if chain(error).any(|cause| cause.is::<Refused>()) {
             return self.report(Outcome::Misconfigured, "refused by the address guard", &cause);
+        }
+        let mut tls = chain(error).filter_map(|cause| cause.downcast_ref::<rustls::Error>());
+        if tls.any(refuses_client) {
+            return self.report(Outcome::Misconfigured, "the client certificate is refused", &cause);
         }
         let kinds = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
         let status = match kinds.last() {

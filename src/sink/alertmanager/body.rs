@@ -96,14 +96,13 @@ pub(super) fn own_labels(alert: &Alert, is_full: bool) -> BTreeMap<String, Strin
 }
 
 fn annotations(alert: &Alert, context: &RenderContext<'_>) -> BTreeMap<String, String> {
-    let fits = |text: &str| defang(text).len() <= MAX_DESCRIPTION_BYTES;
+    let fits = |text: &str| inert(text).len() <= MAX_DESCRIPTION_BYTES;
     let description = text::alert_text_within(alert, context.delivery_id, fits);
-    let description =
-        text::lines_within(&defang(&description), MAX_DESCRIPTION_BYTES, |line| line.len() + 1).join("\n");
-    let response: Vec<String> = text::response_lines(&alert.rule.response).iter().map(|line| defang(line)).collect();
+    let description = text::lines_within(&inert(&description), MAX_DESCRIPTION_BYTES, |line| line.len() + 1).join("\n");
+    let response: Vec<String> = text::response_lines(&alert.rule.response).iter().map(|line| inert(line)).collect();
     let headline = format!("{}: {}", text::severity_word(alert.rule.severity), text::title(alert));
     let annotations = [
-        ("summary", defang(&headline)),
+        ("summary", inert(&headline)),
         ("description", description),
         ("response", response.join("\n")),
         ("delivery_id", context.delivery_id.to_owned()),
@@ -113,7 +112,12 @@ fn annotations(alert: &Alert, context: &RenderContext<'_>) -> BTreeMap<String, S
 
 /// Notifications show labels, and make links of what looks like one.
 fn shown(value: &str) -> String {
-    single_line(&defang(value), MAX_VALUE_CHARS).trim().to_owned()
+    single_line(&inert(value), MAX_VALUE_CHARS).trim().to_owned()
+}
+
+/// Alertmanager's own templates put texts into chats as they are: `<!channel>` would wake everybody.
+fn inert(text: &str) -> String {
+    defang(text).replace('<', "‹").replace('>', "›")
 }
 
 /// A name as Prometheus takes it: `[a-zA-Z_][a-zA-Z0-9_]*`.

@@ -204,10 +204,16 @@ async fn an_event_dated_in_the_future_starts_now() {
 #[tokio::test]
 async fn two_and_three_peers_come_to_one_outcome() {
     let later = Outcome::Later(PARTIAL);
-    let cases: [(&[&'static str], Outcome, &str); 9] = [
+    let cases: [(&[&'static str], Outcome, &str); 11] = [
         (&["200 OK", "200 OK"], Outcome::Delivered, "2 of 2 peers: HTTP 200"),
         (&["200 OK", "503 Busy"], later.clone(), "1 of 2 peers: HTTP 503"),
-        (&["401 Unauthorized", "200 OK", "503 Busy"], later.clone(), "1 of 3 peers: HTTP 401"),
+        (&["401 Unauthorized", "200 OK", "503 Busy"], later.clone(), "1 of 3 peers: peer 1 refuses: HTTP 401"),
+        (&["200 OK", "401 Unauthorized"], Outcome::Delivered, "1 of 2 peers: peer 2 refuses: HTTP 401"),
+        (
+            &["403 Forbidden", "200 OK", "404 Not Found"],
+            Outcome::Delivered,
+            "1 of 3 peers: peer 1 refuses: HTTP 403, peer 3 refuses: HTTP 404",
+        ),
         (&["200 OK", "200 OK", "400 Bad"], later, "2 of 3 peers: HTTP 400"),
         (&["503 Busy", "401 Unauthorized"], Outcome::Misconfigured, "0 of 2 peers: HTTP 401"),
         (&["400 Bad", "429 Too Many", "503 Busy"], Outcome::Wait(None), "0 of 3 peers: HTTP 429"),
@@ -266,8 +272,16 @@ async fn a_refused_end_never_opens_and_a_page_of_a_proxy_is_no_assent() {
     assert_eq!(sink.send(&still).await.outcome, Outcome::Degrade);
     let unreadable = Delivery { body: b"Still open: HIGH: t".to_vec(), ..closing };
     assert_eq!(sink.send(&unreadable).await.outcome, Outcome::Degrade);
-    let proxy = Loopback::start(Reply::Http("200 OK", vec![], b"\n<html>please log in</html>".to_vec())).await;
-    assert_eq!(contract::attempt(&*make(&[&proxy], &clock)).await.outcome, Outcome::Retry);
+    for (body, outcome) in [
+        ("\n<html>please log in</html>", Outcome::Retry),
+        (r#"{"status":"error","error":"no tenant"}"#, Outcome::Retry),
+        ("ok", Outcome::Retry),
+        (" \n", Outcome::Delivered),
+        ("{}\n", Outcome::Delivered),
+    ] {
+        let proxy = Loopback::start(Reply::Http("200 OK", vec![], body.into())).await;
+        assert_eq!(contract::attempt(&*make(&[&proxy], &clock)).await.outcome, outcome, "{body}");
+    }
 }
 
 #[test]
@@ -315,6 +329,7 @@ fn hostile_and_long_text_stays_text_within_bounds() {
         let texts = stored.labels.values().chain(stored.annotations.values());
         for text in texts.chain(stored.labels.keys()) {
             assert!(!text.chars().any(|c| c != '\n' && is_unsafe(c)) && !text.contains("://"), "{text}");
+            assert!(!text.contains(['<', '>']), "{text}");
         }
     }
     for character in ["a", "🦀", "\u{202e}", "http://a"] {

@@ -77,16 +77,16 @@ pub struct RoleState {
 }
 
 impl Source {
-    /// Keys to sign with.
+    /// Keys to sign with, and whether they are a role's that were kept from an earlier attempt.
     ///
     /// # Errors
     /// A finished report when there are none.
-    pub async fn credentials(&self) -> Result<Credentials, AttemptReport> {
+    pub async fn credentials(&self) -> Result<(Credentials, bool), AttemptReport> {
         match self {
-            Self::Keys(credentials) => Ok(credentials.clone()),
+            Self::Keys(credentials) => Ok((credentials.clone(), false)),
             Self::File(profile) => {
                 let text = read(&profile.path).await.map_err(|error| unread("the credentials file", &error))?;
-                in_profile(&text, &profile.name).ok_or_else(|| {
+                in_profile(&text, &profile.name).map(|credentials| (credentials, false)).ok_or_else(|| {
                     let status = "the credentials file holds no keys for the profile";
                     report(Outcome::Misconfigured, status, String::new())
                 })
@@ -104,13 +104,13 @@ impl Source {
 }
 
 impl Role {
-    async fn credentials(&self) -> Result<Credentials, AttemptReport> {
+    async fn credentials(&self) -> Result<(Credentials, bool), AttemptReport> {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
         if let Some((credentials, ends_at)) = &state.known
             && now + RENEW_BEFORE < *ends_at
         {
-            return Ok(credentials.clone());
+            return Ok((credentials.clone(), true));
         }
         let steady = self.clock.steady();
         let age = |at: DateTime<Utc>| (steady - at).to_std().unwrap_or_default();
@@ -120,7 +120,7 @@ impl Role {
             None => match self.assume().await {
                 Ok((credentials, ends_at)) => {
                     state.known = Some((credentials.clone(), ends_at));
-                    return Ok(credentials);
+                    return Ok((credentials, false));
                 }
                 Err(report) => (report, self.clock.steady()),
             },
@@ -129,7 +129,7 @@ impl Role {
         state.failed = Some(failure);
         // Those that end soon are still good.
         match &state.known {
-            Some((credentials, ends_at)) if now < *ends_at => Ok(credentials.clone()),
+            Some((credentials, ends_at)) if now < *ends_at => Ok((credentials.clone(), true)),
             _ => Err(report),
         }
     }

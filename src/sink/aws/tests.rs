@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::*;
 use crate::sink::Sink;
-use crate::sink::contract::{self, CANARY, Loopback, Reply, StoppedClock, attempt, text_node};
+use crate::sink::contract::{self, CANARY, Loopback, Reply, StoppedClock, attempt, map_node, text_node};
 
 /// A clock that the test sets, in seconds after the stopped one.
 #[derive(Debug, Default)]
@@ -208,6 +208,16 @@ async fn keys_that_ended_early_are_asked_for_again() {
         assert_eq!((report.outcome, report.status.as_str()), (Outcome::Misconfigured, "HTTP 403 ExpiredToken"));
     }
     assert_eq!(sts.received().len(), 2);
+
+    // Those that were kept are no mistake of the operator's.
+    let refused = Reply::Http("403 Forbidden", vec![], expired.to_vec());
+    let sent = || ok(SENT.as_bytes());
+    let sqs = Loopback::start(Reply::in_turn([sent(), refused, sent()])).await;
+    let sink = with_role(&sqs, &sts, &token.path().display().to_string(), &Arc::default());
+    for expected in [Outcome::Delivered, Outcome::Retry, Outcome::Delivered] {
+        assert_eq!(attempt(&*sink).await.outcome, expected);
+    }
+    assert_eq!(sts.received().len(), 4);
 }
 
 #[tokio::test]
@@ -220,6 +230,22 @@ async fn what_a_refused_signature_repeats_is_not_kept() {
     let report = attempt(&*sink).await;
     assert_eq!(report.outcome, Outcome::Misconfigured);
     assert_eq!(report.excerpt, "no [redacted], [redacted], [redacted] here");
+
+    // What the operator sends beside it is not kept either, and STS does not hear of it.
+    let sqs = Loopback::start(Reply::Echo("403 Forbidden")).await;
+    let (queue, tokens) = (sqs.url("/"), sts.url("/"));
+    let options = vec![
+        (QUEUE.0, text_node(QUEUE.1)),
+        ("endpoint", text_node(queue.as_str())),
+        ("sts_endpoint", text_node(tokens.as_str())),
+        ("role_arn", text_node("arn:aws:iam::123456789012:role/vigie")),
+        ("web_identity_token_file", text_node(&token.path().display().to_string())),
+        ("headers", map_node(vec![("A-Gateway", text_node("0pen"))])),
+    ];
+    let report = attempt(&*contract::build("sqs", options, &contract::context().0).expect("builds")).await;
+    assert_eq!(sqs.received()[0].header("a-gateway"), Some("0pen"));
+    assert!(report.excerpt.contains("a-gateway: [redacted]"), "{report:?}");
+    assert_eq!(sts.received().iter().filter(|request| request.header("a-gateway").is_some()).count(), 0);
     let unsendable = build(
         &[QUEUE, ("access_key_id", "AKIDEXAMPLE"), ("secret_access_key", "x"), ("session_token", "a\nb")],
         &Arc::default(),

@@ -25,12 +25,11 @@ const METADATA_NAMES: &[&str] = &[
 const METADATA_V4: &[Ipv4Addr] =
     &[Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
-/// Metadata addresses within the private IPv6 range: AWS, Google, and Scaleway.
-const METADATA_V6: &[Ipv6Addr] = &[
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
-];
+/// AWS keeps all of `fd00:ec2::/32` for services of the machine: metadata, keys of a pod, time, names.
+const AWS_LOCAL_V6: [u16; 2] = [0xfd00, 0xec2];
+/// Metadata addresses within the private IPv6 range: Google, and Scaleway.
+const METADATA_V6: &[Ipv6Addr] =
+    &[Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)];
 
 /// What a sink may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +143,7 @@ fn classify_v4(address: Ipv4Addr) -> Class {
 
 fn classify_v6(address: Ipv6Addr) -> Class {
     let segments = address.segments();
-    if METADATA_V6.contains(&address) {
+    if METADATA_V6.contains(&address) || segments.starts_with(&AWS_LOCAL_V6) {
         return Class::Never("a cloud metadata address");
     }
     let own = match segments[0] {
@@ -254,6 +253,8 @@ mod tests {
         "[febf:ffff::1]",
         "[fd00:ec2::254]",
         "[fd00:0ec2:0000:0000:0000:0000:0000:0254]",
+        "[fd00:ec2::23]",
+        "[fd00:ec2:ffff:ffff:ffff:ffff:ffff:ffff]",
         "[fd20:ce::254]",
         // Metadata of other clouds.
         "100.100.100.200",

@@ -65,11 +65,15 @@ pub fn endpoint_at(
 ) -> Option<Endpoint> {
     let (asking, complete) = authorization(options, diagnostics);
     let secrets = secrets.into_iter().chain(own_secrets(options)).collect();
+    let in_url = transport::has_login(&url);
     let endpoint = transport::endpoint_at(url, options, url_option, secrets, context, diagnostics);
     let mut endpoint = endpoint.filter(|_| complete)?;
     let Some(asking) = asking else { return Some(endpoint) };
-    if endpoint.headers.contains_key(AUTHORIZATION) || endpoint.authorization.is_some() {
-        let message = "there are two ways to log in, one of them among `headers` and tokens";
+    if in_url || endpoint.headers.contains_key(AUTHORIZATION) || endpoint.authorization.is_some() {
+        let message = match in_url {
+            true => "there are two ways to log in, one of them in the URL",
+            false => "there are two ways to log in, one of them among `headers` and tokens",
+        };
         diagnostics.error("E0461", options.span(), message, Some("keep one of them".into()));
         return None;
     }
@@ -175,6 +179,14 @@ mod tests {
         ] {
             let told = built(options).err().expect("refused");
             assert!(told.contains(code), "{code}: {told}");
+        }
+        let in_url = |part: &str| {
+            let url = text("url", &format!("https://{part}@hooks.example.org/x"));
+            contract::build("webhook", vec![url, text("user", "a"), text("password", "p")], &contract::context().0)
+        };
+        for part in ["u", &format!("u:{CANARY}")] {
+            let told = in_url(part).err().expect("refused");
+            assert!(told.contains("E0461") && told.contains("in the URL"), "{told}");
         }
         assert!(built(vec![text("user", "a"), text("password", "p: q é")]).is_ok(), "in base64 anything goes");
         let jira = |token: &str| {

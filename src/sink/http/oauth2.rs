@@ -3,6 +3,8 @@
 //! A token is fetched when a request needs one, kept until a minute before it expires, and fetched by one request at a time.
 //! Whatever the token server says, an alert is never given up for it: what it refuses is the operator's.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -25,6 +27,9 @@ const MARGIN_S: i64 = 60;
 const UNTOLD_LIFE_S: i64 = 300;
 /// Longest time that a token is kept, in seconds, whatever its server says: a day bounds what a wrong answer costs.
 const MAX_LIFE_S: i64 = 24 * 3600;
+
+/// Who waited for a fetch that failed does not fetch at once again: eight that do would hold the lane up for minutes.
+const FAILED_FOR: Duration = Duration::from_secs(5);
 
 /// How a client says who it is (RFC 6749, section 2.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,44 +96,62 @@ struct Held {
     until: DateTime<Utc>,
 }
 
+/// What came of asking so far: a token, or the last failure to get one and when it was.
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    failed: Option<(AttemptReport, DateTime<Utc>)>,
+}
+
 /// The tokens of one client.
 pub(super) struct Tokens {
     endpoint: Endpoint,
     headers: HeaderMap,
     form: Bytes,
-    held: Mutex<Option<Held>>,
+    state: Mutex<State>,
 }
 
 impl Tokens {
     pub(super) fn new(endpoint: Endpoint, grant: &Grant) -> Self {
-        Self { endpoint, headers: grant.headers(), form: Bytes::from(grant.form()), held: Mutex::new(None) }
+        Self { endpoint, headers: grant.headers(), form: Bytes::from(grant.form()), state: Mutex::default() }
     }
 
-    /// A token, and whether it is one that was kept. Who asks while another fetches one waits for that one; the fetch is
-    /// bounded by the endpoint's limits.
+    /// A token, and whether it is one that was kept. Who asks while another fetches one waits for that one, and shares its
+    /// failure; the fetch is bounded by the endpoint's limits.
     ///
     /// # Errors
     /// A finished report when there is none.
     pub(super) async fn token(&self) -> Result<(Secret, bool), AttemptReport> {
-        let mut held = self.held.lock().await;
-        if let Some(kept) = held.as_ref().filter(|kept| self.endpoint.clock.steady() < kept.until) {
+        let mut state = self.state.lock().await;
+        let now = self.endpoint.clock.steady();
+        if let Some(kept) = state.held.as_ref().filter(|kept| now < kept.until) {
             return Ok((kept.token.clone(), true));
         }
-        *held = None;
-        let fetched = self.fetch().await.map_err(|report| {
-            let status = format!("token server: {}", report.status);
-            AttemptReport { status, spent: None, ..report }
-        })?;
-        let token = fetched.token.clone();
-        *held = Some(fetched);
-        Ok((token, false))
+        state.held = None;
+        let age = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default();
+        if let Some((report, _)) = state.failed.as_ref().filter(|(_, at)| age(*at) < FAILED_FOR) {
+            return Err(report.clone());
+        }
+        match self.fetch().await {
+            Ok(fetched) => {
+                let token = fetched.token.clone();
+                *state = State { held: Some(fetched), failed: None };
+                Ok((token, false))
+            }
+            Err(report) => {
+                let status = format!("token server: {}", report.status);
+                let report = AttemptReport { status, spent: None, ..report };
+                state.failed = Some((report.clone(), self.endpoint.clock.steady()));
+                Err(report)
+            }
+        }
     }
 
     /// What was kept is not given again, if it is this token.
     pub(super) async fn forget(&self, token: &Secret) {
-        let mut held = self.held.lock().await;
-        if held.as_ref().is_some_and(|kept| kept.token.expose() == token.expose()) {
-            *held = None;
+        let mut state = self.state.lock().await;
+        if state.held.as_ref().is_some_and(|kept| kept.token.expose() == token.expose()) {
+            state.held = None;
         }
     }
 

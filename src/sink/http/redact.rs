@@ -3,10 +3,12 @@
 //! It cannot know every secret of others, so it also takes out long words that look random; losing a request id is cheaper
 //! than keeping a key.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use url::Url;
 use vigie_engine::text::single_line;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, unescaped};
 use crate::sink::MAX_EXCERPT_CHARS;
 
 /// What stands where something was taken out.
@@ -26,11 +28,11 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// Knows the secrets and whatever of the URL may be one: user, password, path, long parts of it, query values.
+    /// Knows the secrets and whatever of the URL may be one: user and password in every spelling, path, long parts of it,
+    /// query values.
     #[must_use]
     pub fn new(url: &Url, secrets: &[Secret]) -> Self {
-        let mut needles: Vec<String> = vec![url.as_str().to_owned(), url.username().to_owned()];
-        needles.extend(url.password().map(str::to_owned));
+        let mut needles: Vec<String> = vec![url.as_str().to_owned()];
         needles.extend(url.query().map(str::to_owned));
         needles.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
         if url.path().chars().count() >= MIN_URL_PART_CHARS {
@@ -38,7 +40,7 @@ impl Redactor {
         }
         let parts = url.path().split('/').filter(|part| part.chars().count() >= MIN_URL_PART_CHARS);
         needles.extend(parts.map(str::to_owned));
-        Self::of(needles, secrets)
+        Self::of(needles, &[secrets, &login(url)].concat())
     }
 
     /// Knows the arguments of a program: any that is not short may be a secret.
@@ -61,10 +63,11 @@ impl Redactor {
         Self { needles: needles.into_iter().map(Secret::new).collect() }
     }
 
-    /// The same with one more secret.
+    /// The same with more secrets.
     #[must_use]
-    pub fn with(&self, secret: Secret) -> Self {
-        let mut needles = vec![secret];
+    pub fn with(&self, secrets: impl IntoIterator<Item = Secret>) -> Self {
+        let is_one = |secret: &Secret| !secret.expose().trim().is_empty();
+        let mut needles: Vec<Secret> = secrets.into_iter().filter(is_one).collect();
         needles.extend(self.needles.iter().cloned());
         needles.sort_by_key(|needle| std::cmp::Reverse(needle.expose().len()));
         Self { needles }
@@ -92,6 +95,15 @@ impl std::fmt::Debug for Redactor {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Redactor({} secrets)", self.needles.len())
     }
+}
+
+/// Every spelling of a URL's user and password that could come back.
+pub(super) fn login(url: &Url) -> Vec<Secret> {
+    let (user, password) = (url.username(), url.password().unwrap_or_default());
+    let plain = [user, password].map(unescaped);
+    let basic = STANDARD.encode(plain.join(":"));
+    let spellings = [user.to_owned(), password.to_owned(), basic].into_iter().chain(plain);
+    spellings.filter(|_| !user.is_empty() || !password.is_empty()).map(Secret::new).collect()
 }
 
 fn without_tokens(text: &str) -> String {
@@ -124,15 +136,26 @@ mod tests {
     use super::*;
 
     fn redactor() -> Redactor {
-        let url =
-            Url::parse("https://user:pass9word@hooks.example.org/services/T0/B0/xyzzyplugh?sig=qqq").expect("valid");
+        let url = Url::parse("https://us%65r:pass9%40word@hooks.example.org/services/T0/B0/xyzzyplugh?sig=qqq")
+            .expect("valid");
         Redactor::new(&url, &[Secret::new("whsec_c2VjcmV0"), Secret::new("Bearer abc.def")])
     }
 
     #[test]
     fn own_secrets_are_taken_out_whole_and_in_part() {
-        let parts =
-            ["pass9word", "xyzzyplugh", "/services/T0/B0/xyzzyplugh", "qqq", "whsec_c2VjcmV0", "c2VjcmV0", "abc.def"];
+        let parts = [
+            "us%65r",
+            "user",
+            "pass9%40word",
+            "pass9@word",
+            "dXNlcjpwYXNzOUB3b3Jk",
+            "xyzzyplugh",
+            "/services/T0/B0/xyzzyplugh",
+            "qqq",
+            "whsec_c2VjcmV0",
+            "c2VjcmV0",
+            "abc.def",
+        ];
         for part in parts {
             let shown = redactor().redact(&format!("bad ({part}), sorry"));
             assert_eq!(shown, format!("bad ({MARK}), sorry"), "{part}");

@@ -65,7 +65,7 @@ pub(super) fn config(ca_pem: Option<&[u8]>, identity: Option<Identity>) -> Resul
 }
 
 /// Whether the other side says that it does not take our certificate, or misses one.
-pub(super) fn refuses_client(error: &rustls::Error) -> bool {
+pub(in crate::sink) fn refuses_client(error: &rustls::Error) -> bool {
     matches!(
         error,
         rustls::Error::AlertReceived(

@@ -149,7 +149,13 @@ const OWN_HEADERS: &[&str] = &[
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-target",
 ];
+/// How the headers begin that hold what CloudEvents says of an event.
+const CLOUD_EVENT: &str = "ce-";
 
 /// Largest PEM file in bytes: a bundle of all public authorities is a quarter of it.
 const MAX_PEM_BYTES: u64 = 1 << 20;
@@ -184,7 +190,7 @@ pub fn endpoint_at(
     let identity = identity(options, diagnostics);
     let proxy = proxy(options, diagnostics);
     let headers = headers(options, diagnostics);
-    let only = one_authorization(&url, options, diagnostics);
+    let only = one_authorization(&url, url_option, options, diagnostics);
     let file = token_file(options, diagnostics);
     let grant = grant(policy, options, diagnostics);
     let mut spec = EndpointSpec::new(url, Arc::clone(&context.clock));
@@ -339,7 +345,7 @@ fn headers(options: &Options, diagnostics: &mut Diagnostics) -> Result<HeaderMap
             continue;
         };
         let is_key = parsed == AUTHORIZATION && !options.is_known(BEARER_TOKEN_FILE.name);
-        if OWN_HEADERS.contains(&parsed.as_str()) || is_key {
+        if OWN_HEADERS.contains(&parsed.as_str()) || parsed.as_str().starts_with(CLOUD_EVENT) || is_key {
             refuse("is set by the sink itself", "remove it, or give it another name");
             continue;
         }
@@ -358,8 +364,13 @@ fn headers(options: &Options, diagnostics: &mut Diagnostics) -> Result<HeaderMap
 }
 
 /// A request has one `Authorization`: whoever gives two would never see which one went out.
-fn one_authorization(url: &SinkUrl, options: &Options, diagnostics: &mut Diagnostics) -> Result<(), Told> {
-    let in_url = !url.expose().username().is_empty() || url.expose().password().is_some();
+fn one_authorization(
+    url: &SinkUrl,
+    url_option: &'static str,
+    options: &Options,
+    diagnostics: &mut Diagnostics,
+) -> Result<(), Told> {
+    let in_url = has_login(url);
     let is_header = |name: &str| name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
     let in_headers = options.map(HEADERS.name).iter().any(|(name, _)| is_header(name));
     let ways = [
@@ -368,12 +379,24 @@ fn one_authorization(url: &SinkUrl, options: &Options, diagnostics: &mut Diagnos
         (options.is_given(BEARER_TOKEN_FILE.name), "`bearer_token_file`", Some(BEARER_TOKEN_FILE.name)),
         (options.is_given(TOKEN_URL.name), "`oauth2_token_url`", Some(TOKEN_URL.name)),
     ];
+    if in_url && !options.is_known(BEARER_TOKEN_FILE.name) {
+        let message =
+            format!("`{url_option}` holds a user or a password, and the sink itself says what `Authorization` is");
+        let hint = "remove them from the URL; what it logs in with are options of their own";
+        diagnostics.error("E0483", options.span_of(url_option), message, Some(hint.into()));
+        return Err(Told);
+    }
     let mut given = ways.into_iter().filter(|(given, ..)| *given);
     let Some((_, first, _)) = given.next() else { return Ok(()) };
     let Some((_, second, Some(option))) = given.next() else { return Ok(()) };
     let message = format!("{first} and {second} both say what `Authorization` is");
     diagnostics.error("E0483", options.span_of(option), message, Some("keep one of them".into()));
     Err(Told)
+}
+
+/// Whether the URL says who asks.
+pub(super) fn has_login(url: &SinkUrl) -> bool {
+    !url.expose().username().is_empty() || url.expose().password().is_some()
 }
 
 /// Whether the options say what `Authorization` is.
@@ -413,7 +436,7 @@ fn grant(policy: Policy, options: &Options, diagnostics: &mut Diagnostics) -> Re
     let (Some(url), Some(id), Some(secret)) = (url, id, secret) else { return Err(Told) };
     let url = SinkUrl::new(url.clone());
     vet(&url, policy, "E0421", TOKEN_URL.name, options, diagnostics)?;
-    if !url.expose().username().is_empty() || url.expose().password().is_some() {
+    if has_login(&url) {
         let message = format!("`{}` holds a user or a password", TOKEN_URL.name);
         let hint = "id and secret of the client are options of their own";
         diagnostics.error("E0482", options.span_of(TOKEN_URL.name), message, Some(hint.into()));

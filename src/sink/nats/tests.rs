@@ -26,6 +26,8 @@ struct Script {
     tls: Option<bool>,
     /// Its answer to CONNECT and PING.
     to_connect: String,
+    /// Its answer to SUB and PING.
+    to_subscribe: String,
     /// Its answer to a message; `INBOX` stands for our inbox.
     to_publish: String,
 }
@@ -43,7 +45,13 @@ struct Heard {
 impl Default for Script {
     fn default() -> Self {
         let info = json!({"server_id": "x", "max_payload": 1_048_576, "headers": true});
-        Self { info, tls: None, to_connect: "PONG\r\n".into(), to_publish: answered(YES) }
+        Self {
+            info,
+            tls: None,
+            to_connect: "PONG\r\n".into(),
+            to_subscribe: "PONG\r\n".into(),
+            to_publish: answered(YES),
+        }
     }
 }
 
@@ -88,7 +96,8 @@ impl Script {
             let (verb, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
             match verb {
                 "CONNECT" => heard.connect = serde_json::from_str(rest)?,
-                "PING" => stream.write_all(self.to_connect.as_bytes()).await?,
+                "PING" if heard.subscribed.is_empty() => stream.write_all(self.to_connect.as_bytes()).await?,
+                "PING" => stream.write_all(self.to_subscribe.as_bytes()).await?,
                 "SUB" => heard.subscribed = rest.to_owned(),
                 "HPUB" => {
                     let words: Vec<&str> = rest.split(' ').collect();
@@ -139,6 +148,7 @@ async fn what_the_stream_acknowledges_is_delivered() {
     let noise = "PING\r\nINFO {\"max_payload\":1}\r\n+OK\r\n";
     let script = Script {
         to_connect: format!("{noise}PONG\r\n"),
+        to_subscribe: format!("{noise}PONG\r\n"),
         to_publish: noise.to_owned() + &answered(YES),
         ..Script::default()
     };
@@ -202,6 +212,21 @@ async fn what_the_stream_says_decides() {
 }
 
 const REFUSED: &str = "refused by the server";
+
+#[tokio::test]
+async fn nothing_is_published_before_its_answer_can_be_heard() {
+    let refusal = "-ERR 'Permissions Violation for Subscription to \"_INBOX.x\"'\r\nPONG\r\n";
+    for (to_subscribe, expected) in [
+        (refusal, (Outcome::Misconfigured, REFUSED)),
+        ("MSG x 1 0\r\n\r\n", (Outcome::Retry, "no NATS answer")),
+        ("", (Outcome::Retry, "not acknowledged in time")),
+    ] {
+        let script = Script { to_subscribe: to_subscribe.into(), ..Script::default() };
+        let (report, heard) = with(script, "nats", &[]).await;
+        assert_eq!((told(&report), heard.published.as_str()), (expected, ""), "{to_subscribe}");
+        assert!(heard.subscribed.starts_with("_INBOX."), "{}", heard.subscribed);
+    }
+}
 
 #[tokio::test]
 async fn a_server_that_lets_nobody_in_is_told_in_its_words() {
@@ -302,6 +327,14 @@ async fn tls_is_spoken_where_it_is_asked_for() {
     assert_eq!(heard.connect, Value::Null);
     let (report, heard) = with(Script { info: info(false, true), ..Script::default() }, "nats", &login).await;
     assert_eq!((report.outcome, heard.connect["tls_required"].as_bool()), (Outcome::Delivered, Some(false)));
+    // Files for TLS say that it is wanted, whatever the server says of itself.
+    let both = [("ca_file", authority.as_str()), ("token", CANARY)];
+    let script = Script { info: info(false, true), tls: Some(false), ..Script::default() };
+    let (report, heard) = with(script, "nats", &both).await;
+    assert_eq!((report.outcome, heard.connect["tls_required"].as_bool()), (Outcome::Delivered, Some(true)));
+    let (report, heard) = with(Script::default(), "nats", &both).await;
+    assert_eq!(told(&report), (Outcome::Misconfigured, "the server offers no TLS"));
+    assert_eq!(heard.connect, Value::Null);
 }
 
 #[tokio::test]
@@ -326,6 +359,11 @@ async fn a_message_stays_below_what_the_server_takes() {
     alert.event = event(MAX_PAYLOAD_BYTES).expect("valid");
     let cut = String::from_utf8(delivery(&*sink, &alert, Form::Full).body).expect("UTF-8");
     assert!(cut.len() < 16_384 && cut.contains("event_omitted"), "{}", cut.len());
+}
+
+#[test]
+fn a_change_of_the_credentials_is_a_change_of_the_configuration() {
+    assert_eq!(CREDENTIALS_FILE.kind, OptionKind::File);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! What Slack calls the message (channel and `ts`) is the receipt of its delivery, kept in the store, so that an update finds
 //! it after a restart. An update whose alert has no receipt is posted by itself: nothing waits for a thread. The edit goes
-//! first, because it may be repeated; the answer to the reply decides.
+//! first, because it may be repeated; the answer to the reply decides. Once the operator names another channel, replies go
+//! there by themselves, for the thread stayed behind.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -18,7 +19,7 @@ use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 use crate::secret::{Secret, SinkUrl};
 use crate::sink::format::with_member;
-use crate::sink::http::{Endpoint, TRANSPORT, endpoint_at};
+use crate::sink::http::{Endpoint, KEYED_TRANSPORT, endpoint_at};
 use crate::sink::text::defang;
 use crate::sink::update::{CLOSING, UPDATES, Update, update_text};
 use crate::sink::{
@@ -62,14 +63,14 @@ pub const SLACK_BOT: SinkKind = SinkKind {
             rate(Presence::Default("1/s")),
             burst("3"),
         ],
-        TRANSPORT,
+        KEYED_TRANSPORT,
     ],
     build,
 };
 
 /// Member of a stored update under which the alert's message as it is now stands; never sent as it is.
 const EDIT: &str = "edit";
-/// Words of a refused edit after which the reply is all that is left to do.
+/// Words of a refused edit that no repetition would change, though they read like a passing failure.
 const WORDS_NOT_EDITED: &[&str] =
     &["cant_update_message", "edit_window_closed", "message_not_found", "msg_too_long", "update_failed"];
 
@@ -122,7 +123,7 @@ impl BotSink {
         {
             return report;
         }
-        if let Some(told) = told {
+        if let Some(told) = told.filter(|told| self.may_hold(&told.channel)) {
             stored.insert("thread_ts".into(), told.ts.into());
         }
         self.posted(headers, &bytes(&Value::Object(stored))).await
@@ -143,7 +144,16 @@ impl BotSink {
         }
     }
 
-    /// Changes the alert's message. An error is a report that ends the attempt: nothing was posted yet.
+    /// Whether a message in this channel can be one of the channel that is configured now. A name or a person says nothing
+    /// of ids, which is all that a receipt holds.
+    fn may_hold(&self, told: &str) -> bool {
+        let is_id = self.channel.starts_with(['C', 'D', 'G'])
+            && self.channel.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        !is_id || self.channel == told
+    }
+
+    /// Changes the alert's message. An error is a report that ends the attempt: nothing was posted yet. What the operator
+    /// could mend is no reason to end it, for it may be about a channel that was left behind.
     async fn edited(&self, headers: HeaderMap, edit: Value, told: &Receipt) -> Result<(), AttemptReport> {
         let body = with_member(&bytes(&edit), "ts", &told.ts);
         let body = Bytes::from(with_member(&body, "channel", &told.channel));
@@ -151,8 +161,8 @@ impl BotSink {
         let report = self.update.report(&answer, outcome(&answer));
         let said: Option<Value> = serde_json::from_slice(&answer.body).ok();
         let word = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or_default();
-        let is_over = matches!(report.outcome, Outcome::Delivered | Outcome::Degrade | Outcome::Dead);
-        if is_over || WORDS_NOT_EDITED.contains(&word) { Ok(()) } else { Err(report) }
+        let is_in_doubt = matches!(report.outcome, Outcome::Retry | Outcome::Wait(_));
+        if is_in_doubt && !WORDS_NOT_EDITED.contains(&word) { Err(report) } else { Ok(()) }
     }
 
     fn headers(&self) -> Result<HeaderMap, reqwest::header::InvalidHeaderValue> {
@@ -205,10 +215,13 @@ impl Sink for BotSink {
             Form::Full => full(alert, context.delivery_id),
             Form::Plain => plain_payload(alert, context.delivery_id),
         };
-        payload["metadata"] = json!({
-            "event_type": "vigie_alert",
-            "event_payload": {"alert_id": alert.alert_id, "delivery_id": context.delivery_id},
-        });
+        // What Slack may refuse for the metadata is taken without.
+        if context.form == Form::Full {
+            payload["metadata"] = json!({
+                "event_type": "vigie_alert",
+                "event_payload": {"alert_id": alert.alert_id, "delivery_id": context.delivery_id},
+            });
+        }
         Ok(bytes(&payload))
     }
 
@@ -236,11 +249,15 @@ mod tests {
         self, CANARY, HOSTILE, Loopback, Reply, alert_titled, attempt, delivery, hold, text_node, update_of,
     };
 
-    const YES: &[u8] = br#"{"ok":true,"channel":"C9","ts":"1700.0001"}"#;
+    const YES: &[u8] = br#"{"ok":true,"channel":"C0123","ts":"1700.0001"}"#;
 
     fn make(url: &Url, context: &BuildContext) -> Box<dyn Sink> {
+        make_for("C0123", url, context)
+    }
+
+    fn make_for(channel: &str, url: &Url, context: &BuildContext) -> Box<dyn Sink> {
         let options =
-            vec![("token", text_node(CANARY)), ("channel", text_node("C0123")), ("url", text_node(url.as_str()))];
+            vec![("token", text_node(CANARY)), ("channel", text_node(channel)), ("url", text_node(url.as_str()))];
         contract::build("slack_bot", options, context).expect("builds")
     }
 
@@ -263,13 +280,16 @@ mod tests {
         let stored = String::from_utf8(delivery(&*sink, &alert_titled(HOSTILE), Form::Full).body).expect("UTF-8");
         assert!(!stored.contains("C0123") && !stored.contains(CANARY) && !stored.contains('<'), "{stored}");
         let report = attempt(&*sink).await;
-        assert_eq!(report.receipt.as_deref(), Some(r#"{"channel":"C9","ts":"1700.0001"}"#));
+        assert_eq!(report.receipt.as_deref(), Some(r#"{"channel":"C0123","ts":"1700.0001"}"#));
         let request = &server.received()[0];
         assert!(request.head.starts_with("POST /api/chat.postMessage "), "{}", request.head);
         assert_eq!(request.header("authorization"), Some(format!("Bearer {CANARY}").as_str()));
         let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
         assert_eq!((&sent["channel"], &sent["thread_ts"]), (&json!("C0123"), &Value::Null));
         assert_eq!(sent["metadata"]["event_payload"]["alert_id"], alert_titled("t").alert_id.as_str());
+        let plain: Value =
+            serde_json::from_slice(&delivery(&*sink, &alert_titled("t"), Form::Plain).body).expect("JSON");
+        assert_eq!(plain.get("metadata"), None);
     }
 
     #[tokio::test]
@@ -277,7 +297,7 @@ mod tests {
         let server = Loopback::start(Reply::Http("200 OK", vec![], YES.to_vec())).await;
         let sink = make(&server.url("/"), &contract::context().0);
         let alert = alert_titled("t");
-        let receipt = r#"{"channel":"C9","ts":"1600.5"}"#;
+        let receipt = r#"{"channel":"C0123","ts":"1600.5"}"#;
         assert_eq!(sink.send(&updating(&*sink, &alert, Some(receipt))).await.outcome, Outcome::Delivered);
         let received = server.received();
         let bodies: Vec<Value> =
@@ -286,7 +306,7 @@ mod tests {
             received[0].head.starts_with("POST /chat.update ")
                 && received[1].head.starts_with("POST /chat.postMessage ")
         );
-        assert_eq!((&bodies[0]["channel"], &bodies[0]["ts"]), (&json!("C9"), &json!("1600.5")));
+        assert_eq!((&bodies[0]["channel"], &bodies[0]["ts"]), (&json!("C0123"), &json!("1600.5")));
         assert!(bodies[0]["blocks"].is_array());
         let mut members: Vec<&String> = bodies[0].as_object().expect("an object").keys().collect();
         members.sort();
@@ -302,7 +322,7 @@ mod tests {
         for (said, outcome, requests) in [
             (r#"{"ok":false,"error":"edit_window_closed"}"#, Outcome::Retry, 2),
             (r#"{"ok":false,"error":"internal_error"}"#, Outcome::Retry, 1),
-            (r#"{"ok":false,"error":"token_revoked"}"#, Outcome::Misconfigured, 1),
+            (r#"{"ok":false,"error":"token_revoked"}"#, Outcome::Misconfigured, 2),
             (r#"{"ok":false,"error":"ratelimited"}"#, Outcome::Wait(None), 1),
         ] {
             let server = Loopback::start(Reply::Http("200 OK", vec![], said.into())).await;
@@ -310,6 +330,26 @@ mod tests {
             let update = updating(&*sink, &alert_titled("t"), Some(r#"{"channel":"C9","ts":"1"}"#));
             let report = sink.send(&update).await;
             assert_eq!((report.outcome, server.received().len()), (outcome, requests), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_was_left_behind_holds_nothing_up() {
+        for (channel, word, thread) in [
+            ("C0123", "not_in_channel", Value::Null),
+            ("C0123", "is_inactive", Value::Null),
+            ("C9", "channel_not_found", json!("1")),
+            ("#alerts", "is_archived", json!("1")),
+            ("U0123", "edit_window_closed", json!("1")),
+        ] {
+            let refusal = format!(r#"{{"ok":false,"error":"{word}"}}"#).into_bytes();
+            let said = |body: Vec<u8>| Reply::Http("200 OK", vec![], body);
+            let server = Loopback::start(Reply::in_turn([said(refusal), said(YES.to_vec())])).await;
+            let sink = make_for(channel, &server.url("/"), &contract::context().0);
+            let update = updating(&*sink, &alert_titled("t"), Some(r#"{"channel":"C9","ts":"1"}"#));
+            assert_eq!(sink.send(&update).await.outcome, Outcome::Delivered, "{channel} {word}");
+            let reply: Value = serde_json::from_slice(&server.received()[1].body).expect("JSON");
+            assert_eq!((&reply["channel"], &reply["thread_ts"]), (&json!(channel), &thread), "{channel} {word}");
         }
     }
 

@@ -166,7 +166,8 @@ async fn a_receiver_that_asks_for_a_certificate_gets_ours() {
     let authority = tls("authority.pem");
     let (address, server) = receiver(Some(true)).await;
     let report = attempt(&*make(&format!("tls://{address}"), &[("ca_file", &authority)])).await;
-    assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "TLS failed"), "{}", report.excerpt);
+    let refused = (Outcome::Misconfigured, "the client certificate is refused");
+    assert_eq!((report.outcome, report.status.as_str()), refused, "{}", report.excerpt);
     assert!(server.await.expect("no panic").is_err());
 
     let (address, server) = receiver(Some(true)).await;

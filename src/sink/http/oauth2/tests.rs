@@ -204,6 +204,21 @@ async fn what_the_token_server_says_has_its_outcome() {
 }
 
 #[tokio::test]
+async fn those_who_waited_for_a_fetch_that_failed_share_what_came_of_it() {
+    let busy = Reply::Http("503 Busy", vec![], vec![]);
+    let scene = Scene::new(Reply::in_turn([busy, hour("a")]), echo(), vec![]).await;
+    let all = futures_util::future::join_all((0..8).map(|_| attempt(&*scene.sink))).await;
+    for report in all {
+        assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "token server: HTTP 503"));
+    }
+    assert_eq!(scene.tokens.received().len(), 1);
+    for (moved_to_s, outcome, asked) in [(4, Outcome::Retry, 1), (5, Outcome::Delivered, 2)] {
+        scene.hands.0.store(moved_to_s, Ordering::Relaxed);
+        assert_eq!((scene.outcome().await, scene.tokens.received().len()), (outcome, asked), "{moved_to_s}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_server_that_is_away_is_waited_for() {
     let destination = Loopback::start(echo()).await;
     let stalled = Loopback::start(Reply::Stall).await;

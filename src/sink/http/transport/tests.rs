@@ -17,7 +17,7 @@ use crate::options;
 use crate::sink::contract::{
     self, CANARY, Loopback, Received, Reply, StoppedClock, attempt, list_node, map_node, read_request, text_node,
 };
-use crate::sink::{Outcome, Sink};
+use crate::sink::{KINDS, Outcome, Sink};
 
 /// Of the fixtures of the tests.
 fn pem(name: &str) -> Node {
@@ -155,16 +155,46 @@ fn what_a_sink_sends_itself_is_no_option_of_it() {
     assert_eq!((rest.len(), keyed.contains(&"headers")), (1 + GRANT.len() + GRANT_MORE.len(), true));
     let splunk = || vec![("url", text_node("https://splunk.example.org:8088")), ("token", text_node(CANARY))];
     let with = |name: &'static str, node| splunk().into_iter().chain([(name, node)]).collect();
-    let refused = told("splunk_hec", with("headers", map_node(vec![("Authorization", text_node("x"))])));
-    assert!(refused.contains("E0426"), "{refused}");
+    let amazon = ["X-Amz-Date", "x-amz-target", "x-amz-security-token", "x-amz-content-sha256"];
+    for name in amazon.into_iter().chain(["Authorization", "CE-anything"]) {
+        let refused = told("splunk_hec", with("headers", map_node(vec![(name, text_node("x"))])));
+        assert!(refused.contains("E0426") && refused.contains("set by the sink itself"), "{name}: {refused}");
+    }
     let refused = told("splunk_hec", with("bearer_token_file", text_node("x")));
     assert!(refused.contains("E0402"), "{refused}");
+    let refused = told("splunk_hec", with("url", text_node(&format!("https://u:{CANARY}@splunk.example.org:8088"))));
+    assert!(refused.contains("E0483") && refused.contains("`url` holds a user"), "{refused}");
     let taken = contract::build(
         "splunk_hec",
         with("headers", map_node(vec![("X-Team", text_node("x"))])),
         &contract::context().0,
     );
     assert!(taken.is_ok(), "{taken:?}", taken = taken.err());
+}
+
+#[tokio::test]
+async fn whoever_takes_a_token_file_sends_what_it_holds() {
+    let (_directory, path) = file("of-the-file");
+    for kind in KINDS.iter().filter(|kind| kind.specs().iter().any(|spec| spec.name == BEARER_TOKEN_FILE.name)) {
+        let server = Loopback::start(ok()).await;
+        let mut entries = vec![(BEARER_TOKEN_FILE.name, path_node(&path))];
+        for spec in kind.specs() {
+            let is_url = matches!(spec.kind, OptionKind::Url(_) | OptionKind::Urls(_));
+            match (spec.name, spec.presence) {
+                _ if is_url => entries.push((spec.name, text_node(server.url("/x").as_str()))),
+                ("bot_token", _) => entries.push((spec.name, text_node("123456:abcdef"))),
+                ("routing_key", _) => entries.push((spec.name, text_node(&"0a".repeat(16)))),
+                ("chat_id", _) => entries.push((spec.name, text_node("-1001"))),
+                (name, Presence::Required) => entries.push((name, text_node("SEC"))),
+                _ => {}
+            }
+        }
+        let sink = contract::build(kind.kind, entries, &contract::context().0);
+        let report = attempt(&*sink.unwrap_or_else(|told| panic!("{}: {told}", kind.kind))).await;
+        let received = server.received();
+        let sent = received.first().and_then(|request| request.header("authorization"));
+        assert_eq!(sent, Some("Bearer of-the-file"), "{}: {report:?}", kind.kind);
+    }
 }
 
 #[tokio::test]
