@@ -141,13 +141,16 @@ pub struct BuildContext {
     pub color: bool,
     /// Time-outs of HTTP sinks.
     pub http_limits: http::Limits,
+    /// How names become addresses, before they are vetted.
+    pub lookup: http::Lookup,
 }
 
 impl BuildContext {
-    /// With the time-outs of the delivery policy.
+    /// With the time-outs of the delivery policy and the system's resolver.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, stdout: SharedWriter, color: bool) -> Self {
-        Self { clock, stdout, color, http_limits: http::Limits::default() }
+        let (http_limits, lookup) = (http::Limits::default(), http::system_lookup());
+        Self { clock, stdout, color, http_limits, lookup }
     }
 }
 
