@@ -29,6 +29,12 @@ mod write;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod every;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod golden;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
