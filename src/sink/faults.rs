@@ -454,7 +454,7 @@ async fn move_on(by: Duration) {
     tokio::time::pause();
     tokio::time::advance(by).await;
     tokio::time::resume();
-    for _ in 0..20 {
+    for _ in 0..100 {
         tokio::task::yield_now().await;
     }
 }
@@ -494,12 +494,15 @@ async fn hold(fault: Fault, usual: Option<Duration>) -> Duration {
         }
         one.heal();
     }
+    // What began before the healing may still have to run out of time; what begins after it is waited for.
+    let mut patience = QUIET * 10;
     for _ in 0..60 {
-        let is_quiet = matrix
-            .within(QUIET * 10, |faulty, _| faulty.iter().all(|one| one.sink.seen.borrow().in_flight() == 0))
-            .await;
-        if is_quiet && matrix.all_delivered().await {
-            break;
+        let are_idle = |faulty: &[One], _: &[One]| faulty.iter().all(|one| one.sink.seen.borrow().in_flight() == 0);
+        if matrix.within(patience, are_idle).await {
+            patience = SOON;
+            if matrix.all_delivered().await {
+                break;
+            }
         }
         move_on(Duration::from_secs(100)).await;
     }

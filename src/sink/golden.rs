@@ -41,11 +41,13 @@ enum Pad {
     Key,
 }
 
+type Measure = fn(&[u8]) -> usize;
+
 /// What a kind documents as its limit.
 enum Limit {
     None(&'static str),
     /// What is measured, the most of it, where it grows, and how much of the limit is always kept for something else.
-    Of(&'static str, usize, Pad, usize, fn(&[u8]) -> usize),
+    Of(&'static str, usize, Pad, usize, Measure),
 }
 
 fn limit(kind: &str) -> Limit {
@@ -171,8 +173,7 @@ fn rendered(sink: &dyn Sink, alert: &Alert, form: Form) -> Vec<u8> {
 const DELIVERY_ID: &str = "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 
 /// The alert that is at the limit and the next longer one, by the most that is measured over some lengths of the title.
-fn at_and_over(sink: &dyn Sink, of: (usize, Pad, usize, fn(&[u8]) -> usize)) -> (Alert, Alert) {
-    let (most, pad, kept, measure) = of;
+fn at_and_over(sink: &dyn Sink, most: usize, pad: Pad, kept: usize, measure: Measure) -> (Alert, Alert) {
     let measured = |title, count| measure(&rendered(sink, &padded(pad, title, count), Form::Full));
     let mut best = (0, 0, 0);
     for title in (20..160).step_by(7) {
@@ -234,7 +235,7 @@ fn renderings(every: &Every, format: &str, sink: &dyn Sink) -> Vec<(String, Vec<
         Limit::Of(what, most, pad, kept, measure) => {
             let over_limit = made.iter().find(|(name, body)| name.ends_with(", full") && measure(body) > most);
             assert_eq!(over_limit.map(|(name, _)| name), None, "{} {format}", every.kind);
-            let (at, over) = at_and_over(sink, (most, pad, kept, measure));
+            let (at, over) = at_and_over(sink, most, pad, kept, measure);
             for (name, alert) in [("at", &at), ("one more than", &over)] {
                 let body = rendered(sink, alert, Form::Full);
                 made.push((format!("{name} the limit ({most} of {what}): {}", measure(&body)), body));
@@ -269,7 +270,7 @@ fn page(kind: &str, format: &str, renderings: &[(String, Vec<u8>)], known: &mut 
         let bytes = body.len();
         let same = body.strip_suffix(b"\n").unwrap_or(body).to_vec();
         if let Some(place) = known.get(&same).filter(|_| bytes > 0) {
-            write!(page, "=== {name} ({bytes} bytes): as {place}\n").expect("memory");
+            writeln!(page, "=== {name} ({bytes} bytes): as {place}").expect("memory");
             continue;
         }
         known.insert(same, format!("{kind} {format}: {name}"));
