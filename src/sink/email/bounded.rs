@@ -71,3 +71,25 @@ where
         Ok(self.peer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn exactly_the_limit_is_read_and_all_is_said() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 25));
+        for (said, is_taken) in [(MAX_ANSWER_BYTES, true), (MAX_ANSWER_BYTES + 1, false)] {
+            let (ours, mut theirs) = tokio::io::duplex(2 * MAX_ANSWER_BYTES);
+            theirs.write_all(&vec![b'2'; said]).await.expect("room");
+            let mut bounded = Bounded::new(ours, peer);
+            let mut heard = vec![0; said];
+            let read = bounded.read_exact(&mut heard).await.map_err(|error| error.kind());
+            assert_eq!(read, if is_taken { Ok(said) } else { Err(io::ErrorKind::FileTooLarge) });
+            bounded.write_all(&vec![b'a'; MAX_ANSWER_BYTES + 1]).await.expect("room");
+            assert_eq!(theirs.read(&mut vec![0; said]).await.expect("said"), said.min(MAX_ANSWER_BYTES + 1));
+        }
+    }
+}
