@@ -29,6 +29,12 @@ mod write;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod every;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod golden;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -142,13 +148,16 @@ pub struct BuildContext {
     pub color: bool,
     /// Time-outs of HTTP sinks.
     pub http_limits: http::Limits,
+    /// How names become addresses, before they are vetted.
+    pub lookup: http::Lookup,
 }
 
 impl BuildContext {
-    /// With the time-outs of the delivery policy.
+    /// With the time-outs of the delivery policy and the system's resolver.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, stdout: SharedWriter, color: bool) -> Self {
-        Self { clock, stdout, color, http_limits: http::Limits::default() }
+        let (http_limits, lookup) = (http::Limits::default(), http::system_lookup());
+        Self { clock, stdout, color, http_limits, lookup }
     }
 }
 

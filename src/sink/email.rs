@@ -5,10 +5,11 @@
 //! that somebody will never have is a dead letter, whoever else has it: nobody would hear of it otherwise.
 
 mod body;
+mod bounded;
 mod relay;
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,8 +18,9 @@ use lettre::message::{Mailbox, Message, MessageBuilder, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::{Address, address::AddressError};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::TlsConnector;
 use url::Url;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -28,7 +30,7 @@ use self::body::{Content, headline};
 use self::relay::{Fate, GREYLISTED, Handover, Relay, Security};
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
-use super::http::{ALLOW_PRIVATE, CA_FILE};
+use super::http::{ALLOW_PRIVATE, CA_FILE, client_tls, system_lookup};
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
@@ -168,7 +170,7 @@ struct Partial {
 pub fn build(
     options: &Options,
     _name: &str,
-    _context: &BuildContext,
+    context: &BuildContext,
     diagnostics: &mut Diagnostics,
 ) -> Option<Box<dyn Sink>> {
     let ca_pem = options.text(CA_FILE.name).map(|path| (path, std::fs::read(path)));
@@ -199,7 +201,10 @@ pub fn build(
         })
     });
     let sink = match built {
-        Some(Ok(sink)) => Some(sink),
+        Some(Ok(mut sink)) => {
+            sink.relay.lookup = Arc::clone(&context.lookup);
+            Some(sink)
+        }
         Some(Err(error)) => {
             errors.push(error);
             None
@@ -251,7 +256,7 @@ impl EmailSink {
         };
         let security = security(&options, &host)?;
         let default_port = match &security {
-            Security::Implicit(_) => 465,
+            Security::Implicit(..) => 465,
             Security::StartTls(_) => 587,
             Security::Plain => 25,
         };
@@ -260,6 +265,7 @@ impl EmailSink {
             host: bare_host,
             port: url.port().unwrap_or(default_port),
             security,
+            lookup: system_lookup(),
             credentials,
             policy: options.policy,
             sender: from.email.clone(),
@@ -429,7 +435,14 @@ fn security(options: &EmailOptions, host: &str) -> Result<Security, EmailError> 
         tls = tls.add_root_certificate(certificate);
     }
     let tls = tls.build_rustls().map_err(EmailError::Tls)?;
-    Ok(if implicit { Security::Implicit(tls) } else { Security::StartTls(tls) })
+    if !implicit {
+        return Ok(Security::StartTls(tls));
+    }
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(bare_host);
+    let name = name.map_err(|_| EmailError::Url("TLS needs the name that the certificate holds"))?;
+    let config = client_tls(options.ca_pem.as_deref(), None).map_err(|_| EmailError::Authorities)?;
+    Ok(Security::Implicit(TlsConnector::from(Arc::new(config)), name))
 }
 
 fn is_loopback(host: &str) -> bool {

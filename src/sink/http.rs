@@ -34,7 +34,7 @@ use self::guard::{Policy, Refused};
 use self::redact::{Redactor, login};
 pub use self::resolve::{Lookup, system_lookup};
 pub use self::tls::Identity;
-pub(super) use self::tls::refuses_client;
+pub(super) use self::tls::{config as client_tls, refuses_client};
 pub use self::transport::{
     ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, KEYED_TRANSPORT, TRANSPORT, endpoint, endpoint_at,
 };

@@ -21,7 +21,7 @@ use vigie_engine::diagnostic::Diagnostics;
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::resolve::vetted;
-use super::http::{ALLOW_PRIVATE, Limits, Lookup, chain, refuses_client, root, system_lookup, tls_config};
+use super::http::{ALLOW_PRIVATE, Limits, Lookup, chain, refuses_client, root, tls_config};
 use super::{AttemptReport, BuildContext, Outcome};
 use crate::options::Options;
 use crate::secret::Secret;
@@ -82,7 +82,7 @@ impl Wire {
             false => None,
         };
         let redactor = Redactor::new(url, spec.secrets);
-        let (limits, lookup) = (context.http_limits, system_lookup());
+        let (limits, lookup) = (context.http_limits, Arc::clone(&context.lookup));
         Some(Self { host, port, policy, lookup, limits, tls, redactor })
     }
 

@@ -18,6 +18,7 @@ mod cli;
 mod crash;
 mod delivery;
 mod explain;
+mod flood;
 mod full_disk;
 mod geo;
 mod hostile;

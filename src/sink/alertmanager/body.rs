@@ -19,6 +19,8 @@ pub(super) const MAX_KEY_LABELS: usize = 10;
 pub(super) const MAX_LABEL_NAME_CHARS: usize = 64;
 /// Alertmanager knows no limit; what it notifies cuts texts at a few kilobytes.
 pub(super) const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
+/// Room for the line that counts what was left out.
+const COUNT_BYTES: usize = 64;
 /// Labels that no key field may take.
 const OWN_LABELS: &[&str] = &["alertname", "alert_id", "severity", "source", "account", "tags"];
 
@@ -98,7 +100,10 @@ pub(super) fn own_labels(alert: &Alert, is_full: bool) -> BTreeMap<String, Strin
 fn annotations(alert: &Alert, context: &RenderContext<'_>) -> BTreeMap<String, String> {
     let fits = |text: &str| inert(text).len() <= MAX_DESCRIPTION_BYTES;
     let description = text::alert_text_within(alert, context.delivery_id, fits);
-    let description = text::lines_within(&inert(&description), MAX_DESCRIPTION_BYTES, |line| line.len() + 1).join("\n");
+    let description = inert(&description);
+    let is_whole = description.len() <= MAX_DESCRIPTION_BYTES;
+    let room_bytes = MAX_DESCRIPTION_BYTES - if is_whole { 0 } else { COUNT_BYTES };
+    let description = text::lines_within(&description, room_bytes, |line| line.len() + 1).join("\n");
     let response: Vec<String> = text::response_lines(&alert.rule.response).iter().map(|line| inert(line)).collect();
     let headline = format!("{}: {}", text::severity_word(alert.rule.severity), text::title(alert));
     let annotations = [

@@ -1,9 +1,11 @@
 //! One SMTP conversation with the operator's mail relay: connect, secure, log in, hand one mail to several recipients.
 //!
 //! It uses lettre's connection and not its transport, because the fate of each recipient and the moment from which a lost
-//! answer is in doubt (the end of DATA) must be known. The host is resolved once, vetted, and that address is connected to.
+//! answer is in doubt (the end of DATA) must be known. The host is resolved once, vetted, and that address is connected to. What the relay says is
+//! read up to a limit: lettre bounds an answer only once its line has ended.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,13 +13,17 @@ use std::time::Duration;
 use lettre::Address;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
-use tokio::net::lookup_host;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
+use super::bounded::Bounded;
 use crate::sink::Outcome;
+use crate::sink::http::Lookup;
 use crate::sink::http::guard::Policy;
 
 /// Name and TCP.
@@ -28,6 +34,8 @@ pub(super) const TOTAL: Duration = Duration::from_secs(60);
 pub(super) const GREYLISTED: Duration = Duration::from_secs(300);
 /// What a courtesy may take when the mail is already handed over.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// What is said of a connection that ended for no reason which has a name.
+const LOST: &str = "connection lost";
 /// The service closes down: no verdict on the mail, whatever was asked.
 const CLOSING: u16 = 421;
 
@@ -35,7 +43,7 @@ const CLOSING: u16 = 421;
 #[derive(Clone)]
 pub(super) enum Security {
     /// TLS from the first byte.
-    Implicit(TlsParameters),
+    Implicit(TlsConnector, ServerName<'static>),
     /// Upgraded before anything else is said; without that nothing is sent.
     StartTls(TlsParameters),
     /// Loopback, or the operator insists.
@@ -47,6 +55,7 @@ pub(super) struct Relay {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) security: Security,
+    pub(super) lookup: Lookup,
     pub(super) credentials: Option<Credentials>,
     pub(super) policy: Policy,
     pub(super) sender: Address,
@@ -126,13 +135,20 @@ impl Relay {
     }
 
     async fn open(&self) -> Result<AsyncSmtpConnection, Failure> {
-        let addresses = self.resolve().await?;
         let hello = ClientId::default();
-        let tls = match &self.security {
-            Security::Implicit(tls) => Some(tls.clone()),
-            Security::StartTls(_) | Security::Plain => None,
+        let stream = self.dial().await?;
+        let address = stream.peer_addr().map_err(|error| Failure::lost(&error))?;
+        let stream: Box<dyn AsyncTokioStream> = match &self.security {
+            Security::Implicit(connector, name) => {
+                match timeout(CONNECT, connector.connect(name.clone(), stream)).await {
+                    Ok(Ok(secured)) => Box::new(Bounded::new(secured, address)),
+                    Ok(Err(error)) => return Err(Failure::lost(&error)),
+                    Err(elapsed) => return Err(Failure::retry("connect timed out", elapsed.to_string())),
+                }
+            }
+            Security::StartTls(_) | Security::Plain => Box::new(Bounded::new(stream, address)),
         };
-        let connection = AsyncSmtpConnection::connect_tokio1(&addresses[..], Some(CONNECT), &hello, tls, None);
+        let connection = AsyncSmtpConnection::connect_with_transport(stream, &hello);
         let mut connection = connection.await.map_err(|error| failure(Step::Open, &error))?;
         if let Security::StartTls(tls) = &self.security {
             if !connection.can_starttls() {
@@ -147,9 +163,22 @@ impl Relay {
         Ok(connection)
     }
 
+    /// The first of the vetted addresses that answers.
+    async fn dial(&self) -> Result<TcpStream, Failure> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in self.resolve().await? {
+            match timeout(CONNECT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(Failure::lost(&last))
+    }
+
     async fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
-        let found = match timeout(CONNECT, lookup_host((self.host.as_str(), self.port))).await {
-            Ok(Ok(found)) => found.collect::<Vec<_>>(),
+        let found = match timeout(CONNECT, (self.lookup)(self.host.clone())).await {
+            Ok(Ok(found)) => found,
             Ok(Err(error)) => return Err(Failure::retry("name not resolved", error.to_string())),
             Err(_) => return Err(Failure::retry("name not resolved", "timed out".into())),
         };
@@ -161,7 +190,7 @@ impl Relay {
             let cause = refused.into_iter().find_map(|(_, vetted)| vetted.err()).map(|error| error.to_string());
             return Err(Failure::misconfigured("the relay's address is refused", cause.unwrap_or_default()));
         }
-        Ok(allowed.into_iter().map(|(address, _)| address).collect())
+        Ok(allowed.into_iter().map(|(address, _)| SocketAddr::new(address.ip(), self.port)).collect())
     }
 }
 
@@ -181,6 +210,10 @@ impl Handover {
 impl Failure {
     fn retry(status: &str, cause: String) -> Self {
         Self { outcome: Outcome::Retry, status: status.into(), cause }
+    }
+
+    fn lost(error: &io::Error) -> Self {
+        Self::retry(io_kind(error.kind()).unwrap_or(LOST), error.to_string())
     }
 
     fn misconfigured(status: &str, cause: String) -> Self {
@@ -224,15 +257,23 @@ fn code(error: &Error) -> Option<u16> {
 }
 
 fn kind(error: &Error) -> &'static str {
-    let io = chain(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-    match io {
-        Some(std::io::ErrorKind::ConnectionRefused) => "connection refused",
-        Some(std::io::ErrorKind::TimedOut) => "connect timed out",
-        Some(std::io::ErrorKind::InvalidData) => "TLS failed",
+    let io = chain(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match io.and_then(io_kind) {
+        Some(known) => known,
         _ if error.is_tls() => "TLS failed",
         _ if error.is_response() => "no SMTP answer",
         _ if error.is_client() => "not possible with this relay",
-        _ => "connection lost",
+        _ => LOST,
+    }
+}
+
+fn io_kind(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::ConnectionRefused => Some("connection refused"),
+        io::ErrorKind::TimedOut => Some("connect timed out"),
+        io::ErrorKind::InvalidData => Some("TLS failed"),
+        io::ErrorKind::FileTooLarge => Some("the answers are too long"),
+        _ => None,
     }
 }
 

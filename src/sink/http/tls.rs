@@ -43,7 +43,11 @@ pub(super) fn identity(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Identit
     }
 }
 
-pub(super) fn config(ca_pem: Option<&[u8]>, identity: Option<Identity>) -> Result<rustls::ClientConfig, BuildError> {
+/// A client's side of TLS with these authorities beside the bundled ones.
+pub(in crate::sink) fn config(
+    ca_pem: Option<&[u8]>,
+    identity: Option<Identity>,
+) -> Result<rustls::ClientConfig, BuildError> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(pem) = ca_pem {
         let before = roots.len();

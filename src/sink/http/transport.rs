@@ -199,6 +199,7 @@ pub fn endpoint_at(
     spec.secrets.extend(options.secret(CLIENT_SECRET.name).cloned());
     spec.policy = policy;
     spec.limits = context.http_limits;
+    spec.lookup = Arc::clone(&context.lookup);
     (spec.ca_pem, spec.identity, spec.proxy) = (ca_pem.ok()?, identity.ok()?, proxy.ok()?);
     let tokens = match grant.ok()? {
         Some(grant) => Some(tokens(grant, &spec, options, diagnostics)?),

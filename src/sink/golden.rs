@@ -1,0 +1,386 @@
+//! What every kind writes, byte for byte, beside what it was made from: `tests/golden/<kind>/<format>.txt`.
+//!
+//! It sends nothing. `VIGIE_GOLDEN=write` writes the files anew; what changed in them is then for a person to read. Bytes are
+//! shown as the characters that they are, and what nobody could see as ⟨1b⟩: two bodies never look alike. Of a long body the
+//! file has length, digest, beginning and end.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use vigie_engine::alert::Alert;
+use vigie_engine::text::{Untrusted, is_unsafe};
+
+use super::contract::{HOSTILE, StoppedClock, alert_titled, context, make_hostile, stateful_alert, update_of};
+use super::every::{Every, all};
+use super::update::Told;
+use super::{Form, RenderContext, Sink};
+use crate::clock::Clock as _;
+
+/// Astral characters, text from right to left with and without marks, a character of several.
+const FOREIGN: &str = "𝔘𝔫𝔦 😀👩🏽‍💻 שָׁלוֹם مرحبا بالعالم 𠜎 é";
+/// A body beyond this is shown by its digest.
+const MAX_SHOWN_BYTES: usize = 4 * 1024;
+/// How much is shown of such a body, at either end.
+const END_CHARS: usize = 200;
+/// All files together.
+const MAX_GOLDEN_BYTES: u64 = 400 * 1024;
+
+/// Where a text grows.
+#[derive(Clone, Copy)]
+enum Pad {
+    Title,
+    /// A field of the event.
+    Event,
+    /// Key fields of 150 characters, as many as it takes.
+    Key,
+}
+
+type Measure = fn(&[u8]) -> usize;
+
+/// What a kind documents as its limit.
+enum Limit {
+    None(&'static str),
+    /// What is measured, the most of it, where it grows, and how much of the limit is always kept for something else.
+    Of(&'static str, usize, Pad, usize, Measure),
+}
+
+fn limit(kind: &str) -> Limit {
+    use Limit::Of;
+    match kind {
+        "stdout" => {
+            Of("title, in characters", 200, Pad::Title, 0, |body| text(body).lines().next().map_or(0, chars) - 9)
+        }
+        "file" => Limit::None("a line of a file may have any length"),
+        "exec" => Limit::None("a pipe takes whatever the program reads"),
+        "webhook" | "tines" => Of("body, in bytes", 20_000, Pad::Event, 0, <[u8]>::len),
+        "email" => Of("title in the subject, in characters", 200, Pad::Title, 0, subject_chars),
+        "slack" => Of("header, in UTF-16 units", 150, Pad::Title, 0, |body| units(body, "/blocks/0/text/text")),
+        "teams" => Of("message, in bytes", 28 * 1024, Pad::Key, 0, <[u8]>::len),
+        "discord" => Of("content, in UTF-16 units", 2_000, Pad::Key, 48, |body| units(body, "/content")),
+        "mattermost" => Of("text, in UTF-16 units", 4_000, Pad::Key, 48, |body| units(body, "/text")),
+        "google_chat" => Of("text, in bytes", 32_000, Pad::Key, 48, |body| string(body, "/text").len()),
+        "telegram" => Of("text, in UTF-16 units", 4_096, Pad::Key, 48, |body| units(body, "/text")),
+        // A title of 200 characters and its severity: PagerDuty's 1,024 are never reached.
+        "pagerduty" => {
+            Of("summary, in characters", 206, Pad::Title, 0, |body| chars(&string(body, "/payload/summary")))
+        }
+        "splunk_hec" => Of("event, in bytes", 10_000, Pad::Event, 0, |body| {
+            let (head, _) = text(body).split_once("\"event\":").expect("an envelope");
+            body.len() - head.len() - "\"event\":}".len()
+        }),
+        "elasticsearch" => Of("document, in bytes", 1 << 20, Pad::Event, 1, <[u8]>::len),
+        "jira" => Of("description, in UTF-16 units", 32_767, Pad::Key, 64, |body| units(body, "/description")),
+        "servicenow" => Of("short description, in characters", 160, Pad::Title, 0, |body| {
+            chars(&string(body, "/short_description"))
+        }),
+        // As with PagerDuty: TheHive takes 512 of a title and a mebibyte of a description.
+        "thehive" => Of("title, in characters", 206, Pad::Title, 0, |body| chars(&string(body, "/title"))),
+        "syslog" => Of("message, in bytes", 8 << 10, Pad::Event, 0, <[u8]>::len),
+        "nats" => Of("payload, in bytes", (1 << 20) - (1 << 10), Pad::Event, 0, <[u8]>::len),
+        "alertmanager" => {
+            Of("description, in bytes", 16 << 10, Pad::Key, 1, |body| string(body, "/annotations/description").len())
+        }
+        "sqs" => Of("message with its attributes, in bytes", 256 << 10, Pad::Event, 0, |body| {
+            let body: Value = serde_json::from_slice(body).expect("JSON");
+            let attributes = body["MessageAttributes"].as_object().expect("attributes");
+            let sizes = attributes
+                .iter()
+                .map(|(name, value)| name.len() + "String".len() + value["StringValue"].as_str().map_or(0, str::len));
+            body["MessageBody"].as_str().map_or(0, str::len) + sizes.sum::<usize>()
+        }),
+        "sns" => Of("message with its attributes and 99 of the subject, in bytes", 256 << 10, Pad::Event, 0, |body| {
+            let body: Value = serde_json::from_slice(body).expect("JSON");
+            let attributes = body["attributes"].as_array().expect("attributes");
+            let sizes = attributes.iter().map(|pair| {
+                pair[0].as_str().map_or(0, str::len) + "String".len() + pair[1].as_str().map_or(0, str::len)
+            });
+            body["message"].as_str().map_or(0, str::len) + 99 + sizes.sum::<usize>()
+        }),
+        other => panic!("nobody has said what the limit of `{other}` is"),
+    }
+}
+
+fn text(body: &[u8]) -> &str {
+    std::str::from_utf8(body).expect("UTF-8")
+}
+
+fn chars(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn string(body: &[u8], pointer: &str) -> String {
+    let body: Value = serde_json::from_slice(body).expect("JSON");
+    body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn units(body: &[u8], pointer: &str) -> usize {
+    string(body, pointer).encode_utf16().count()
+}
+
+/// Without the severity. A long subject goes over several lines, and what is beyond ASCII (the mark of a cut) is encoded.
+fn subject_chars(body: &[u8]) -> usize {
+    let unfolded = text(body).replace("\r\n ", " ");
+    let subject = unfolded.lines().find_map(|line| line.strip_prefix("Subject: ")).expect("a subject");
+    let encoded = |word: &str| {
+        let word = word.strip_prefix("=?utf-8?b?")?.strip_suffix("?=")?;
+        String::from_utf8(STANDARD.decode(word).expect("Base64")).ok()
+    };
+    let (mut shown, mut was_encoded) = (String::new(), false);
+    for word in subject.split(' ') {
+        let decoded = encoded(word);
+        let is_encoded = decoded.is_some();
+        shown.push_str(if shown.is_empty() || (was_encoded && is_encoded) { "" } else { " " });
+        shown.push_str(&decoded.unwrap_or_else(|| word.to_owned()));
+        was_encoded = is_encoded;
+    }
+    chars(&shown) - "[HIGH] ".len()
+}
+
+/// The alert whose text at that place is `count` characters longer, with a title of `title` before.
+fn padded(pad: Pad, title: usize, count: usize) -> Alert {
+    let words =
+        |count: usize| -> String { (1..=count).map(|at| if at % 8 == 0 && at < count { ' ' } else { 'a' }).collect() };
+    let mut alert = alert_titled(&words(title));
+    match pad {
+        Pad::Title => alert.title = Untrusted::new(words(title + count)),
+        Pad::Event => {
+            let event = format!("{{\"id\":\"e-1\",\"s\":\"{}\"}}", "a".repeat(count));
+            alert.event = RawValue::from_string(event).expect("JSON");
+        }
+        Pad::Key => {
+            let key = |length: usize| ("k".to_owned(), Untrusted::new("a".repeat(length)));
+            alert.key = std::iter::repeat_n(150, count / 150)
+                .chain(Some(count % 150).filter(|rest| *rest > 0))
+                .map(key)
+                .collect();
+        }
+    }
+    alert
+}
+
+fn rendered(sink: &dyn Sink, alert: &Alert, form: Form) -> Vec<u8> {
+    let context = RenderContext { delivery_id: DELIVERY_ID, now: StoppedClock.now(), form };
+    sink.render(alert, &context).expect("renders")
+}
+
+/// As long as a real one.
+const DELIVERY_ID: &str = "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
+
+/// The alert that is at the limit and the next longer one, by the most that is measured over some lengths of the title.
+fn at_and_over(sink: &dyn Sink, most: usize, pad: Pad, kept: usize, measure: Measure) -> (Alert, Alert) {
+    let measured = |title, count| measure(&rendered(sink, &padded(pad, title, count), Form::Full));
+    let mut best = (0, 0, 0);
+    for title in (20..160).step_by(7) {
+        let (mut count, mut now) = (0, measured(title, 0));
+        // A character more costs at least one. Where it begins a line, which may not fit any more, another title may do.
+        let mut step = most - now;
+        while step > 0 {
+            let next = measured(title, count + step);
+            assert!(next <= most, "{}: {next}, and {most} are the limit", sink.kind());
+            if next >= now + step {
+                (count, now) = (count + step, next);
+                step = most - now;
+            } else {
+                step /= 2;
+            }
+        }
+        best = best.max((now, title, count));
+        if best.0 + kept >= most {
+            break;
+        }
+    }
+    let (reached, title, count) = best;
+    assert!(reached <= most && reached + kept >= most, "{}: {reached} of {most} are reached", sink.kind());
+    (padded(pad, title, count), padded(pad, title, count + 1))
+}
+
+/// Every rendering of a sink that a file holds: what it is, and its bytes.
+fn renderings(every: &Every, format: &str, sink: &dyn Sink) -> Vec<(String, Vec<u8>)> {
+    let context = |form| RenderContext { delivery_id: DELIVERY_ID, now: StoppedClock.now(), form };
+    let is_first = every.formats.first() == Some(&format);
+    // A line of JSON on the terminal has the limits of a file; the other formats of syslog and SNS cut each text by
+    // itself.
+    let is_limited = is_first || !matches!(every.kind, "stdout" | "syslog" | "sns");
+    let ordinary = stateful_alert();
+    let [mut hostile, mut foreign] = [stateful_alert(), stateful_alert()];
+    for (alert, text) in [(&mut hostile, HOSTILE), (&mut foreign, FOREIGN)] {
+        make_hostile(alert, text);
+        (alert.title, alert.account_id) = (Untrusted::new(text), Some(Untrusted::new(text)));
+        alert.note = Some(text.to_owned());
+    }
+    let mut made = Vec::new();
+    for (name, alert) in [("ordinary", &ordinary), ("hostile", &hostile), ("foreign", &foreign)] {
+        made.push((format!("{name}, full"), rendered(sink, alert, Form::Full)));
+        // What another format shares with the first is in the first one's file.
+        if is_first || name == "ordinary" {
+            made.push((format!("{name}, plain"), rendered(sink, alert, Form::Plain)));
+        }
+        let closing = Told::Closing { quiet: Duration::from_secs(3_600) };
+        for (told, what) in [(Told::More, "update"), (Told::Still, "still open"), (closing, "closing")] {
+            if name == "ordinary" || (is_first && name == "hostile" && what == "update") {
+                let body = sink.render_update(&update_of(alert, told), &context(Form::Full)).expect("renders");
+                made.push((format!("{name}, {what}"), body));
+            }
+        }
+    }
+    match limit(every.kind) {
+        Limit::None(reason) => made.push((format!("no limit: {reason}"), Vec::new())),
+        Limit::Of(..) if !is_limited => {}
+        Limit::Of(what, most, pad, kept, measure) => {
+            let over_limit = made.iter().find(|(name, body)| name.ends_with(", full") && measure(body) > most);
+            assert_eq!(over_limit.map(|(name, _)| name), None, "{} {format}", every.kind);
+            let (at, over) = at_and_over(sink, most, pad, kept, measure);
+            for (name, alert) in [("at", &at), ("one more than", &over)] {
+                let body = rendered(sink, alert, Form::Full);
+                made.push((format!("{name} the limit ({most} of {what}): {}", measure(&body)), body));
+            }
+        }
+    }
+    made
+}
+
+/// The bytes as a person reads them; no two bodies look alike.
+fn legible(body: &[u8]) -> String {
+    let mut shown = String::new();
+    for chunk in body.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\n' => shown.push('\n'),
+                '⟨' | '⟩' => write!(shown, "⟨{:x}⟩", u32::from(character)).expect("memory"),
+                hidden if is_unsafe(hidden) => write!(shown, "⟨{:x}⟩", u32::from(hidden)).expect("memory"),
+                seen => shown.push(seen),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| write!(shown, "⟨byte {byte:02x}⟩").expect("memory"));
+    }
+    shown
+}
+
+/// One file. What stands in another one already, but for the end of a line, is named and not repeated.
+fn page(kind: &str, format: &str, renderings: &[(String, Vec<u8>)], known: &mut HashMap<Vec<u8>, String>) -> String {
+    let mut page = String::new();
+    for (name, body) in renderings {
+        let shown = legible(body);
+        let bytes = body.len();
+        let same = body.strip_suffix(b"\n").unwrap_or(body).to_vec();
+        if let Some(place) = known.get(&same).filter(|_| bytes > 0) {
+            writeln!(page, "=== {name} ({bytes} bytes): as {place}").expect("memory");
+            continue;
+        }
+        known.insert(same, format!("{kind} {format}: {name}"));
+        if bytes <= MAX_SHOWN_BYTES {
+            write!(page, "=== {name} ({bytes} bytes)\n{shown}\n").expect("memory");
+        } else {
+            let begin: String = shown.chars().take(END_CHARS).collect();
+            let end: String = shown.chars().skip(chars(&shown) - END_CHARS).collect();
+            let digest = blake3::hash(body).to_hex();
+            write!(page, "=== {name} ({bytes} bytes, BLAKE3 {digest})\n{begin}\n[...]\n{end}\n").expect("memory");
+        }
+    }
+    page
+}
+
+/// Nothing steers a terminal or hides, in the bytes and, where people read it, in what JSON says by escapes.
+fn assert_inert(kind: &str, name: &str, body: &[u8]) {
+    let shown = std::str::from_utf8(body).unwrap_or_else(|error| panic!("{kind}, {name}: {error}"));
+    let is_mark = |character| match character {
+        '\n' => true,
+        '\r' => kind == "email",
+        // RFC 5424 wants it before UTF-8.
+        '\u{feff}' => kind == "syslog",
+        _ => false,
+    };
+    let found = shown.chars().find(|character| is_unsafe(*character) && !is_mark(*character));
+    assert_eq!(found, None, "{kind}, {name}: {}", legible(body));
+}
+
+/// For people: a string of it is shown as it is.
+const SHOWN: &[&str] = &[
+    "slack",
+    "teams",
+    "discord",
+    "mattermost",
+    "google_chat",
+    "telegram",
+    "pagerduty",
+    "jira",
+    "servicenow",
+    "thehive",
+    "alertmanager",
+];
+
+fn strings(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, found)),
+        Value::Object(members) => members.iter().for_each(|(name, value)| {
+            found.push(name.clone());
+            strings(value, found);
+        }),
+        _ => {}
+    }
+}
+
+fn is_json(kind: &str, format: &str) -> bool {
+    !matches!((kind, format), ("stdout", "text") | ("email", _)) && kind != "syslog"
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test that is asked by hand to write what it otherwise compares")]
+fn every_kind_writes_what_is_kept_of_it() {
+    let is_writing = std::env::var("VIGIE_GOLDEN").is_ok_and(|said| said == "write");
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
+    let (mut expected_files, mut known) = (Vec::new(), HashMap::new());
+    for every in all() {
+        let directory = root.join(every.kind);
+        for format in every.formats {
+            let sink = every.renderer(format, &context().0);
+            let made = renderings(every, format, &*sink);
+            for (name, body) in made.iter().filter(|(_, body)| !body.is_empty()) {
+                assert_inert(every.kind, name, body);
+                if is_json(every.kind, format) {
+                    let read: Value = serde_json::from_slice(body).unwrap_or_else(|error| panic!("{name}: {error}"));
+                    let mut found = Vec::new();
+                    strings(&read, &mut found);
+                    let shown = found.iter().filter(|_| SHOWN.contains(&every.kind));
+                    shown.for_each(|text| assert_inert(every.kind, name, text.as_bytes()));
+                }
+            }
+            let file = directory.join(format!("{}.txt", if format.is_empty() { "body" } else { format }));
+            let page = page(every.kind, format, &made, &mut known);
+            if is_writing {
+                std::fs::create_dir_all(&directory).expect("a directory");
+                std::fs::write(&file, &page).expect("written");
+            }
+            let kept = std::fs::read_to_string(&file).unwrap_or_default();
+            let line = kept.lines().zip(page.lines()).find(|(kept, made)| kept != made);
+            let hint = "`VIGIE_GOLDEN=write` makes it anew";
+            assert!(kept == page, "{}: it writes something else ({hint}), first\n{line:#?}", file.display());
+            expected_files.push(file);
+        }
+    }
+    let (mut bytes, mut found) = (0, Vec::new());
+    for directory in std::fs::read_dir(&root).expect("there") {
+        for file in std::fs::read_dir(directory.expect("an entry").path()).expect("a directory") {
+            let file = file.expect("an entry");
+            bytes += file.metadata().expect("there").len();
+            found.push(file.path());
+        }
+    }
+    found.retain(|file| !expected_files.contains(file));
+    assert!(found.is_empty() && bytes <= MAX_GOLDEN_BYTES, "{bytes} bytes, and of no kind: {found:?}");
+}
+
+#[test]
+fn what_is_shown_of_two_bodies_differs() {
+    let bodies: [&[u8]; 7] = [b"\x1b", "⟨1b⟩".as_bytes(), b"\xff", "\u{ff}".as_bytes(), b"byte ff", b"\r\n", b"\n"];
+    for (index, one) in bodies.iter().enumerate() {
+        assert!(bodies.iter().skip(index + 1).all(|other| legible(one) != legible(other)), "{}", legible(one));
+    }
+}
