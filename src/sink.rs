@@ -4,6 +4,7 @@
 
 pub mod alertmanager;
 pub mod aws;
+pub mod bound;
 pub mod chat;
 pub mod elasticsearch;
 pub mod email;
@@ -38,6 +39,7 @@ use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::{Diagnostics, Span};
 
+use self::bound::Bound;
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence, suggestion};
 use crate::pace::{MAX_BURST, Rate};
@@ -45,11 +47,11 @@ use crate::pipeline::BoxFuture;
 
 /// Every kind of sink: what `config` reads, `schema` writes and the reference lists.
 pub const KINDS: &[SinkKind] = &[
-    SinkKind { kind: stdout::KIND, options: &[stdout::OPTIONS], build: stdout::build },
-    SinkKind { kind: file::KIND, options: &[file::OPTIONS], build: file::build },
+    stdout::STDOUT,
+    file::FILE,
     webhook::WEBHOOK,
-    SinkKind { kind: email::KIND, options: &[email::OPTIONS], build: email::build },
-    SinkKind { kind: slack::KIND, options: &[slack::OPTIONS, http::TRANSPORT], build: slack::build },
+    email::EMAIL,
+    slack::SLACK,
     teams::TEAMS,
     chat::DISCORD,
     chat::MATTERMOST,
@@ -75,6 +77,10 @@ pub const KINDS: &[SinkKind] = &[
 pub struct SinkKind {
     /// Key in the YAML.
     pub kind: &'static str,
+    /// The entry of a configuration that people begin with: printed in the reference, loaded by a test.
+    pub example: &'static str,
+    /// What its destination takes at most; empty where it documents no limit.
+    pub bounds: &'static [Bound],
     /// Its options: its own table, then those that it shares with others.
     pub options: &'static [&'static [OptionSpec]],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.

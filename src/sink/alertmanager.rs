@@ -22,7 +22,8 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::single_line;
 
-use self::body::{MAX_LABEL_NAME_CHARS, Says, Stored, label_name, stored};
+use self::body::{MAX_DESCRIPTION_BYTES, MAX_LABEL_NAME_CHARS, Says, Stored, label_name, stored};
+use super::bound::{Bound, Most, Unit};
 use super::format::{inert_json, stamp};
 use super::http::answer::Answer;
 use super::http::login::{self, PASSWORD, USER};
@@ -40,6 +41,14 @@ use crate::secret::{Secret, SinkUrl};
 /// As the configuration knows it.
 pub const ALERTMANAGER: SinkKind = SinkKind {
     kind: "alertmanager",
+    example: "cluster:\n  alertmanager:\n    urls: [http://alertmanager-0:9093, http://alertmanager-1:9093]\n    \
+              labels: {team: secops}\n",
+    bounds: &[Bound {
+        what: "description",
+        most: Most::Of(MAX_DESCRIPTION_BYTES),
+        unit: Unit::Bytes,
+        used: |body| Unit::Bytes.at(body, "/annotations/description"),
+    }],
     options: &[
         &[
             OptionSpec {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::with_member;
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint_at};
@@ -24,24 +25,52 @@ use crate::secret::SinkUrl;
 /// Discord: one message takes 2,000 characters, a webhook 30 messages a minute and 5 within two seconds.
 pub const DISCORD: SinkKind = SinkKind {
     kind: "discord",
+    example: "chat:\n  discord:\n    webhook_url: ${DISCORD_WEBHOOK_URL}\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_DISCORD.max_units),
+        unit: Unit::Utf16,
+        used: |body| Unit::Utf16.at(body, "/content"),
+    }],
     options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("30/m")), burst("5")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_DISCORD, options, context, diagnostics),
 };
 /// Mattermost: 4,000 characters on any server, and by default ten requests a second where its limits are switched on.
 pub const MATTERMOST: SinkKind = SinkKind {
     kind: "mattermost",
+    example: "chat:\n  mattermost:\n    webhook_url: ${MATTERMOST_WEBHOOK_URL}\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_MATTERMOST.max_units),
+        unit: Unit::Utf16,
+        used: |body| Unit::Utf16.at(body, "/text"),
+    }],
     options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("10/s")), burst("10")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_MATTERMOST, options, context, diagnostics),
 };
 /// Google Chat: 32,000 bytes, one message a second in a space.
 pub const GOOGLE_CHAT: SinkKind = SinkKind {
     kind: "google_chat",
+    example: "chat:\n  google_chat:\n    webhook_url: ${GOOGLE_CHAT_WEBHOOK_URL}\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_GOOGLE_CHAT.max_units),
+        unit: Unit::Bytes,
+        used: |body| Unit::Bytes.at(body, "/text"),
+    }],
     options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("1/s")), burst("1")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_GOOGLE_CHAT, options, context, diagnostics),
 };
 /// Telegram: 4,096 UTF-16 units, 20 messages a minute in a group.
 pub const TELEGRAM: SinkKind = SinkKind {
     kind: "telegram",
+    example: "chat:\n  telegram:\n    bot_token: ${TELEGRAM_BOT_TOKEN}\n    chat_id: \"-1001234567890\"\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_TELEGRAM.max_units),
+        unit: Unit::Utf16,
+        used: |body| Unit::Utf16.at(body, "/text"),
+    }],
     options: &[
         &[
             OptionSpec {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{Format, inert_json};
 use super::http::answer::Answer;
 use super::http::login::{self, API_KEY, PASSWORD, USER};
@@ -29,6 +30,8 @@ use crate::secret::SinkUrl;
 /// As the configuration knows it.
 pub const ELASTICSEARCH: SinkKind = SinkKind {
     kind: "elasticsearch",
+    example: "siem:\n  elasticsearch:\n    url: https://search.example.org:9200\n    api_key: ${ELASTIC_API_KEY}\n",
+    bounds: &[Bound { what: "document", most: Most::Option("max_document"), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[
         &[
             OptionSpec {

@@ -26,62 +26,81 @@ use vigie_engine::text::{is_unsafe, single_line};
 
 use self::body::{Content, headline};
 use self::relay::{Fate, GREYLISTED, Handover, Relay, Security};
+use super::bound::{Bound, Most, Unit};
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE};
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 use crate::secret::{Secret, unescaped};
 
-/// Key in the YAML.
-pub const KIND: &str = "email";
+/// As the configuration knows it.
+pub const EMAIL: SinkKind = SinkKind {
+    kind: "email",
+    example: "mail:\n  email:\n    smtp: smtps://vigie:${SMTP_PASSWORD}@mail.example.org\n    from: Vigie <vigie@example.org>\n    \
+              to: [soc@example.org]\n",
+    bounds: &[Bound {
+        what: "a line",
+        most: Most::Of(MAX_LINE_BYTES),
+        unit: Unit::Bytes,
+        used: |mail| mail.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end().len()).max().unwrap_or(0),
+    }],
+    options: &[&[
+        OptionSpec {
+            name: "smtp",
+            kind: OptionKind::Url(&["smtps", "smtp", "smtp+starttls"]),
+            presence: Presence::Required,
+            help: "smtps://user:password@host (TLS) or smtp://host (STARTTLS; plain text to loopback only)",
+        },
+        OptionSpec {
+            name: "user",
+            kind: OptionKind::Text,
+            presence: Presence::Optional,
+            help: "who logs in, when the URL does not say it",
+        },
+        OptionSpec {
+            name: "password",
+            kind: OptionKind::Secret,
+            presence: Presence::Optional,
+            help: "its password as it is, for one with characters that a URL would need encoded",
+        },
+        OptionSpec {
+            name: "from",
+            kind: OptionKind::Text,
+            presence: Presence::Required,
+            help: "the sender, such as vigie@example.org or Vigie <vigie@example.org>",
+        },
+        OptionSpec {
+            name: "to",
+            kind: OptionKind::Texts,
+            presence: Presence::Required,
+            help: "one recipient or a list",
+        },
+        OptionSpec {
+            name: "insecure",
+            kind: OptionKind::Flag,
+            presence: Presence::Default("false"),
+            help: "whether smtp:// may send in plain text beyond loopback",
+        },
+        DIGEST,
+        UPDATES,
+        CLOSING,
+        // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
+        super::rate(Presence::Default("20/m")),
+        super::burst("10"),
+        CA_FILE,
+        ALLOW_PRIVATE,
+    ]],
+    build,
+};
 
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "smtp",
-        kind: OptionKind::Url(&["smtps", "smtp", "smtp+starttls"]),
-        presence: Presence::Required,
-        help: "smtps://user:password@host (TLS) or smtp://host (STARTTLS; plain text to loopback only)",
-    },
-    OptionSpec {
-        name: "user",
-        kind: OptionKind::Text,
-        presence: Presence::Optional,
-        help: "who logs in, when the URL does not say it",
-    },
-    OptionSpec {
-        name: "password",
-        kind: OptionKind::Secret,
-        presence: Presence::Optional,
-        help: "its password as it is, for one with characters that a URL would need encoded",
-    },
-    OptionSpec {
-        name: "from",
-        kind: OptionKind::Text,
-        presence: Presence::Required,
-        help: "the sender, such as vigie@example.org or Vigie <vigie@example.org>",
-    },
-    OptionSpec { name: "to", kind: OptionKind::Texts, presence: Presence::Required, help: "one recipient or a list" },
-    OptionSpec {
-        name: "insecure",
-        kind: OptionKind::Flag,
-        presence: Presence::Default("false"),
-        help: "whether smtp:// may send in plain text beyond loopback",
-    },
-    DIGEST,
-    UPDATES,
-    CLOSING,
-    // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
-    super::rate(Presence::Default("20/m")),
-    super::burst("10"),
-    CA_FILE,
-    ALLOW_PRIVATE,
-];
+/// RFC 5322, 2.1.1: a line without its end. Mails are encoded so that lines are far shorter.
+const MAX_LINE_BYTES: usize = 998;
 
 /// Recipients of one sink: each costs a command of the conversation, and the whole is bounded in time.
 pub const MAX_RECIPIENTS: usize = 50;
@@ -165,7 +184,7 @@ struct Partial {
 }
 
 /// Builds it from its options.
-pub fn build(
+fn build(
     options: &Options,
     _name: &str,
     _context: &BuildContext,
@@ -364,7 +383,7 @@ impl EmailSink {
 
 impl Sink for EmailSink {
     fn kind(&self) -> &'static str {
-        KIND
+        EMAIL.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {

@@ -32,6 +32,8 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const EXEC: SinkKind = SinkKind {
     kind: "exec",
+    example: "page:\n  exec:\n    command: [/usr/local/bin/page-me, --quiet]\n    timeout: 5s\n",
+    bounds: &[],
     options: &[&[
         OptionSpec {
             name: "command",

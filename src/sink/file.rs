@@ -16,37 +16,40 @@ use vigie_engine::diagnostic::Diagnostics;
 use super::format::{FORMAT, Format};
 use super::update::{CLOSING, UPDATES, Update};
 use super::write::{MAX_WRITE, Writing};
-use super::{AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, Sink};
+use super::{AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, Sink, SinkKind};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
-/// Key in the YAML.
-pub const KIND: &str = "file";
-
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "path",
-        kind: OptionKind::Text,
-        presence: Presence::Required,
-        help: "file to append to; made with mode 0600, its directory must exist",
-    },
-    OptionSpec {
-        name: "max_size",
-        kind: OptionKind::Size(1 << 10, 1 << 40),
-        presence: Presence::Default("100MiB"),
-        help: "the file is rotated before it would grow beyond this",
-    },
-    OptionSpec {
-        name: "keep",
-        kind: OptionKind::Integer(1, 1000),
-        presence: Presence::Default("5"),
-        help: "rotated files kept, as path.1 (newest) to path.N",
-    },
-    FORMAT,
-    UPDATES,
-    CLOSING,
-];
+/// As the configuration knows it.
+pub const FILE: SinkKind = SinkKind {
+    kind: "file",
+    example: "trail:\n  file:\n    path: alerts.jsonl\n",
+    bounds: &[],
+    options: &[&[
+        OptionSpec {
+            name: "path",
+            kind: OptionKind::Text,
+            presence: Presence::Required,
+            help: "file to append to; made with mode 0600, its directory must exist",
+        },
+        OptionSpec {
+            name: "max_size",
+            kind: OptionKind::Size(1 << 10, 1 << 40),
+            presence: Presence::Default("100MiB"),
+            help: "the file is rotated before it would grow beyond this",
+        },
+        OptionSpec {
+            name: "keep",
+            kind: OptionKind::Integer(1, 1000),
+            presence: Presence::Default("5"),
+            help: "rotated files kept, as path.1 (newest) to path.N",
+        },
+        FORMAT,
+        UPDATES,
+        CLOSING,
+    ]],
+    build,
+};
 
 /// Holds personal data: nobody else reads it.
 const MODE: u32 = 0o600;
@@ -59,7 +62,7 @@ pub struct FileSink {
 }
 
 /// Builds it from its options.
-pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Box<dyn Sink>> {
+fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Box<dyn Sink>> {
     let path = PathBuf::from(options.text("path")?);
     if path.is_dir() {
         let message = format!("sink `{name}`: `{}` is a directory", path.display());
@@ -85,7 +88,7 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn kind(&self) -> &'static str {
-        KIND
+        FILE.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {

@@ -18,6 +18,7 @@ use vigie_engine::text::is_unsafe;
 
 use self::credentials::Credentials;
 use self::protocol::{Info, Message, Said, answer, next};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::{ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, content};
 use super::update::{CLOSING, UPDATES, Update, update_json};
@@ -40,6 +41,9 @@ const CREDENTIALS_FILE: OptionSpec = OptionSpec {
 /// As the configuration knows it.
 pub const NATS: SinkKind = SinkKind {
     kind: "nats",
+    example: "stream:\n  nats:\n    url: tls://nats.example.org\n    subject: vigie.alerts\n    user: vigie\n    \
+              password: ${NATS_PASSWORD}\n",
+    bounds: &[Bound { what: "message", most: Most::Of(MAX_PAYLOAD_BYTES), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[&[
         OptionSpec {
             name: "url",

@@ -11,6 +11,7 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{inert_json, stamp, with_member};
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint};
@@ -27,6 +28,16 @@ use crate::secret::Secret;
 /// As the configuration knows it.
 pub const PAGERDUTY: SinkKind = SinkKind {
     kind: "pagerduty",
+    example: "pager:\n  pagerduty:\n    routing_key: ${PAGERDUTY_ROUTING_KEY}\n",
+    bounds: &[
+        Bound {
+            what: "summary",
+            most: Most::Of(MAX_SUMMARY_CHARS),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/payload/summary"),
+        },
+        Bound { what: "event", most: Most::Of(MAX_EVENT_BYTES), unit: Unit::Bytes, used: <[u8]>::len },
+    ],
     options: &[
         &[
             OptionSpec {

@@ -13,6 +13,7 @@ use vigie_engine::text::single_line;
 
 use super::aws::answer::element;
 use super::aws::{self, Service, ServiceSpec};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
@@ -28,6 +29,27 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const SNS: SinkKind = SinkKind {
     kind: "sns",
+    example: "topic:\n  sns:\n    topic_arn: arn:aws:sns:eu-west-1:123456789012:alerts\n    \
+              access_key_id: ${AWS_ACCESS_KEY_ID}\n    secret_access_key: ${AWS_SECRET_ACCESS_KEY}\n",
+    bounds: &[
+        Bound {
+            what: "subject",
+            most: Most::Of(MAX_SUBJECT_CHARS),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/subject"),
+        },
+        Bound {
+            what: "message with its subject and attributes",
+            most: Most::Of(aws::MAX_MESSAGE_BYTES),
+            unit: Unit::Bytes,
+            used: |body| {
+                let Ok(stored) = serde_json::from_slice::<Stored>(body) else { return 0 };
+                let attributes =
+                    stored.attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len());
+                stored.subject.len() + stored.message.len() + attributes.sum::<usize>()
+            },
+        },
+    ],
     options: &[
         &[
             OptionSpec {

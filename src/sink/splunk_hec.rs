@@ -15,6 +15,7 @@ use url::Url;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{Format, format_of, with_member};
 use super::http::answer::Answer;
 use super::http::{Endpoint, KEYED_TRANSPORT, endpoint_at};
@@ -30,6 +31,13 @@ use crate::secret::{Secret, SinkUrl};
 /// As the configuration knows it.
 pub const SPLUNK_HEC: SinkKind = SinkKind {
     kind: "splunk_hec",
+    example: "siem:\n  splunk_hec:\n    url: https://splunk.example.org:8088\n    token: ${SPLUNK_HEC_TOKEN}\n",
+    bounds: &[Bound {
+        what: "event",
+        most: Most::Option("max_event"),
+        unit: Unit::Bytes,
+        used: |body| Unit::Bytes.at(body, "/event"),
+    }],
     options: &[
         &[
             OptionSpec {

@@ -11,6 +11,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::aws::{self, Service, ServiceSpec};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
@@ -25,6 +26,20 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const SQS: SinkKind = SinkKind {
     kind: "sqs",
+    example: "queue:\n  sqs:\n    queue_url: https://sqs.eu-west-1.amazonaws.com/123456789012/alerts\n    \
+              access_key_id: ${AWS_ACCESS_KEY_ID}\n    secret_access_key: ${AWS_SECRET_ACCESS_KEY}\n",
+    bounds: &[Bound {
+        what: "message with its attributes",
+        most: Most::Of(aws::MAX_MESSAGE_BYTES),
+        unit: Unit::Bytes,
+        used: |body| {
+            let message = serde_json::from_slice::<Value>(body).unwrap_or_default();
+            let attributes = message["MessageAttributes"].as_object().into_iter().flatten();
+            let attributes = attributes
+                .map(|(name, value)| name.len() + "String".len() + value["StringValue"].as_str().map_or(0, str::len));
+            message["MessageBody"].as_str().map_or(0, str::len) + attributes.sum::<usize>()
+        },
+    }],
     options: &[
         &[
             OptionSpec {

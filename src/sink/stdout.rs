@@ -14,25 +14,28 @@ use super::text::alert_text;
 use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
 use super::write::{MAX_WRITE, Writing};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, SharedWriter, Sink,
+    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, SharedWriter, Sink, SinkKind,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
-/// Key in the YAML.
-pub const KIND: &str = "stdout";
-
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "format",
-        kind: OptionKind::Choice(&["text", "json"]),
-        presence: Presence::Default("text"),
-        help: "text for people, or json with one Alert JSON a line",
-    },
-    UPDATES,
-    CLOSING,
-];
+/// As the configuration knows it.
+pub const STDOUT: SinkKind = SinkKind {
+    kind: "stdout",
+    example: "console:\n  stdout:\n    format: json\n",
+    bounds: &[],
+    options: &[&[
+        OptionSpec {
+            name: "format",
+            kind: OptionKind::Choice(&["text", "json"]),
+            presence: Presence::Default("text"),
+            help: "text for people, or json with one Alert JSON a line",
+        },
+        UPDATES,
+        CLOSING,
+    ]],
+    build,
+};
 
 /// What it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub struct StdoutSink {
 }
 
 /// Builds it from its options.
-pub fn build(options: &Options, _: &str, context: &BuildContext, _: &mut Diagnostics) -> Option<Box<dyn Sink>> {
+fn build(options: &Options, _: &str, context: &BuildContext, _: &mut Diagnostics) -> Option<Box<dyn Sink>> {
     let format = if options.text("format") == Some("json") { Format::Json } else { Format::Text };
     Some(Box::new(StdoutSink::new(format, context.color, Arc::clone(&context.stdout))))
 }
@@ -67,7 +70,7 @@ impl StdoutSink {
 
 impl Sink for StdoutSink {
     fn kind(&self) -> &'static str {
-        KIND
+        STDOUT.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {

@@ -20,6 +20,7 @@ use vigie_engine::text::Untrusted;
 
 use self::header::{FACILITIES, Header, is_sd_id, is_word, machine};
 use self::pairs::{Pairs, Room};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::{ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use super::text::{Extent, alert_text_within};
@@ -35,6 +36,8 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const SYSLOG: SinkKind = SinkKind {
     kind: "syslog",
+    example: "siem:\n  syslog:\n    url: tls://logs.example.org:6514\n    format: cef\n",
+    bounds: &[Bound { what: "message", most: Most::Option("max_message"), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[&[
         OptionSpec {
             name: "url",

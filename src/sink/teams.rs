@@ -10,6 +10,7 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::inert_json;
 use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
@@ -24,6 +25,8 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const TEAMS: SinkKind = SinkKind {
     kind: "teams",
+    example: "chat:\n  teams:\n    webhook_url: ${TEAMS_WEBHOOK_URL}\n",
+    bounds: &[Bound { what: "message", most: Most::Of(MAX_MESSAGE_BYTES), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[
         &[
             OptionSpec {
