@@ -14,6 +14,7 @@ pub mod format;
 pub mod http;
 pub mod nats;
 pub mod pagerduty;
+pub mod probe;
 pub mod slack;
 pub mod sns;
 pub mod splunk_hec;
@@ -40,6 +41,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::{Diagnostics, Span};
 
 use self::bound::Bound;
+use self::probe::Probe;
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence, suggestion};
 use crate::pace::{MAX_BURST, Rate};
@@ -280,6 +282,9 @@ pub trait Sink: Send + Sync {
 
     /// One attempt, bounded in time by the sink itself.
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport>;
+
+    /// What can be asked of the destination without a message; bounded in time, and as silent about secrets, as `send`.
+    fn probe(&self) -> Probe<'_>;
 }
 
 /// `BLAKE3(alert_id, sink name)` as 32 hex digits.

@@ -28,6 +28,7 @@ use super::format::{inert_json, stamp};
 use super::http::answer::Answer;
 use super::http::login::{self, PASSWORD, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::{Probe, Question};
 use super::update::{CLOSING, ENDS_AFTER, Told, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
@@ -363,6 +364,14 @@ impl Sink for AlertmanagerSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let place = (API_PATH, "/api/v2/status");
+            let ask = |peer| Question::get("/api/v2/status", "a peer answers", place).ask(peer, HeaderMap::new());
+            join_all(self.peers.iter().map(ask)).await
+        }))
     }
 }
 

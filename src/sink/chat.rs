@@ -4,6 +4,7 @@
 //! replaced, URLs are defanged. What does not fit is left out by whole lines, and the ids stay.
 
 use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
@@ -12,6 +13,7 @@ use super::bound::{Bound, Most, Unit};
 use super::format::with_member;
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint_at};
+use super::probe::{Probe, Question, Verdict};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -122,6 +124,8 @@ struct Limits {
     assents: fn(&[u8]) -> bool,
     /// Parts of a refusal, in lower case, which say that the chat is not there for us, whatever is sent.
     words_misconfigured: &'static [&'static str],
+    /// What can be asked where the URL is all there is.
+    probe: for<'a> fn(&'a Endpoint) -> Probe<'a>,
 }
 
 /// A text that goes out.
@@ -138,6 +142,13 @@ const LIMITS_DISCORD: Limits = Limits {
     message: |text| json!({"content": fenced(text), "allowed_mentions": {"parse": []}, "flags": 4}),
     assents: |body| has_member(body, "id"),
     words_misconfigured: &["thread_name"],
+    probe: |endpoint| {
+        Probe::Asks(Box::pin(async move {
+            let webhook =
+                Question { judge: is_webhook, ..Question::get("GET of the URL", "the webhook is there", ("", "")) };
+            vec![webhook.ask(endpoint, HeaderMap::new()).await]
+        }))
+    },
 };
 /// A longer text than a server takes comes as several posts, the block broken: old databases hold 4,000 characters.
 const LIMITS_MATTERMOST: Limits = Limits {
@@ -152,6 +163,7 @@ const LIMITS_MATTERMOST: Limits = Limits {
         "web.incoming_webhook.channel",
         "web.incoming_webhook.user",
     ],
+    probe: |_| Probe::Nothing("an incoming webhook takes nothing but messages"),
 };
 const LIMITS_GOOGLE_CHAT: Limits = Limits {
     kind: "google_chat",
@@ -160,6 +172,7 @@ const LIMITS_GOOGLE_CHAT: Limits = Limits {
     message: |text| json!({"text": fenced(text)}),
     assents: |body| has_member(body, "name"),
     words_misconfigured: &["api_key_invalid"],
+    probe: |_| Probe::Nothing("a webhook of a space takes nothing but messages"),
 };
 /// The Bot API: no `parse_mode`, so that nothing in the text is markup; the block is an entity beside it.
 const LIMITS_TELEGRAM: Limits = Limits {
@@ -186,6 +199,7 @@ const LIMITS_TELEGRAM: Limits = Limits {
         "peer_id_invalid",
         "upgraded to a supergroup",
     ],
+    probe: |_| Probe::Nothing("it is asked by its chat"),
 };
 
 /// Most of a text outside of a block: what was refused once must be shorter the second time.
@@ -307,6 +321,27 @@ impl Sink for ChatSink {
         };
         Box::pin(self.endpoint.post_json(Bytes::from(body), |answer| self.outcome(answer)))
     }
+
+    fn probe(&self) -> Probe<'_> {
+        let Some(chat_id) = &self.chat_id else { return (self.limits.probe)(&self.endpoint) };
+        Probe::Asks(Box::pin(async move {
+            let own = "sendMessage";
+            let me =
+                Question { judge: of_telegram, ..Question::get("getMe", "the token is that of a bot", (own, "getMe")) };
+            let me = me.ask(&self.endpoint, HeaderMap::new()).await;
+            if me.verdict() == Verdict::Refused {
+                return vec![me];
+            }
+            let body = Bytes::from(json!({"chat_id": chat_id}).to_string());
+            let chat = Question {
+                body: Some(body),
+                judge: of_telegram,
+                ..Question::get("getChat", "the bot sees the chat", (own, "getChat"))
+            };
+            let json = HeaderValue::from_static("application/json");
+            vec![me, chat.ask(&self.endpoint, HeaderMap::from_iter([(CONTENT_TYPE, json)])).await]
+        }))
+    }
 }
 
 /// Text that no chat takes for a link, the end of a block or a tag; outside of a block also not for a mention, a name of a
@@ -333,6 +368,22 @@ fn inert(text: &str, form: Form) -> String {
         }
     }
     plain
+}
+
+/// Telegram answers 401 to a token that is none any more, and 404 to one that never was.
+fn of_telegram(answer: &Answer) -> Outcome {
+    match answer.status.as_u16() {
+        200..=299 if !(LIMITS_TELEGRAM.assents)(&answer.body) => Outcome::Degrade,
+        _ => answer.outcome_unless(LIMITS_TELEGRAM.words_misconfigured),
+    }
+}
+
+/// Discord answers with the webhook's own object, to whoever knows its URL.
+fn is_webhook(answer: &Answer) -> Outcome {
+    match answer.status.as_u16() {
+        200..=299 if !has_member(&answer.body, "id") => Outcome::Degrade,
+        _ => answer.outcome_unless(&[]),
+    }
 }
 
 fn has_member(body: &[u8], name: &str) -> bool {

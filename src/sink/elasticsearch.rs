@@ -17,6 +17,7 @@ use super::format::{Format, inert_json};
 use super::http::answer::Answer;
 use super::http::login::{self, API_KEY, PASSWORD, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::{Probe, Question, Verdict};
 use super::text::alert_text_within;
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
@@ -148,6 +149,20 @@ impl Sink for ElasticsearchSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let (own, shows) = ("_bulk", "it knows who we are");
+            let who = Question::get("_security/_authenticate", shows, (own, "_security/_authenticate"));
+            let who = who.ask(&self.endpoint, HeaderMap::new()).await;
+            if who.verdict() != Verdict::Untold {
+                return vec![who];
+            }
+            // OpenSearch has no such question, nor has a cluster without security.
+            let root = Question::get("GET /", "the cluster answers, and asks for no other log-in", (own, ""));
+            vec![root.ask(&self.endpoint, HeaderMap::new()).await]
+        }))
     }
 }
 

@@ -24,12 +24,13 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::{is_unsafe, single_line};
 
-use self::body::{Content, headline};
+use self::body::{Content, headline, thread_id};
 use self::relay::{Fate, GREYLISTED, Handover, Relay, Security};
 use super::bound::{Bound, Most, Unit};
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE};
+use super::probe::{Probe, Probed};
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
@@ -50,54 +51,51 @@ pub const EMAIL: SinkKind = SinkKind {
         unit: Unit::Bytes,
         used: |mail| mail.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end().len()).max().unwrap_or(0),
     }],
-    options: &[&[
-        OptionSpec {
-            name: "smtp",
-            kind: OptionKind::Url(&["smtps", "smtp", "smtp+starttls"]),
-            presence: Presence::Required,
-            help: "smtps://user:password@host (TLS) or smtp://host (STARTTLS; plain text to loopback only)",
-        },
-        OptionSpec {
-            name: "user",
-            kind: OptionKind::Text,
-            presence: Presence::Optional,
-            help: "who logs in, when the URL does not say it",
-        },
-        OptionSpec {
-            name: "password",
-            kind: OptionKind::Secret,
-            presence: Presence::Optional,
-            help: "its password as it is, for one with characters that a URL would need encoded",
-        },
-        OptionSpec {
-            name: "from",
-            kind: OptionKind::Text,
-            presence: Presence::Required,
-            help: "the sender, such as vigie@example.org or Vigie <vigie@example.org>",
-        },
-        OptionSpec {
-            name: "to",
-            kind: OptionKind::Texts,
-            presence: Presence::Required,
-            help: "one recipient or a list",
-        },
-        OptionSpec {
-            name: "insecure",
-            kind: OptionKind::Flag,
-            presence: Presence::Default("false"),
-            help: "whether smtp:// may send in plain text beyond loopback",
-        },
-        DIGEST,
-        UPDATES,
-        CLOSING,
-        // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
-        super::rate(Presence::Default("20/m")),
-        super::burst("10"),
-        CA_FILE,
-        ALLOW_PRIVATE,
-    ]],
+    options: &[OPTIONS],
     build,
 };
+
+const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "smtp",
+        kind: OptionKind::Url(&["smtps", "smtp", "smtp+starttls"]),
+        presence: Presence::Required,
+        help: "smtps://user:password@host (TLS) or smtp://host (STARTTLS; plain text to loopback only)",
+    },
+    OptionSpec {
+        name: "user",
+        kind: OptionKind::Text,
+        presence: Presence::Optional,
+        help: "who logs in, when the URL does not say it",
+    },
+    OptionSpec {
+        name: "password",
+        kind: OptionKind::Secret,
+        presence: Presence::Optional,
+        help: "its password as it is, for one with characters that a URL would need encoded",
+    },
+    OptionSpec {
+        name: "from",
+        kind: OptionKind::Text,
+        presence: Presence::Required,
+        help: "the sender, such as vigie@example.org or Vigie <vigie@example.org>",
+    },
+    OptionSpec { name: "to", kind: OptionKind::Texts, presence: Presence::Required, help: "one recipient or a list" },
+    OptionSpec {
+        name: "insecure",
+        kind: OptionKind::Flag,
+        presence: Presence::Default("false"),
+        help: "whether smtp:// may send in plain text beyond loopback",
+    },
+    DIGEST,
+    UPDATES,
+    CLOSING,
+    // 30 in any minute at most, which is what the strictest of the large relays take (Exchange Online).
+    super::rate(Presence::Default("20/m")),
+    super::burst("10"),
+    CA_FILE,
+    ALLOW_PRIVATE,
+];
 
 /// RFC 5322, 2.1.1: a line without its end. Mails are encoded so that lines are far shorter.
 const MAX_LINE_BYTES: usize = 998;
@@ -414,6 +412,18 @@ impl Sink for EmailSink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
     }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let (outcome, status, cause) = match self.relay.greet().await {
+                Ok(()) => (Outcome::Delivered, "let in".to_owned(), String::new()),
+                Err(failure) => (failure.outcome, failure.status, failure.cause),
+            };
+            let excerpt = self.redactor.excerpt(cause.as_bytes());
+            let report = AttemptReport { outcome, status, excerpt, spent: None };
+            vec![Probed { asked: self.relay.steps(), shows: "the relay lets us in", report }]
+        }))
+    }
 }
 
 /// How the recipients stand, if not all alike; it names the refused, for this is what the operator is told.
@@ -464,26 +474,6 @@ fn mailbox(option: &'static str, text: &str) -> Result<Mailbox, EmailError> {
     }
     let mailbox: Mailbox = text.trim().parse().map_err(|error| refuse(Some(error)))?;
     if mailbox.email.to_string().is_ascii() { Ok(mailbox) } else { Err(refuse(None)) }
-}
-
-/// Mails of one dedup key belong together; an alert without one stands for itself.
-fn thread_id(alert: &Alert) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |part: &str| {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    };
-    add(&alert.rule.id);
-    add(&alert.source);
-    if alert.key.is_empty() {
-        add(&alert.alert_id);
-    }
-    for (field, value) in &alert.key {
-        add(field);
-        add(value.as_raw());
-    }
-    let thread: String = hasher.finalize().to_hex().chars().take(32).collect();
-    format!("thread-{thread}")
 }
 
 /// The forms in which a relay could repeat the log-in.

@@ -10,10 +10,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{Access, access};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{FORMAT, Format};
+use super::probe::{Probe, look};
 use super::update::{CLOSING, UPDATES, Update};
 use super::write::{MAX_WRITE, Writing};
 use super::{AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, Sink, SinkKind};
@@ -86,6 +88,12 @@ impl FileSink {
     }
 }
 
+impl FileSink {
+    fn path(&self) -> PathBuf {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).path.clone()
+    }
+}
+
 impl Sink for FileSink {
     fn kind(&self) -> &'static str {
         FILE.kind
@@ -111,6 +119,13 @@ impl Sink for FileSink {
         let (log, line) = (Arc::clone(&self.log), delivery.body.clone());
         Box::pin(self.writing.attempt(&delivery.delivery_id, MAX_WRITE, move || {
             log.lock().unwrap_or_else(PoisonError::into_inner).append(&line)
+        }))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        let path = self.path();
+        Probe::Asks(Box::pin(async move {
+            vec![look("file and directory", "the file can be written", move || writable(&path)).await]
         }))
     }
 }
@@ -201,6 +216,22 @@ fn open(path: &Path) -> io::Result<Open> {
         }
     }
     Ok(Open { file, bytes, regular: true })
+}
+
+/// What is written to is there and may be written, and what rotation and a new file need as well; nothing is made.
+fn writable(path: &Path) -> io::Result<()> {
+    let is_special = match fs::metadata(path) {
+        Ok(metadata) => {
+            access(path, Access::WRITE_OK)?;
+            !metadata.is_file()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    match is_special {
+        true => Ok(()),
+        false => Ok(access(directory_of(path), Access::WRITE_OK | Access::EXEC_OK)?),
+    }
 }
 
 fn numbered(path: &Path, number: u64) -> PathBuf {

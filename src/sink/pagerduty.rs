@@ -15,6 +15,7 @@ use super::bound::{Bound, Most, Unit};
 use super::format::{inert_json, stamp, with_member};
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint};
+use super::probe::Probe;
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, Told, UPDATES, Update};
 use super::{
@@ -154,6 +155,10 @@ impl Sink for PagerdutySink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         let body = Bytes::from(with_member(&delivery.body, "routing_key", self.routing_key.expose()));
         Box::pin(self.endpoint.post_json(body, |answer| outcome(answer, &delivery.body)))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("the Events API takes nothing but events")
     }
 }
 

@@ -21,7 +21,7 @@ use crate::pipeline::BoxFuture;
 pub enum Probe<'a> {
     /// Nothing, because of this.
     Nothing(&'static str),
-    /// These questions, one after the other; none follows one that was refused.
+    /// These questions, each with what came of it.
     Asks(BoxFuture<'a, Vec<Probed>>),
 }
 

@@ -12,6 +12,7 @@ use vigie_engine::text::single_line;
 use super::bound::{Bound, Most, Unit};
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint};
+use super::probe::Probe;
 use super::text::{self, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -170,6 +171,10 @@ impl Sink for SlackSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), outcome))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("an incoming webhook takes nothing but messages")
     }
 }
 

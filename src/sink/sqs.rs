@@ -15,6 +15,7 @@ use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
+use super::probe::{Probe, is_json};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{
     AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
@@ -104,12 +105,14 @@ impl SqsSink {
             request["MessageDeduplicationId"] = key.into();
         }
         request["QueueUrl"] = self.queue_url.as_str().into();
-        let headers = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0")),
-            (TARGET, HeaderValue::from_static("AmazonSQS.SendMessage")),
-        ]);
+        let headers = headers(HeaderValue::from_static("AmazonSQS.SendMessage"));
         self.service.post(headers, Bytes::from(request.to_string()), has_message_id).await
     }
+}
+
+fn headers(target: HeaderValue) -> HeaderMap {
+    let json = HeaderValue::from_static("application/x-amz-json-1.0");
+    HeaderMap::from_iter([(CONTENT_TYPE, json), (TARGET, target)])
 }
 
 fn has_message_id(answer: &Answer) -> bool {
@@ -140,6 +143,15 @@ impl Sink for SqsSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let body = json!({"QueueUrl": self.queue_url.as_str(), "AttributeNames": ["QueueArn"]});
+            let headers = headers(HeaderValue::from_static("AmazonSQS.GetQueueAttributes"));
+            let asked = ("GetQueueAttributes", "the keys are good and the queue is there");
+            vec![self.service.ask(asked, headers, Bytes::from(body.to_string()), is_json).await]
+        }))
     }
 }
 

@@ -10,6 +10,7 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json, lean_alert_json};
+use super::probe::Probe;
 use super::text::alert_text;
 use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
 use super::write::{MAX_WRITE, Writing};
@@ -105,6 +106,10 @@ impl Sink for StdoutSink {
             writer.write_all(&bytes)?;
             writer.flush()
         }))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("whether anybody reads it shows when it is written to")
     }
 }
 

@@ -13,6 +13,7 @@ use vigie_engine::text::single_line;
 use super::bound::{Bound, Most, Unit};
 use super::format::inert_json;
 use super::http::{Endpoint, TRANSPORT, endpoint};
+use super::probe::Probe;
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -118,6 +119,10 @@ impl Sink for TeamsSink {
             self.endpoint
                 .post_json(Bytes::copy_from_slice(&delivery.body), |answer| answer.outcome_unless(WORDS_MISCONFIGURED)),
         )
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("a workflow takes nothing but messages")
     }
 }
 

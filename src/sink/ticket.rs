@@ -22,6 +22,7 @@ use super::format::inert_json;
 use super::http::answer::Answer;
 use super::http::login::{self, PASSWORD, TOKEN, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::{Probe, Question};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -143,6 +144,8 @@ struct Desk {
     kind: &'static str,
     /// Below the server's URL.
     path: &'static str,
+    /// What only one who is logged in is answered: path, query, and what that shows.
+    question: (&'static str, Option<&'static str>, &'static str),
     /// Most of a summary and of a description, in the system's own units.
     max_summary_units: usize,
     max_description_units: usize,
@@ -315,6 +318,14 @@ impl Sink for TicketSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let (other, query, shows) = self.desk.question;
+            let question = Question { query, ..Question::get(other, shows, (self.desk.path, other)) };
+            vec![question.ask(&self.endpoint, self.headers.clone()).await]
+        }))
     }
 }
 

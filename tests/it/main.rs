@@ -25,6 +25,7 @@ mod mutes;
 mod operator;
 mod pack;
 mod poller_sim;
+mod probes;
 mod program;
 mod readme;
 mod receiver;
