@@ -21,6 +21,7 @@ mod explain;
 mod full_disk;
 mod geo;
 mod hostile;
+mod init;
 mod mutes;
 mod operator;
 mod pack;
