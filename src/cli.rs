@@ -16,6 +16,7 @@ mod events;
 mod exit;
 mod explain;
 mod history;
+mod init;
 mod load;
 mod log;
 mod output;
@@ -101,6 +102,8 @@ enum Color {
 enum Verb {
     /// Show it at work: a simulated account, planted attacks, alerts with their reasons
     Demo(demo::Args),
+    /// Write a configuration: asks on a terminal, takes flags without one
+    Init(init::Args),
     /// Poll, match, alert, deliver
     Run(run::Args),
     /// Load configuration, rules and lists, run the tests inside the rules, report every mistake
@@ -165,6 +168,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> Outcome {
     let Cli { global, verb } = cli;
     match verb {
         Verb::Demo(args) => demo::run(args, &global, output),
+        Verb::Init(args) => init::run(args, &global, output),
         Verb::Run(args) => run::run(args, &global, output),
         Verb::Check(args) => check::run(args, &global, output),
         Verb::Test(args) => test::run(args, output),

@@ -3,7 +3,6 @@
 //! Everything is parsed and built before any socket opens, and one bad part stops the start. This is the only module that
 //! reads the environment.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +16,8 @@ use vigie_engine::yaml::{Key, Kind, Node, Scalar};
 
 use crate::geo::Lookup;
 use crate::options::{self, OptionKind, OptionSpec, Presence, suggestion};
-use crate::pace::{Bucket, Pace};
-use crate::pipeline::deliver::Storm;
 use crate::pipeline::heartbeat::Beat;
-use crate::sink::{self, Sink};
+use crate::sink;
 use crate::source::located::Located;
 use crate::source::{self, Source};
 
@@ -32,6 +29,7 @@ pub mod reference;
 mod rules;
 pub mod schema;
 mod sections;
+mod sinks;
 pub mod variables;
 
 pub use files::{Directory, Watched, read_files};
@@ -39,6 +37,8 @@ pub use geo::{GEO_FIELDS_HELP, GEO_OPTIONS};
 pub use heartbeat::HEARTBEAT_OPTIONS;
 pub use rules::BUILTIN_PATH;
 pub(crate) use sections::Sections;
+pub use sinks::NamedSink;
+use sinks::{Buckets, build_sink, default_sink};
 use variables::Variables;
 
 /// Options of `state:`.
@@ -115,35 +115,6 @@ impl NamedSource {
     /// Its events come with their place from now on.
     fn located(self, lookup: &Arc<Lookup>) -> Self {
         Self { source: Box::new(Located::new(self.source, lookup.clone())), ..self }
-    }
-}
-
-/// A sink by its name.
-pub struct NamedSink {
-    /// The identity.
-    pub name: String,
-    /// Ready to send.
-    pub sink: Arc<dyn Sink>,
-    /// How fast, where its options set a limit.
-    pub pace: Option<Pace>,
-    /// What it wants to hear of an alert that it got.
-    pub follow: Option<sink::update::Follow>,
-    /// When its alerts fold into a digest.
-    pub storm: Option<Storm>,
-}
-
-/// Sinks with the same URL reach the same destination, and a limit is the destination's: they share its bucket.
-#[derive(Default)]
-struct Buckets(BTreeMap<[u8; 32], Arc<Bucket>>);
-
-impl Buckets {
-    fn pace(&mut self, options: &options::Options) -> Option<Pace> {
-        let (rate, burst) = sink::limit(options)?;
-        let bucket = match options.destination() {
-            Some(destination) => Arc::clone(self.0.entry(destination).or_default()),
-            None => Arc::default(),
-        };
-        Some(Pace::new(rate, burst, bucket))
     }
 }
 
@@ -328,34 +299,6 @@ fn build_source(
     let built = built.filter(|_| options.is_whole())?;
     let source::Built { source, account, reads_stdin } = built;
     named.then(|| NamedSource { name: key.text.clone(), kind, source, account, reads_stdin, span: key.span.clone() })
-}
-
-fn build_sink(
-    key: &Key,
-    node: &Node,
-    variables: &Variables<'_>,
-    context: &sink::BuildContext,
-    buckets: &mut Buckets,
-    diagnostics: &mut Diagnostics,
-) -> Option<NamedSink> {
-    let named = check_name(key, "sink", diagnostics);
-    let kinds: Vec<&'static str> = sink::KINDS.iter().map(|kind| kind.kind).collect();
-    let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
-    let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
-    let what = format!("sink `{}` ({kind})", key.text);
-    let options = variables.read(node, &what, &driver.specs(), diagnostics)?;
-    let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
-    let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
-    let storm = Storm::of(&options);
-    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow, storm })
-}
-
-/// No sinks configured: stdout, in the form for people.
-fn default_sink(anchor: &Span, context: &sink::BuildContext, diagnostics: &mut Diagnostics) -> Option<NamedSink> {
-    let key = Key { text: "stdout".into(), span: anchor.clone() };
-    let empty = || Node { span: anchor.clone(), kind: Kind::Map(Vec::new()) };
-    let node = Node { kind: Kind::Map(vec![(key.clone(), empty())]), ..empty() };
-    build_sink(&key, &node, &Variables::new(&|_| None), context, &mut Buckets::default(), diagnostics)
 }
 
 /// No routes configured: everything goes everywhere.

@@ -4,6 +4,7 @@
 
 pub mod alertmanager;
 pub mod aws;
+pub mod bound;
 pub mod chat;
 pub mod elasticsearch;
 pub mod email;
@@ -13,6 +14,7 @@ pub mod format;
 pub mod http;
 pub mod nats;
 pub mod pagerduty;
+pub mod probe;
 pub mod slack;
 pub mod sns;
 pub mod splunk_hec;
@@ -44,6 +46,8 @@ use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::{Diagnostics, Span};
 
+use self::bound::Bound;
+use self::probe::Probe;
 use crate::clock::Clock;
 use crate::options::{OptionKind, OptionSpec, Options, Presence, suggestion};
 use crate::pace::{MAX_BURST, Rate};
@@ -51,11 +55,11 @@ use crate::pipeline::BoxFuture;
 
 /// Every kind of sink: what `config` reads, `schema` writes and the reference lists.
 pub const KINDS: &[SinkKind] = &[
-    SinkKind { kind: stdout::KIND, options: &[stdout::OPTIONS], build: stdout::build },
-    SinkKind { kind: file::KIND, options: &[file::OPTIONS], build: file::build },
+    stdout::STDOUT,
+    file::FILE,
     webhook::WEBHOOK,
-    SinkKind { kind: email::KIND, options: &[email::OPTIONS], build: email::build },
-    SinkKind { kind: slack::KIND, options: &[slack::OPTIONS, http::TRANSPORT], build: slack::build },
+    email::EMAIL,
+    slack::SLACK,
     slack::SLACK_BOT,
     teams::TEAMS,
     chat::DISCORD,
@@ -82,6 +86,10 @@ pub const KINDS: &[SinkKind] = &[
 pub struct SinkKind {
     /// Key in the YAML.
     pub kind: &'static str,
+    /// The entry of a configuration that people begin with: printed in the reference, loaded by a test.
+    pub example: &'static str,
+    /// What its destination takes at most; empty where it documents no limit.
+    pub bounds: &'static [Bound],
     /// Its options: its own table, then those that it shares with others.
     pub options: &'static [&'static [OptionSpec]],
     /// Makes one; `None` comes with at least one error among the diagnostics. It opens no socket and creates no file.
@@ -292,6 +300,9 @@ pub trait Sink: Send + Sync {
 
     /// One attempt, bounded in time by the sink itself.
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport>;
+
+    /// What can be asked of the destination without a message; bounded in time, and as silent about secrets, as `send`.
+    fn probe(&self) -> Probe<'_>;
 }
 
 /// `BLAKE3(alert_id, sink name)` as 32 hex digits.

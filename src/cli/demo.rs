@@ -26,6 +26,8 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 mod pack;
 
+pub(super) use pack::write_rules;
+
 /// Days of routine that the account shows before the attacks.
 const HISTORY_DAYS: u32 = 30;
 /// Most alerts that the routine may raise: with more, nobody would look at those about the attacks.

@@ -4,6 +4,7 @@
 
 use super::{GEO_FIELDS_HELP, GEO_OPTIONS, HEARTBEAT_OPTIONS, SERVER_OPTIONS, STATE_OPTIONS};
 use crate::options::{OptionKind, OptionSpec, Presence};
+use crate::sink::bound::{Bound, Most};
 use crate::sink::http;
 use crate::{metrics, sink, source};
 use vigie_engine::time::format_duration;
@@ -38,6 +39,8 @@ pub fn markdown() -> String {
         let own = kind.options.first().copied().unwrap_or_default();
         section(&mut page, &format!("Sink `{}`", kind.kind), &format!("sinks.NAME.{}", kind.kind), own);
         page.push_str(shared(kind));
+        page.push_str(&bounds(kind));
+        page.push_str(&example(kind));
     }
     section(
         &mut page,
@@ -74,6 +77,24 @@ fn shared(kind: &sink::SinkKind) -> &'static str {
              sink sends itself.\n"
         }
     }
+}
+
+/// What the destination takes at most.
+fn bounds(kind: &sink::SinkKind) -> String {
+    let one = |bound: &Bound| match bound.most {
+        Most::Of(most) => format!("{} {most} {}", bound.what, bound.unit.name()),
+        Most::Option(name) => format!("{} as `{name}` says, in {}", bound.what, bound.unit.name()),
+    };
+    let bounds: Vec<String> = kind.bounds.iter().map(one).collect();
+    match bounds.as_slice() {
+        [] => "\nIts destination documents no limit of a message.\n".to_owned(),
+        bounds => format!("\nAt most: {}.\n", bounds.join("; ")),
+    }
+}
+
+fn example(kind: &sink::SinkKind) -> String {
+    let lines: String = kind.example.lines().map(|line| format!("  {line}\n")).collect();
+    format!("\n```yaml\nsinks:\n{lines}```\n")
 }
 
 fn section(page: &mut String, title: &str, place: &str, options: &[OptionSpec]) {
@@ -152,6 +173,23 @@ mod tests {
         let named: Vec<&str> = GEO_FIELDS_HELP.iter().map(|(field, _)| *field).collect();
         let known: Vec<String> = GEO_FIELDS.iter().chain(&["mismatch"]).map(|field| format!("{GEO}.{field}")).collect();
         assert_eq!(named, known);
+    }
+
+    #[test]
+    fn every_sink_has_its_example_and_its_limits() {
+        let page = markdown();
+        for kind in sink::KINDS {
+            let section =
+                page.split(&format!("## Sink `{}`", kind.kind)).nth(1).and_then(|rest| rest.split("\n## ").next());
+            let section = section.expect("it");
+            let lines = kind.example.lines().map(|line| format!("  {line}"));
+            assert!(lines.clone().all(|line| section.contains(&line)), "{section}");
+            assert!((3..=6).contains(&lines.count()) && section.contains(&format!("  {}:\n", kind.kind)), "{section}");
+            assert!(kind.bounds.iter().all(|bound| section.contains(bound.what)), "{section}");
+        }
+        assert!(
+            page.contains("At most: text 2000 UTF-16 units.") && page.contains("body as `max_body` says, in bytes")
+        );
     }
 
     #[test]

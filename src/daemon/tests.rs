@@ -216,6 +216,10 @@ impl Sink for Hook {
             AttemptReport { outcome, status: "told so".into(), excerpt: String::new(), spent: None, receipt: None }
         })
     }
+
+    fn probe(&self) -> crate::sink::probe::Probe<'_> {
+        crate::sink::probe::Probe::Nothing("a double")
+    }
 }
 
 /// What a test puts together.

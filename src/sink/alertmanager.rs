@@ -22,11 +22,13 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::single_line;
 
-use self::body::{MAX_LABEL_NAME_CHARS, Says, Stored, label_name, stored};
+use self::body::{MAX_DESCRIPTION_BYTES, MAX_LABEL_NAME_CHARS, Says, Stored, label_name, stored};
+use super::bound::{Bound, Most, Unit};
 use super::format::{inert_json, stamp};
 use super::http::answer::Answer;
 use super::http::login::{self, PASSWORD, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::{Probe, Question};
 use super::update::{CLOSING, ENDS_AFTER, Told, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
@@ -40,6 +42,14 @@ use crate::secret::{Secret, SinkUrl};
 /// As the configuration knows it.
 pub const ALERTMANAGER: SinkKind = SinkKind {
     kind: "alertmanager",
+    example: "cluster:\n  alertmanager:\n    urls: [http://alertmanager-0:9093, http://alertmanager-1:9093]\n    \
+              labels: {team: secops}\n",
+    bounds: &[Bound {
+        what: "description",
+        most: Most::Of(MAX_DESCRIPTION_BYTES),
+        unit: Unit::Bytes,
+        used: |body| Unit::Bytes.at(body, "/annotations/description"),
+    }],
     options: &[
         &[
             OptionSpec {
@@ -367,6 +377,14 @@ impl Sink for AlertmanagerSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let place = (API_PATH, "/api/v2/status");
+            let ask = |peer| Question::get("/api/v2/status", "a peer answers", place).ask(peer, HeaderMap::new());
+            join_all(self.peers.iter().map(ask)).await
+        }))
     }
 }
 

@@ -22,6 +22,7 @@ use self::credentials::{Profile, Role, RoleState, Source, in_profile};
 use self::sign::{Credentials, Scope, sign};
 use super::http::answer::Answer;
 use super::http::{Endpoint, endpoint_at};
+use super::probe::Probed;
 use super::text::MAX_VALUE_CHARS;
 use super::{AttemptReport, BuildContext, Outcome};
 use crate::clock::Clock;
@@ -145,6 +146,30 @@ impl Service {
 
     /// One signed POST. `confirms` says whether the body of a success is the service's own: a page of a proxy is none.
     pub async fn post(&self, headers: HeaderMap, body: Bytes, confirms: fn(&Answer) -> bool) -> AttemptReport {
+        let judge = |answer: &Answer| match answer::outcome(answer) {
+            Outcome::Delivered | Outcome::Accepted if !confirms(answer) => Outcome::Retry,
+            outcome => outcome,
+        };
+        self.exchange(headers, body, judge).await
+    }
+
+    /// One signed question. That it may not be asked shows that the keys are good, and not whether a message may be sent.
+    pub async fn ask(
+        &self,
+        (asked, shows): (&'static str, &'static str),
+        headers: HeaderMap,
+        body: Bytes,
+        confirms: fn(&Answer) -> bool,
+    ) -> Probed {
+        let judge = |answer: &Answer| match answer::outcome(answer) {
+            Outcome::Delivered | Outcome::Accepted if !confirms(answer) => Outcome::Degrade,
+            Outcome::Misconfigured if answer::is_denied(answer) => Outcome::Degrade,
+            outcome => outcome,
+        };
+        Probed { asked, shows, report: self.exchange(headers, body, judge).await }
+    }
+
+    async fn exchange(&self, headers: HeaderMap, body: Bytes, judge: impl Fn(&Answer) -> Outcome) -> AttemptReport {
         let (credentials, are_kept) = match self.source.credentials().await {
             Ok(credentials) => credentials,
             Err(report) => return report,
@@ -163,12 +188,8 @@ impl Service {
         if is_expired {
             self.source.forget().await;
         }
-        let outcome = match answer::outcome(&answer) {
-            // The next attempt asks for new ones.
-            _ if is_expired && are_kept => Outcome::Retry,
-            Outcome::Delivered | Outcome::Accepted if !confirms(&answer) => Outcome::Retry,
-            outcome => outcome,
-        };
+        // The next attempt asks for new ones.
+        let outcome = if is_expired && are_kept { Outcome::Retry } else { judge(&answer) };
         // A refused signature repeats what was signed, and the endpoint does not know the keys of files and roles.
         let report = self.endpoint.report_with(&answer, outcome, secrets_of(&credentials));
         AttemptReport { status: answer::status(&answer), ..report }

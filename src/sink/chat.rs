@@ -4,13 +4,16 @@
 //! replaced, URLs are defanged. What does not fit is left out by whole lines, and the ids stay.
 
 use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::with_member;
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint_at};
+use super::probe::{Probe, Question, Verdict};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -24,24 +27,52 @@ use crate::secret::SinkUrl;
 /// Discord: one message takes 2,000 characters, a webhook 30 messages a minute and 5 within two seconds.
 pub const DISCORD: SinkKind = SinkKind {
     kind: "discord",
+    example: "chat:\n  discord:\n    webhook_url: ${DISCORD_WEBHOOK_URL}\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_DISCORD.max_units),
+        unit: Unit::Utf16,
+        used: |body| Unit::Utf16.at(body, "/content"),
+    }],
     options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("30/m")), burst("5")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_DISCORD, options, context, diagnostics),
 };
 /// Mattermost: 4,000 characters on any server, and by default ten requests a second where its limits are switched on.
 pub const MATTERMOST: SinkKind = SinkKind {
     kind: "mattermost",
+    example: "chat:\n  mattermost:\n    webhook_url: ${MATTERMOST_WEBHOOK_URL}\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_MATTERMOST.max_units),
+        unit: Unit::Utf16,
+        used: |body| Unit::Utf16.at(body, "/text"),
+    }],
     options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("10/s")), burst("10")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_MATTERMOST, options, context, diagnostics),
 };
 /// Google Chat: 32,000 bytes, one message a second in a space.
 pub const GOOGLE_CHAT: SinkKind = SinkKind {
     kind: "google_chat",
+    example: "chat:\n  google_chat:\n    webhook_url: ${GOOGLE_CHAT_WEBHOOK_URL}\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_GOOGLE_CHAT.max_units),
+        unit: Unit::Bytes,
+        used: |body| Unit::Bytes.at(body, "/text"),
+    }],
     options: &[&[WEBHOOK_URL, UPDATES, CLOSING, DIGEST, rate(Presence::Default("1/s")), burst("1")], TRANSPORT],
     build: |options, _, context, diagnostics| build(&LIMITS_GOOGLE_CHAT, options, context, diagnostics),
 };
 /// Telegram: 4,096 UTF-16 units, 20 messages a minute in a group.
 pub const TELEGRAM: SinkKind = SinkKind {
     kind: "telegram",
+    example: "chat:\n  telegram:\n    bot_token: ${TELEGRAM_BOT_TOKEN}\n    chat_id: \"-1001234567890\"\n",
+    bounds: &[Bound {
+        what: "text",
+        most: Most::Of(LIMITS_TELEGRAM.max_units),
+        unit: Unit::Utf16,
+        used: |body| Unit::Utf16.at(body, "/text"),
+    }],
     options: &[
         &[
             OptionSpec {
@@ -93,6 +124,8 @@ struct Limits {
     assents: fn(&[u8]) -> bool,
     /// Parts of a refusal, in lower case, which say that the chat is not there for us, whatever is sent.
     words_misconfigured: &'static [&'static str],
+    /// What can be asked where the URL is all there is.
+    probe: for<'a> fn(&'a Endpoint) -> Probe<'a>,
 }
 
 /// A text that goes out.
@@ -109,6 +142,13 @@ const LIMITS_DISCORD: Limits = Limits {
     message: |text| json!({"content": fenced(text), "allowed_mentions": {"parse": []}, "flags": 4}),
     assents: |body| has_member(body, "id"),
     words_misconfigured: &["thread_name"],
+    probe: |endpoint| {
+        Probe::Asks(Box::pin(async move {
+            let webhook =
+                Question { judge: is_webhook, ..Question::get("GET of the URL", "the webhook is there", ("", "")) };
+            vec![webhook.ask(endpoint, HeaderMap::new()).await]
+        }))
+    },
 };
 /// A longer text than a server takes comes as several posts, the block broken: old databases hold 4,000 characters.
 const LIMITS_MATTERMOST: Limits = Limits {
@@ -123,6 +163,7 @@ const LIMITS_MATTERMOST: Limits = Limits {
         "web.incoming_webhook.channel",
         "web.incoming_webhook.user",
     ],
+    probe: |_| Probe::Nothing("an incoming webhook takes nothing but messages"),
 };
 const LIMITS_GOOGLE_CHAT: Limits = Limits {
     kind: "google_chat",
@@ -131,6 +172,7 @@ const LIMITS_GOOGLE_CHAT: Limits = Limits {
     message: |text| json!({"text": fenced(text)}),
     assents: |body| has_member(body, "name"),
     words_misconfigured: &["api_key_invalid"],
+    probe: |_| Probe::Nothing("a webhook of a space takes nothing but messages"),
 };
 /// The Bot API: no `parse_mode`, so that nothing in the text is markup; the block is an entity beside it.
 const LIMITS_TELEGRAM: Limits = Limits {
@@ -157,6 +199,7 @@ const LIMITS_TELEGRAM: Limits = Limits {
         "peer_id_invalid",
         "upgraded to a supergroup",
     ],
+    probe: |_| Probe::Nothing("it is asked by its chat"),
 };
 
 /// Most of a text outside of a block: what was refused once must be shorter the second time.
@@ -278,6 +321,27 @@ impl Sink for ChatSink {
         };
         Box::pin(self.endpoint.post_json(Bytes::from(body), |answer| self.outcome(answer)))
     }
+
+    fn probe(&self) -> Probe<'_> {
+        let Some(chat_id) = &self.chat_id else { return (self.limits.probe)(&self.endpoint) };
+        Probe::Asks(Box::pin(async move {
+            let own = "sendMessage";
+            let me =
+                Question { judge: of_telegram, ..Question::get("getMe", "the token is that of a bot", (own, "getMe")) };
+            let me = me.ask(&self.endpoint, HeaderMap::new()).await;
+            if me.verdict() == Verdict::Refused {
+                return vec![me];
+            }
+            let body = Bytes::from(json!({"chat_id": chat_id}).to_string());
+            let chat = Question {
+                body: Some(body),
+                judge: of_telegram,
+                ..Question::get("getChat", "the bot sees the chat", (own, "getChat"))
+            };
+            let json = HeaderValue::from_static("application/json");
+            vec![me, chat.ask(&self.endpoint, HeaderMap::from_iter([(CONTENT_TYPE, json)])).await]
+        }))
+    }
 }
 
 /// Text that no chat takes for a link, the end of a block or a tag; outside of a block also not for a mention, a name of a
@@ -304,6 +368,22 @@ fn inert(text: &str, form: Form) -> String {
         }
     }
     plain
+}
+
+/// Telegram answers 401 to a token that is none any more, and 404 to one that never was.
+fn of_telegram(answer: &Answer) -> Outcome {
+    match answer.status.as_u16() {
+        200..=299 if !(LIMITS_TELEGRAM.assents)(&answer.body) => Outcome::Degrade,
+        _ => answer.outcome_unless(LIMITS_TELEGRAM.words_misconfigured),
+    }
+}
+
+/// Discord answers with the webhook's own object, to whoever knows its URL.
+fn is_webhook(answer: &Answer) -> Outcome {
+    match answer.status.as_u16() {
+        200..=299 if !has_member(&answer.body, "id") => Outcome::Degrade,
+        _ => answer.outcome_unless(&[]),
+    }
 }
 
 fn has_member(body: &[u8], name: &str) -> bool {

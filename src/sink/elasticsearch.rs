@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{Format, inert_json};
 use super::http::answer::Answer;
 use super::http::login::{self, API_KEY, PASSWORD, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::{Probe, Question, Verdict};
 use super::text::alert_text_within;
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
@@ -29,6 +31,8 @@ use crate::secret::SinkUrl;
 /// As the configuration knows it.
 pub const ELASTICSEARCH: SinkKind = SinkKind {
     kind: "elasticsearch",
+    example: "siem:\n  elasticsearch:\n    url: https://search.example.org:9200\n    api_key: ${ELASTIC_API_KEY}\n",
+    bounds: &[Bound { what: "document", most: Most::Option("max_document"), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[
         &[
             OptionSpec {
@@ -167,6 +171,20 @@ impl Sink for ElasticsearchSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let (own, shows) = ("_bulk", "it knows who we are");
+            let who = Question::get("_security/_authenticate", shows, (own, "_security/_authenticate"));
+            let who = who.ask(&self.endpoint, HeaderMap::new()).await;
+            if who.verdict() != Verdict::Untold {
+                return vec![who];
+            }
+            // OpenSearch has no such question, nor has a cluster without security.
+            let root = Question::get("GET /", "the cluster answers, and asks for no other log-in", (own, ""));
+            vec![root.ask(&self.endpoint, HeaderMap::new()).await]
+        }))
     }
 }
 

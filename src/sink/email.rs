@@ -26,24 +26,38 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::{is_unsafe, single_line};
 
-use self::body::{Content, headline};
+use self::body::{Content, headline, thread_id};
 use self::relay::{Fate, GREYLISTED, Handover, Relay, Security};
+use super::bound::{Bound, Most, Unit};
 use super::http::guard::{Policy, Refused};
 use super::http::redact::Redactor;
 use super::http::{ALLOW_PRIVATE, CA_FILE, client_tls, system_lookup};
+use super::probe::{Probe, Probed};
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 use crate::secret::{Secret, unescaped};
 
-/// Key in the YAML.
-pub const KIND: &str = "email";
+/// As the configuration knows it.
+pub const EMAIL: SinkKind = SinkKind {
+    kind: "email",
+    example: "mail:\n  email:\n    smtp: smtps://vigie:${SMTP_PASSWORD}@mail.example.org\n    from: Vigie <vigie@example.org>\n    \
+              to: [soc@example.org]\n",
+    bounds: &[Bound {
+        what: "a line",
+        most: Most::Of(MAX_LINE_BYTES),
+        unit: Unit::Bytes,
+        used: |mail| mail.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end().len()).max().unwrap_or(0),
+    }],
+    options: &[OPTIONS],
+    build,
+};
 
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "smtp",
         kind: OptionKind::Url(&["smtps", "smtp", "smtp+starttls"]),
@@ -84,6 +98,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     CA_FILE,
     ALLOW_PRIVATE,
 ];
+
+/// RFC 5322, 2.1.1: a line without its end. Mails are encoded so that lines are far shorter.
+const MAX_LINE_BYTES: usize = 998;
 
 /// Recipients of one sink: each costs a command of the conversation, and the whole is bounded in time.
 pub const MAX_RECIPIENTS: usize = 50;
@@ -167,7 +184,7 @@ struct Partial {
 }
 
 /// Builds it from its options.
-pub fn build(
+fn build(
     options: &Options,
     _name: &str,
     context: &BuildContext,
@@ -371,7 +388,7 @@ impl EmailSink {
 
 impl Sink for EmailSink {
     fn kind(&self) -> &'static str {
-        KIND
+        EMAIL.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {
@@ -401,6 +418,18 @@ impl Sink for EmailSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let (outcome, status, cause) = match self.relay.greet().await {
+                Ok(()) => (Outcome::Delivered, "let in".to_owned(), String::new()),
+                Err(failure) => (failure.outcome, failure.status, failure.cause),
+            };
+            let excerpt = self.redactor.excerpt(cause.as_bytes());
+            let report = AttemptReport { outcome, status, excerpt, spent: None, receipt: None };
+            vec![Probed { asked: self.relay.steps(), shows: "the relay lets us in", report }]
+        }))
     }
 }
 
@@ -459,26 +488,6 @@ fn mailbox(option: &'static str, text: &str) -> Result<Mailbox, EmailError> {
     }
     let mailbox: Mailbox = text.trim().parse().map_err(|error| refuse(Some(error)))?;
     if mailbox.email.to_string().is_ascii() { Ok(mailbox) } else { Err(refuse(None)) }
-}
-
-/// Mails of one dedup key belong together; an alert without one stands for itself.
-fn thread_id(alert: &Alert) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |part: &str| {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    };
-    add(&alert.rule.id);
-    add(&alert.source);
-    if alert.key.is_empty() {
-        add(&alert.alert_id);
-    }
-    for (field, value) in &alert.key {
-        add(field);
-        add(value.as_raw());
-    }
-    let thread: String = hasher.finalize().to_hex().chars().take(32).collect();
-    format!("thread-{thread}")
 }
 
 /// The forms in which a relay could repeat the log-in.

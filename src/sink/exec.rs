@@ -10,6 +10,7 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,6 +22,7 @@ use vigie_engine::diagnostic::Diagnostics;
 use super::format::{FORMAT, Format};
 use super::http::MAX_ANSWER_BYTES;
 use super::http::redact::Redactor;
+use super::probe::{Probe, look};
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
@@ -32,6 +34,8 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const EXEC: SinkKind = SinkKind {
     kind: "exec",
+    example: "page:\n  exec:\n    command: [/usr/local/bin/page-me, --quiet]\n    timeout: 5s\n",
+    bounds: &[],
     options: &[&[
         OptionSpec {
             name: "command",
@@ -123,6 +127,14 @@ impl ExecSink {
             .kill_on_drop(true)
             .spawn()
     }
+}
+
+/// A file that this user may execute; whether it is a program shows when it runs.
+fn executable(program: &str) -> io::Result<()> {
+    if std::fs::metadata(program)?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(access(program, Access::EXEC_OK)?)
 }
 
 /// A program and all that it started; ended when this is dropped.
@@ -249,6 +261,13 @@ impl Sink for ExecSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        let program = self.program.clone();
+        Probe::Asks(Box::pin(async move {
+            vec![look("the program", "it is there and may be executed", move || executable(&program)).await]
+        }))
     }
 }
 

@@ -21,6 +21,7 @@ use vigie_engine::alert::Alert;
 use self::destination::{Destination, Language, Trouble};
 use super::contract::{alert_titled, context, text_node};
 use super::every::{DELIVERY, Every, all};
+use super::probe::Probe;
 use super::update::Update;
 use super::{
     AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, delivery_id,
@@ -175,6 +176,10 @@ impl Sink for Watched {
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
         self.sink.render_update(update, context)
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        self.sink.probe()
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {

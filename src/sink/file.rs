@@ -10,43 +10,48 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{Access, access};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{FORMAT, Format};
+use super::probe::{Probe, look};
 use super::update::{CLOSING, UPDATES, Update};
 use super::write::{MAX_WRITE, Writing};
-use super::{AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, Sink};
+use super::{AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, Sink, SinkKind};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
-/// Key in the YAML.
-pub const KIND: &str = "file";
-
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "path",
-        kind: OptionKind::Text,
-        presence: Presence::Required,
-        help: "file to append to; made with mode 0600, its directory must exist",
-    },
-    OptionSpec {
-        name: "max_size",
-        kind: OptionKind::Size(1 << 10, 1 << 40),
-        presence: Presence::Default("100MiB"),
-        help: "the file is rotated before it would grow beyond this",
-    },
-    OptionSpec {
-        name: "keep",
-        kind: OptionKind::Integer(1, 1000),
-        presence: Presence::Default("5"),
-        help: "rotated files kept, as path.1 (newest) to path.N",
-    },
-    FORMAT,
-    UPDATES,
-    CLOSING,
-];
+/// As the configuration knows it.
+pub const FILE: SinkKind = SinkKind {
+    kind: "file",
+    example: "trail:\n  file:\n    path: alerts.jsonl\n",
+    bounds: &[],
+    options: &[&[
+        OptionSpec {
+            name: "path",
+            kind: OptionKind::Text,
+            presence: Presence::Required,
+            help: "file to append to; made with mode 0600, its directory must exist",
+        },
+        OptionSpec {
+            name: "max_size",
+            kind: OptionKind::Size(1 << 10, 1 << 40),
+            presence: Presence::Default("100MiB"),
+            help: "the file is rotated before it would grow beyond this",
+        },
+        OptionSpec {
+            name: "keep",
+            kind: OptionKind::Integer(1, 1000),
+            presence: Presence::Default("5"),
+            help: "rotated files kept, as path.1 (newest) to path.N",
+        },
+        FORMAT,
+        UPDATES,
+        CLOSING,
+    ]],
+    build,
+};
 
 /// Holds personal data: nobody else reads it.
 const MODE: u32 = 0o600;
@@ -59,7 +64,7 @@ pub struct FileSink {
 }
 
 /// Builds it from its options.
-pub fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Box<dyn Sink>> {
+fn build(options: &Options, name: &str, _: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Box<dyn Sink>> {
     let path = PathBuf::from(options.text("path")?);
     if path.is_dir() {
         let message = format!("sink `{name}`: `{}` is a directory", path.display());
@@ -83,9 +88,15 @@ impl FileSink {
     }
 }
 
+impl FileSink {
+    fn path(&self) -> PathBuf {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).path.clone()
+    }
+}
+
 impl Sink for FileSink {
     fn kind(&self) -> &'static str {
-        KIND
+        FILE.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {
@@ -108,6 +119,13 @@ impl Sink for FileSink {
         let (log, line) = (Arc::clone(&self.log), delivery.body.clone());
         Box::pin(self.writing.attempt(&delivery.delivery_id, MAX_WRITE, move || {
             log.lock().unwrap_or_else(PoisonError::into_inner).append(&line)
+        }))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        let path = self.path();
+        Probe::Asks(Box::pin(async move {
+            vec![look("file and directory", "the file can be written", move || writable(&path)).await]
         }))
     }
 }
@@ -198,6 +216,22 @@ fn open(path: &Path) -> io::Result<Open> {
         }
     }
     Ok(Open { file, bytes, regular: true })
+}
+
+/// What is written to is there and may be written, and what rotation and a new file need as well; nothing is made.
+fn writable(path: &Path) -> io::Result<()> {
+    let is_special = match fs::metadata(path) {
+        Ok(metadata) => {
+            access(path, Access::WRITE_OK)?;
+            !metadata.is_file()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    match is_special {
+        true => Ok(()),
+        false => Ok(access(directory_of(path), Access::WRITE_OK | Access::EXEC_OK)?),
+    }
 }
 
 fn numbered(path: &Path, number: u64) -> PathBuf {

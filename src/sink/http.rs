@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
+use url::Url;
 
 use self::answer::Answer;
 use self::authorization::Authorization;
@@ -192,10 +193,43 @@ impl Endpoint {
         }
         let mut all = self.headers.clone();
         all.extend(headers);
-        let Some(authorization) = &self.authorization else { return self.exchange(method, all, body).await };
+        let url = self.url.expose().clone();
+        self.authorized(method, url, all, body).await
+    }
+
+    /// A question beside the URL: below the same server, at a path whose end is another. `query` is joined to the URL's own.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn ask(
+        &self,
+        method: Method,
+        (own, other): (&str, &str),
+        query: Option<&str>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, AttemptReport> {
+        let mut url = self.url.expose().clone();
+        let path = url.path().strip_suffix(own).unwrap_or(url.path()).to_owned();
+        url.set_path(&format!("{path}{other}"));
+        let queries: Vec<&str> = self.url.expose().query().into_iter().chain(query).collect();
+        url.set_query(Some(queries.join("&")).filter(|query| !query.is_empty()).as_deref());
+        let mut all = self.headers.clone();
+        all.extend(headers);
+        self.authorized(method, url, all, body).await
+    }
+
+    async fn authorized(
+        &self,
+        method: Method,
+        url: Url,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, AttemptReport> {
+        let Some(authorization) = &self.authorization else { return self.exchange(method, url, headers, body).await };
         let credential = authorization.credential().await?;
-        all.insert(AUTHORIZATION, credential.header.clone());
-        let answer = self.exchange(method, all, body).await?;
+        headers.insert(AUTHORIZATION, credential.header.clone());
+        let answer = self.exchange(method, url, headers, body).await?;
         if answer.status == StatusCode::UNAUTHORIZED && authorization.refused(&credential).await {
             return Err(self.report(&answer, Outcome::Retry));
         }
@@ -203,11 +237,17 @@ impl Endpoint {
     }
 
     /// One request as it is given.
-    async fn exchange(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Answer, AttemptReport> {
-        if let Err(refused) = self.policy.vet_url(self.url.expose()) {
+    async fn exchange(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, AttemptReport> {
+        if let Err(refused) = self.policy.vet_url(&url) {
             return Err(self.failure(Outcome::Misconfigured, "refused by the address guard", &refused));
         }
-        let request = self.client.request(method, self.url.expose().clone()).headers(headers).body(body);
+        let request = self.client.request(method, url).headers(headers).body(body);
         let mut response = request.send().await.map_err(|error| self.explain(&error.without_url()))?;
         let received_at = self.clock.now();
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -336,8 +376,6 @@ pub(in crate::sink) fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-
-    use url::Url;
 
     use super::*;
     use crate::sink::contract::{CANARY, Loopback, Reply, StoppedClock, TEST_LIMITS};

@@ -11,15 +11,17 @@ use std::io;
 
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::is_unsafe;
 
 use self::credentials::Credentials;
 use self::protocol::{Info, Message, Said, answer, next};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::{ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, content};
+use super::probe::{Probe, Probed};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::wire::{Conversation, Duplex, Wire, WireSpec};
 use super::{
@@ -40,6 +42,9 @@ const CREDENTIALS_FILE: OptionSpec = OptionSpec {
 /// As the configuration knows it.
 pub const NATS: SinkKind = SinkKind {
     kind: "nats",
+    example: "stream:\n  nats:\n    url: tls://nats.example.org\n    subject: vigie.alerts\n    user: vigie\n    \
+              password: ${NATS_PASSWORD}\n",
+    bounds: &[Bound { what: "message", most: Most::Of(MAX_PAYLOAD_BYTES), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[&[
         OptionSpec {
             name: "url",
@@ -420,6 +425,17 @@ impl Sink for NatsSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let report = match timeout(self.wire.limits.total, self.open()).await {
+                Ok(Ok(_)) => self.wire.report(Outcome::Delivered, "let in", ""),
+                Ok(Err(report)) => report,
+                Err(elapsed) => self.wire.report(Outcome::Retry, "timed out", &elapsed.to_string()),
+            };
+            vec![Probed { asked: "CONNECT", shows: "the server lets us in", report }]
+        }))
     }
 }
 

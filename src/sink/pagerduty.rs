@@ -11,9 +11,11 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{inert_json, stamp, with_member};
 use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint};
+use super::probe::Probe;
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, Told, UPDATES, Update};
 use super::{
@@ -27,6 +29,16 @@ use crate::secret::Secret;
 /// As the configuration knows it.
 pub const PAGERDUTY: SinkKind = SinkKind {
     kind: "pagerduty",
+    example: "pager:\n  pagerduty:\n    routing_key: ${PAGERDUTY_ROUTING_KEY}\n",
+    bounds: &[
+        Bound {
+            what: "summary",
+            most: Most::Of(MAX_SUMMARY_CHARS),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/payload/summary"),
+        },
+        Bound { what: "event", most: Most::Of(MAX_EVENT_BYTES), unit: Unit::Bytes, used: <[u8]>::len },
+    ],
     options: &[
         &[
             OptionSpec {
@@ -143,6 +155,10 @@ impl Sink for PagerdutySink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         let body = Bytes::from(with_member(&delivery.body, "routing_key", self.routing_key.expose()));
         Box::pin(self.endpoint.post_json(body, |answer| outcome(answer, &delivery.body)))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("the Events API takes nothing but events")
     }
 }
 

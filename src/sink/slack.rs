@@ -11,36 +11,82 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::text::single_line;
 
+use super::bound::{Bound, Most, Unit};
 use super::http::answer::Answer;
-use super::http::{Endpoint, endpoint};
+use super::http::{Endpoint, TRANSPORT, endpoint};
+use super::probe::Probe;
 use super::text::{self, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
     AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
 pub use self::bot::SLACK_BOT;
 
-/// Key in the YAML.
-pub const KIND: &str = "slack";
+/// As the configuration knows it.
+pub const SLACK: SinkKind = SinkKind {
+    kind: "slack",
+    example: "chat:\n  slack:\n    webhook_url: ${SLACK_WEBHOOK_URL}\n",
+    bounds: BOUNDS,
+    options: &[
+        &[
+            OptionSpec {
+                name: "webhook_url",
+                kind: OptionKind::Url(&["https", "http"]),
+                presence: Presence::Required,
+                help: "URL of the incoming webhook; it is a secret",
+            },
+            DIGEST,
+            UPDATES,
+            CLOSING,
+            // Slack's page on rate limits: one message a second for each webhook, short bursts are let through.
+            super::rate(Presence::Default("1/s")),
+            super::burst("3"),
+        ],
+        TRANSPORT,
+    ],
+    build,
+};
 
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "webhook_url",
-        kind: OptionKind::Url(&["https", "http"]),
-        presence: Presence::Required,
-        help: "URL of the incoming webhook; it is a secret",
+/// What Slack takes of a message.
+const BOUNDS: &[Bound] = &[
+    bound("text", MAX_TEXT_UNITS, |body| Unit::Utf16.at(body, "/text")),
+    bound("a header", MAX_HEADER_UNITS, |body| longest(&blocks(body, "header"), "/text/text")),
+    bound("a section", MAX_SECTION_UNITS, |body| longest(&blocks(body, "section"), "/text/text")),
+    bound("a field", MAX_FIELD_UNITS, |body| {
+        let fields = |block: &Value| longest(block["fields"].as_array().map_or(&[], Vec::as_slice), "/text");
+        blocks(body, "section").iter().map(fields).max().unwrap_or(0)
+    }),
+    Bound {
+        what: "fields of a section",
+        most: Most::Of(MAX_FIELDS),
+        unit: Unit::Count,
+        used: |body| {
+            let fields = |block: &Value| block["fields"].as_array().map_or(0, Vec::len);
+            blocks(body, "section").iter().map(fields).max().unwrap_or(0)
+        },
     },
-    DIGEST,
-    UPDATES,
-    CLOSING,
-    // Slack's page on rate limits: one message a second for each webhook, short bursts are let through.
-    super::rate(Presence::Default("1/s")),
-    super::burst("3"),
 ];
+
+const fn bound(what: &'static str, most_units: usize, used: fn(&[u8]) -> usize) -> Bound {
+    Bound { what, most: Most::Of(most_units), unit: Unit::Utf16, used }
+}
+
+/// The blocks of a type.
+fn blocks(body: &[u8], of_type: &str) -> Vec<Value> {
+    let body = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let blocks = body["blocks"].as_array().into_iter().flatten();
+    blocks.filter(|block| block["type"] == of_type).cloned().collect()
+}
+
+/// The longest text at this place of each.
+fn longest(values: &[Value], pointer: &str) -> usize {
+    let texts = values.iter().filter_map(|value| value.pointer(pointer)?.as_str());
+    texts.map(units).max().unwrap_or(0)
+}
 
 /// Of Slack's Block Kit reference: a header's text.
 const MAX_HEADER_UNITS: usize = 150;
@@ -119,19 +165,14 @@ pub struct SlackSink {
 }
 
 /// Builds it from its options.
-pub fn build(
-    options: &Options,
-    _: &str,
-    context: &BuildContext,
-    diagnostics: &mut Diagnostics,
-) -> Option<Box<dyn Sink>> {
+fn build(options: &Options, _: &str, context: &BuildContext, diagnostics: &mut Diagnostics) -> Option<Box<dyn Sink>> {
     let endpoint = endpoint(options, "webhook_url", Vec::new(), context, diagnostics)?;
     Some(Box::new(SlackSink { endpoint }))
 }
 
 impl Sink for SlackSink {
     fn kind(&self) -> &'static str {
-        KIND
+        SLACK.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {
@@ -158,6 +199,10 @@ impl Sink for SlackSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), outcome))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("an incoming webhook takes nothing but messages")
     }
 }
 

@@ -13,9 +13,11 @@ use vigie_engine::text::single_line;
 
 use super::aws::answer::element;
 use super::aws::{self, Service, ServiceSpec};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
+use super::probe::Probe;
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
 use super::{
@@ -28,6 +30,27 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const SNS: SinkKind = SinkKind {
     kind: "sns",
+    example: "topic:\n  sns:\n    topic_arn: arn:aws:sns:eu-west-1:123456789012:alerts\n    \
+              access_key_id: ${AWS_ACCESS_KEY_ID}\n    secret_access_key: ${AWS_SECRET_ACCESS_KEY}\n",
+    bounds: &[
+        Bound {
+            what: "subject",
+            most: Most::Of(MAX_SUBJECT_CHARS),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/subject"),
+        },
+        Bound {
+            what: "message with its subject and attributes",
+            most: Most::Of(aws::MAX_MESSAGE_BYTES),
+            unit: Unit::Bytes,
+            used: |body| {
+                let Ok(stored) = serde_json::from_slice::<Stored>(body) else { return 0 };
+                let attributes =
+                    stored.attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len());
+                stored.subject.len() + stored.message.len() + attributes.sum::<usize>()
+            },
+        },
+    ],
     options: &[
         &[
             OptionSpec {
@@ -64,6 +87,8 @@ pub const SNS: SinkKind = SinkKind {
 
 /// SNS's reference on Publish: a subject is ASCII on one line, "less than 100 characters".
 const MAX_SUBJECT_CHARS: usize = 99;
+/// Of SNS's interface.
+const VERSION: &str = "2010-03-31";
 /// Text that was refused once comes again in a size that any subscriber takes.
 const MAX_PLAIN_BYTES: usize = 8 * 1024;
 
@@ -114,16 +139,14 @@ impl SnsSink {
                 receipt: None,
             };
         };
-        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, form_type)]);
         let form = self.form(&stored, &delivery.delivery_id);
-        self.service.post(headers, Bytes::from(form), has_message_id).await
+        self.service.post(headers(), Bytes::from(form), has_message_id).await
     }
 
     fn form(&self, stored: &Stored, delivery_id: &str) -> String {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("Action", "Publish")
-            .append_pair("Version", "2010-03-31")
+            .append_pair("Version", VERSION)
             .append_pair("TopicArn", &self.topic_arn)
             .append_pair("Subject", &stored.subject)
             .append_pair("Message", &stored.message);
@@ -147,6 +170,11 @@ impl SnsSink {
         let room = if text.len() <= max_bytes { max_bytes } else { max_bytes.saturating_sub(64) };
         text::lines_within(&text, room, |line| line.len() + 1).join("\n")
     }
+}
+
+fn headers() -> HeaderMap {
+    let form_type = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
+    HeaderMap::from_iter([(CONTENT_TYPE, form_type)])
 }
 
 fn has_message_id(answer: &Answer) -> bool {
@@ -184,6 +212,20 @@ impl Sink for SnsSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("Action", "GetTopicAttributes")
+            .append_pair("Version", VERSION)
+            .append_pair("TopicArn", &self.topic_arn);
+        let form = Bytes::from(form.finish());
+        Probe::Asks(Box::pin(async move {
+            let asked = ("GetTopicAttributes", "the keys are good and the topic is there");
+            let is_answer =
+                |answer: &Answer| String::from_utf8_lossy(&answer.body).contains("<GetTopicAttributesResult");
+            vec![self.service.ask(asked, headers(), form, is_answer).await]
+        }))
     }
 }
 

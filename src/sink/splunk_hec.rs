@@ -15,9 +15,11 @@ use url::Url;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{Format, format_of, with_member};
 use super::http::answer::Answer;
 use super::http::{Endpoint, KEYED_TRANSPORT, endpoint_at};
+use super::probe::{Probe, Question, logged_in};
 use super::update::{CLOSING, UPDATES, Update};
 use super::{
     AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
@@ -30,6 +32,13 @@ use crate::secret::{Secret, SinkUrl};
 /// As the configuration knows it.
 pub const SPLUNK_HEC: SinkKind = SinkKind {
     kind: "splunk_hec",
+    example: "siem:\n  splunk_hec:\n    url: https://splunk.example.org:8088\n    token: ${SPLUNK_HEC_TOKEN}\n",
+    bounds: &[Bound {
+        what: "event",
+        most: Most::Option("max_event"),
+        unit: Unit::Bytes,
+        used: |body| Unit::Bytes.at(body, "/event"),
+    }],
     options: &[
         &[
             OptionSpec {
@@ -205,6 +214,25 @@ impl SplunkSink {
     }
 }
 
+/// Splunk's reference: 200, or 503 with full queues; 400 is about the token, which the next question is for.
+fn healthy(answer: &Answer) -> Outcome {
+    match answer.status.as_u16() {
+        200 => Outcome::Delivered,
+        400 | 401 | 403..=405 => Outcome::Degrade,
+        _ => answer.outcome(),
+    }
+}
+
+/// Splunk's reference, by code: 5 has no data, 10 no channel, and either says so to a good token only; 1 to 4 are about the
+/// token.
+fn is_token_good(answer: &Answer) -> Outcome {
+    match member(answer, "code").and_then(|code| code.as_u64()) {
+        Some(5 | 10) => Outcome::Delivered,
+        Some(1..=4) => Outcome::Misconfigured,
+        _ => logged_in(answer),
+    }
+}
+
 impl Sink for SplunkSink {
     fn kind(&self) -> &'static str {
         SPLUNK_HEC.kind
@@ -224,6 +252,20 @@ impl Sink for SplunkSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let Ok(headers) = self.headers() else { return Vec::new() };
+            let asked = "/services/collector/health";
+            let health =
+                Question { judge: healthy, ..Question::get(asked, "the collector takes input", ("event", "health")) };
+            // No event at all: whether there is one is asked only once the token is good.
+            let (asked, shows) = ("an event of no bytes", "the token is good");
+            let empty =
+                Question { body: Some(Bytes::new()), judge: is_token_good, ..Question::get(asked, shows, ("", "")) };
+            vec![health.ask(&self.event, headers.clone()).await, empty.ask(&self.event, headers).await]
+        }))
     }
 }
 

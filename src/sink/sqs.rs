@@ -11,9 +11,11 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::aws::{self, Service, ServiceSpec};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
+use super::probe::{Probe, is_json};
 use super::update::{CLOSING, UPDATES, Update, update_json};
 use super::{
     AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
@@ -25,6 +27,20 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const SQS: SinkKind = SinkKind {
     kind: "sqs",
+    example: "queue:\n  sqs:\n    queue_url: https://sqs.eu-west-1.amazonaws.com/123456789012/alerts\n    \
+              access_key_id: ${AWS_ACCESS_KEY_ID}\n    secret_access_key: ${AWS_SECRET_ACCESS_KEY}\n",
+    bounds: &[Bound {
+        what: "message with its attributes",
+        most: Most::Of(aws::MAX_MESSAGE_BYTES),
+        unit: Unit::Bytes,
+        used: |body| {
+            let message = serde_json::from_slice::<Value>(body).unwrap_or_default();
+            let attributes = message["MessageAttributes"].as_object().into_iter().flatten();
+            let attributes = attributes
+                .map(|(name, value)| name.len() + "String".len() + value["StringValue"].as_str().map_or(0, str::len));
+            message["MessageBody"].as_str().map_or(0, str::len) + attributes.sum::<usize>()
+        },
+    }],
     options: &[
         &[
             OptionSpec {
@@ -95,12 +111,14 @@ impl SqsSink {
             request["MessageDeduplicationId"] = key.into();
         }
         request["QueueUrl"] = self.queue_url.as_str().into();
-        let headers = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0")),
-            (TARGET, HeaderValue::from_static("AmazonSQS.SendMessage")),
-        ]);
+        let headers = headers(HeaderValue::from_static("AmazonSQS.SendMessage"));
         self.service.post(headers, Bytes::from(request.to_string()), has_message_id).await
     }
+}
+
+fn headers(target: HeaderValue) -> HeaderMap {
+    let json = HeaderValue::from_static("application/x-amz-json-1.0");
+    HeaderMap::from_iter([(CONTENT_TYPE, json), (TARGET, target)])
 }
 
 fn has_message_id(answer: &Answer) -> bool {
@@ -131,6 +149,15 @@ impl Sink for SqsSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let body = json!({"QueueUrl": self.queue_url.as_str(), "AttributeNames": ["QueueArn"]});
+            let headers = headers(HeaderValue::from_static("AmazonSQS.GetQueueAttributes"));
+            let asked = ("GetQueueAttributes", "the keys are good and the queue is there");
+            vec![self.service.ask(asked, headers, Bytes::from(body.to_string()), is_json).await]
+        }))
     }
 }
 

@@ -10,29 +10,33 @@ use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
 use super::format::{alert_json, lean_alert_json};
+use super::probe::Probe;
 use super::text::alert_text;
 use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
 use super::write::{MAX_WRITE, Writing};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, SharedWriter, Sink,
+    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, SharedWriter, Sink, SinkKind,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 
-/// Key in the YAML.
-pub const KIND: &str = "stdout";
-
-/// Its options.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "format",
-        kind: OptionKind::Choice(&["text", "json"]),
-        presence: Presence::Default("text"),
-        help: "text for people, or json with one Alert JSON a line",
-    },
-    UPDATES,
-    CLOSING,
-];
+/// As the configuration knows it.
+pub const STDOUT: SinkKind = SinkKind {
+    kind: "stdout",
+    example: "console:\n  stdout:\n    format: json\n",
+    bounds: &[],
+    options: &[&[
+        OptionSpec {
+            name: "format",
+            kind: OptionKind::Choice(&["text", "json"]),
+            presence: Presence::Default("text"),
+            help: "text for people, or json with one Alert JSON a line",
+        },
+        UPDATES,
+        CLOSING,
+    ]],
+    build,
+};
 
 /// What it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +56,7 @@ pub struct StdoutSink {
 }
 
 /// Builds it from its options.
-pub fn build(options: &Options, _: &str, context: &BuildContext, _: &mut Diagnostics) -> Option<Box<dyn Sink>> {
+fn build(options: &Options, _: &str, context: &BuildContext, _: &mut Diagnostics) -> Option<Box<dyn Sink>> {
     let format = if options.text("format") == Some("json") { Format::Json } else { Format::Text };
     Some(Box::new(StdoutSink::new(format, context.color, Arc::clone(&context.stdout))))
 }
@@ -67,7 +71,7 @@ impl StdoutSink {
 
 impl Sink for StdoutSink {
     fn kind(&self) -> &'static str {
-        KIND
+        STDOUT.kind
     }
 
     fn retry_profile(&self) -> RetryProfile {
@@ -102,6 +106,10 @@ impl Sink for StdoutSink {
             writer.write_all(&bytes)?;
             writer.flush()
         }))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("whether anybody reads it shows when it is written to")
     }
 }
 

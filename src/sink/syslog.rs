@@ -20,8 +20,10 @@ use vigie_engine::text::Untrusted;
 
 use self::header::{FACILITIES, Header, is_sd_id, is_word, machine};
 use self::pairs::{Pairs, Room};
+use super::bound::{Bound, Most, Unit};
 use super::format::{alert_json_within, lean_alert_json};
 use super::http::{ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE};
+use super::probe::{Probe, Probed};
 use super::text::{Extent, alert_text_within};
 use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
 use super::wire::{Wire, WireSpec};
@@ -35,6 +37,8 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const SYSLOG: SinkKind = SinkKind {
     kind: "syslog",
+    example: "siem:\n  syslog:\n    url: tls://logs.example.org:6514\n    format: cef\n",
+    bounds: &[Bound { what: "message", most: Most::Option("max_message"), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[&[
         OptionSpec {
             name: "url",
@@ -325,6 +329,28 @@ impl Sink for SyslogSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        let connected = async |is_secured: bool| {
+            let stream = self.wire.dial().await?;
+            if is_secured {
+                self.wire.secure(stream).await?;
+            }
+            Ok(self.wire.report(Outcome::Delivered, "connected", ""))
+        };
+        let (is_secured, shows) = match self.transport {
+            Transport::Udp => return Probe::Nothing("a datagram is answered by nobody"),
+            Transport::Tcp => (false, "the receiver takes connections"),
+            Transport::Tls => (true, "the receiver takes connections, and both sides trust each other's certificate"),
+        };
+        Probe::Asks(Box::pin(async move {
+            let report = match timeout(self.wire.limits.total, connected(is_secured)).await {
+                Ok(Ok(report) | Err(report)) => report,
+                Err(elapsed) => self.wire.report(Outcome::Retry, "timed out", &elapsed.to_string()),
+            };
+            vec![Probed { asked: "a connection", shows, report }]
+        }))
     }
 }
 

@@ -10,8 +10,10 @@ use vigie_engine::diagnostic::Diagnostics;
 use vigie_engine::rule::Severity;
 use vigie_engine::text::single_line;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::inert_json;
 use super::http::{Endpoint, TRANSPORT, endpoint};
+use super::probe::Probe;
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -24,6 +26,8 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const TEAMS: SinkKind = SinkKind {
     kind: "teams",
+    example: "chat:\n  teams:\n    webhook_url: ${TEAMS_WEBHOOK_URL}\n",
+    bounds: &[Bound { what: "message", most: Most::Of(MAX_MESSAGE_BYTES), unit: Unit::Bytes, used: <[u8]>::len }],
     options: &[
         &[
             OptionSpec {
@@ -115,6 +119,10 @@ impl Sink for TeamsSink {
             self.endpoint
                 .post_json(Bytes::copy_from_slice(&delivery.body), |answer| answer.outcome_unless(WORDS_MISCONFIGURED)),
         )
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("a workflow takes nothing but messages")
     }
 }
 

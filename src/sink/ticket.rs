@@ -17,10 +17,12 @@ use serde_json::{Value, json};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::inert_json;
 use super::http::answer::Answer;
 use super::http::login::{self, PASSWORD, TOKEN, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::{Probe, Question};
 use super::text::{self, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
@@ -34,6 +36,21 @@ use crate::secret::SinkUrl;
 /// Jira, in the cloud and on servers of one's own.
 pub const JIRA: SinkKind = SinkKind {
     kind: "jira",
+    example: "desk:\n  jira:\n    url: https://example.atlassian.net\n    project: SEC\n    user: vigie@example.org\n    password: ${JIRA_API_TOKEN}\n",
+    bounds: &[
+        Bound {
+            what: "summary",
+            most: Most::Of(jira::DESK.max_summary_units),
+            unit: Unit::Utf16,
+            used: |body| Unit::Utf16.at(body, "/summary"),
+        },
+        Bound {
+            what: "description",
+            most: Most::Of(jira::DESK.max_description_units),
+            unit: Unit::Utf16,
+            used: |body| Unit::Utf16.at(body, "/description"),
+        },
+    ],
     options: &[
         &[
             URL,
@@ -64,12 +81,42 @@ pub const JIRA: SinkKind = SinkKind {
 /// ServiceNow, as an incident.
 pub const SERVICENOW: SinkKind = SinkKind {
     kind: "servicenow",
+    example: "desk:\n  servicenow:\n    url: https://example.service-now.com\n    user: vigie\n    password: ${SERVICENOW_PASSWORD}\n",
+    bounds: &[
+        Bound {
+            what: "short_description",
+            most: Most::Of(servicenow::DESK.max_summary_units),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/short_description"),
+        },
+        Bound {
+            what: "description",
+            most: Most::Of(servicenow::DESK.max_description_units),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/description"),
+        },
+    ],
     options: &[PLAIN_OPTIONS, TRANSPORT],
     build: |options, name, context, diagnostics| build(&servicenow::DESK, options, name, context, diagnostics),
 };
 /// TheHive 4 and 5, as an alert.
 pub const THEHIVE: SinkKind = SinkKind {
     kind: "thehive",
+    example: "desk:\n  thehive:\n    url: https://thehive.example.org\n    token: ${THEHIVE_TOKEN}\n",
+    bounds: &[
+        Bound {
+            what: "title",
+            most: Most::Of(thehive::DESK.max_summary_units),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/title"),
+        },
+        Bound {
+            what: "description",
+            most: Most::Of(thehive::DESK.max_description_units),
+            unit: Unit::Chars,
+            used: |body| Unit::Chars.at(body, "/description"),
+        },
+    ],
     options: &[PLAIN_OPTIONS, TRANSPORT],
     build: |options, name, context, diagnostics| build(&thehive::DESK, options, name, context, diagnostics),
 };
@@ -97,6 +144,8 @@ struct Desk {
     kind: &'static str,
     /// Below the server's URL.
     path: &'static str,
+    /// What only one who is logged in is answered: path, query, and what that shows.
+    question: (&'static str, Option<&'static str>, &'static str),
     /// Most of a summary and of a description, in the system's own units.
     max_summary_units: usize,
     max_description_units: usize,
@@ -269,6 +318,14 @@ impl Sink for TicketSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let (other, query, shows) = self.desk.question;
+            let question = Question { query, ..Question::get(other, shows, (self.desk.path, other)) };
+            vec![question.ask(&self.endpoint, self.headers.clone()).await]
+        }))
     }
 }
 

@@ -17,9 +17,11 @@ use sha2::Sha256;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
+use super::bound::{Bound, Most, Unit};
 use super::format::{FORMAT_WITH_HEADERS, Format};
 use super::http::login::{self, PASSWORD, USER};
 use super::http::{Endpoint, TRANSPORT};
+use super::probe::Probe;
 use super::update::{CLOSING, UPDATES, Update};
 use super::{AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind};
 use crate::clock::Clock;
@@ -29,12 +31,16 @@ use crate::pipeline::BoxFuture;
 /// As the configuration knows it.
 pub const WEBHOOK: SinkKind = SinkKind {
     kind: KIND,
+    example: "soc:\n  webhook:\n    url: ${SOC_URL}\n    secret: ${SOC_SECRET}\n",
+    bounds: &[BODY],
     options: &[OPTIONS, TRANSPORT],
     build: |options, name, context, diagnostics| build(KIND, options, name, context, diagnostics),
 };
 /// The webhook that begins a story of Tines: the Alert JSON to a URL that is all there is to know.
 pub const TINES: SinkKind = SinkKind {
     kind: KIND_TINES,
+    example: "story:\n  tines:\n    url: ${TINES_URL}\n",
+    bounds: &[BODY],
     options: &[
         &[
             OptionSpec {
@@ -56,6 +62,7 @@ pub const TINES: SinkKind = SinkKind {
 
 const KIND: &str = "webhook";
 const KIND_TINES: &str = "tines";
+const BODY: Bound = Bound { what: "body", most: Most::Option(MAX_BODY.name), unit: Unit::Bytes, used: <[u8]>::len };
 const MAX_BODY: OptionSpec = OptionSpec {
     name: "max_body",
     kind: OptionKind::Size(4 << 10, 1 << 20),
@@ -132,7 +139,7 @@ fn build(
         method: if options.text("method") == Some("PUT") { Method::PUT } else { Method::POST },
         keys: keys?,
         format: Format::of(options),
-        max_body_bytes: usize::try_from(options.integer("max_body")?).unwrap_or(usize::MAX),
+        max_body_bytes: usize::try_from(options.integer(MAX_BODY.name)?).unwrap_or(usize::MAX),
         clock: Arc::clone(&context.clock),
     }))
 }
@@ -219,6 +226,10 @@ impl Sink for WebhookSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Nothing("what a webhook makes of another request is its own business")
     }
 }
 

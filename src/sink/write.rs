@@ -66,7 +66,7 @@ impl Writing {
 }
 
 /// Room comes back by itself; a path, a permission or a closed reader needs a person, and the backlog is kept for then.
-fn outcome_of(kind: io::ErrorKind) -> Outcome {
+pub(super) fn outcome_of(kind: io::ErrorKind) -> Outcome {
     match kind {
         io::ErrorKind::NotFound
         | io::ErrorKind::PermissionDenied

@@ -107,8 +107,8 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Writes configuration, rules and lists.
-pub(super) fn write(directory: &Path, base_url: &str, account: &str, secret: &str) -> io::Result<()> {
+/// Writes rules and lists.
+pub(in crate::cli) fn write_rules(directory: &Path) -> io::Result<()> {
     for (path, text) in FILES {
         let path = directory.join(path);
         if let Some(parent) = path.parent() {
@@ -116,6 +116,12 @@ pub(super) fn write(directory: &Path, base_url: &str, account: &str, secret: &st
         }
         std::fs::write(path, text)?;
     }
+    Ok(())
+}
+
+/// Writes configuration, rules and lists.
+pub(super) fn write(directory: &Path, base_url: &str, account: &str, secret: &str) -> io::Result<()> {
+    write_rules(directory)?;
     std::fs::write(directory.join("vigie.yaml"), configuration(directory, base_url, account, secret))
 }
 

@@ -269,6 +269,10 @@ impl Sink for Scripted {
             }
         })
     }
+
+    fn probe(&self) -> crate::sink::probe::Probe<'_> {
+        crate::sink::probe::Probe::Nothing("a double")
+    }
 }
 
 fn alert(alert_id: &str) -> Alert {

@@ -86,6 +86,11 @@ pub fn is_expired(answer: &Answer) -> bool {
     code(answer).is_some_and(|code| code == "ExpiredToken")
 }
 
+/// The keys are known, and what was asked for is not for them.
+pub fn is_denied(answer: &Answer) -> bool {
+    code(answer).is_some_and(|code| matches!(code.as_str(), "AccessDenied" | "AuthorizationError"))
+}
+
 /// The text of the first element of that name.
 pub fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;

@@ -175,6 +175,26 @@ fn references(alert: &Alert, delivery_id: &str) -> Vec<String> {
     lines
 }
 
+/// Mails of one dedup key belong together; an alert without one stands for itself.
+pub(super) fn thread_id(alert: &Alert) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |part: &str| {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    };
+    add(&alert.rule.id);
+    add(&alert.source);
+    if alert.key.is_empty() {
+        add(&alert.alert_id);
+    }
+    for (field, value) in &alert.key {
+        add(field);
+        add(value.as_raw());
+    }
+    let thread: String = hasher.finalize().to_hex().chars().take(32).collect();
+    format!("thread-{thread}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

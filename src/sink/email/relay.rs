@@ -109,6 +109,30 @@ impl Relay {
         }
     }
 
+    /// As far as the log-in, and good-bye; bounded in time.
+    pub(super) async fn greet(&self) -> Result<(), Failure> {
+        match timeout(TOTAL, self.open()).await {
+            Ok(Ok(mut connection)) => {
+                drop(timeout(FAREWELL, connection.quit()).await);
+                Ok(())
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::retry("timed out", String::new())),
+        }
+    }
+
+    /// What [`Self::greet`] says on the way.
+    pub(super) fn steps(&self) -> &'static str {
+        match (&self.security, self.credentials.is_some()) {
+            (Security::StartTls(_), true) => "EHLO, STARTTLS, AUTH, QUIT",
+            (Security::StartTls(_), false) => "EHLO, STARTTLS, QUIT",
+            (Security::Implicit(..), true) => "TLS, EHLO, AUTH, QUIT",
+            (Security::Implicit(..), false) => "TLS, EHLO, QUIT",
+            (Security::Plain, true) => "EHLO, AUTH, QUIT",
+            (Security::Plain, false) => "EHLO, QUIT",
+        }
+    }
+
     async fn converse(&self, mail: &[u8], recipients: &[Address], in_doubt: &AtomicBool) -> Result<Handover, Failure> {
         let mut connection = self.open().await?;
         let sender = Mail::new(Some(self.sender.clone()), Vec::new());

@@ -157,7 +157,8 @@ impl Tokens {
 
     async fn fetch(&self) -> Result<Held, AttemptReport> {
         let asked_at = self.endpoint.clock.steady();
-        let answer = self.endpoint.exchange(Method::POST, self.headers.clone(), self.form.clone()).await?;
+        let url = self.endpoint.url.expose().clone();
+        let answer = self.endpoint.exchange(Method::POST, url, self.headers.clone(), self.form.clone()).await?;
         let outcome = match answer.outcome() {
             Outcome::Delivered | Outcome::Accepted => return read(&answer, asked_at),
             // An unknown client, a scope that it may not have, a URL that is none: never the alert's fault.

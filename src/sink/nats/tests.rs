@@ -397,3 +397,23 @@ fn options_that_cannot_be_meant_are_told() {
         assert!(told.contains(code), "{url} {more:?}: {told}");
     }
 }
+
+#[tokio::test]
+async fn it_is_logged_in_and_nothing_is_published_to_ask() {
+    use crate::sink::probe::{Probe, Verdict};
+    for (to_connect, expected) in [
+        ("PONG\r\n", Verdict::Holds),
+        ("-ERR 'Authorization Violation'\r\n", Verdict::Refused),
+        ("-ERR 'maximum connections exceeded'\r\n", Verdict::NotNow),
+    ] {
+        let (address, task) = Script { to_connect: to_connect.into(), ..Script::default() }.start().await;
+        let options = vec![("url", text_node(&format!("nats://{address}"))), ("token", text_node(CANARY))];
+        let sink = contract::build("nats", options, &contract::context().0).expect("builds");
+        let Probe::Asks(asking) = sink.probe() else { panic!("it can be asked") };
+        let probed = asking.await;
+        assert_eq!(probed[0].verdict(), expected, "{probed:?}");
+        assert!(!format!("{probed:?}").contains(CANARY));
+        let heard = task.await.expect("no panic").expect("a conversation");
+        assert_eq!((heard.connect["auth_token"].as_str(), heard.published.as_str()), (Some(CANARY), ""));
+    }
+}

@@ -14,12 +14,13 @@ use url::Url;
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::{MAX_TEXT_UNITS, bytes, escape, fit, full, outcome, plain_payload};
+use super::{BOUNDS, MAX_TEXT_UNITS, bytes, escape, fit, full, outcome, plain_payload};
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
 use crate::secret::{Secret, SinkUrl};
 use crate::sink::format::with_member;
 use crate::sink::http::{Endpoint, KEYED_TRANSPORT, endpoint_at};
+use crate::sink::probe::{Probe, Question};
 use crate::sink::text::defang;
 use crate::sink::update::{CLOSING, UPDATES, Update, update_text};
 use crate::sink::{
@@ -30,6 +31,8 @@ use crate::sink::{
 /// As the configuration knows it.
 pub const SLACK_BOT: SinkKind = SinkKind {
     kind: "slack_bot",
+    example: "chat:\n  slack_bot:\n    token: ${SLACK_BOT_TOKEN}\n    channel: C0123ABCD\n    updates: every 10m\n",
+    bounds: BOUNDS,
     options: &[
         &[
             OptionSpec {
@@ -238,6 +241,16 @@ impl Sink for BotSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(self.attempt(delivery))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe::Asks(Box::pin(async {
+            let Ok(headers) = self.headers() else { return Vec::new() };
+            let place = ("chat.postMessage", "auth.test");
+            let body = Some(Bytes::from_static(b"{}"));
+            let test = Question { body, judge: outcome, ..Question::get("auth.test", "the token is good", place) };
+            vec![test.ask(&self.post, headers).await]
+        }))
     }
 }
 

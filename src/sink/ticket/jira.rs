@@ -17,6 +17,7 @@ const OURS: [&str; 3] = ["summary", "description", "labels"];
 pub(super) const DESK: Desk = Desk {
     kind: "jira",
     path: "/rest/api/2/issue",
+    question: ("/rest/api/2/myself", None, "it knows who we are"),
     max_summary_units: MAX_SUMMARY_UNITS,
     max_description_units: MAX_DESCRIPTION_UNITS,
     units: char::len_utf16,

@@ -15,6 +15,11 @@ const MAX_DESCRIPTION_CHARS: usize = 4_000;
 pub(super) const DESK: Desk = Desk {
     kind: "servicenow",
     path: "/api/now/table/incident",
+    question: (
+        "/api/now/table/incident",
+        Some("sysparm_limit=1&sysparm_fields=sys_id"),
+        "the log-in is taken, and incidents may be read",
+    ),
     max_summary_units: MAX_SUMMARY_CHARS,
     max_description_units: MAX_DESCRIPTION_CHARS,
     units: |_| 1,

@@ -20,6 +20,7 @@ const INDENT: &str = "    ";
 pub(super) const DESK: Desk = Desk {
     kind: "thehive",
     path: "/api/v1/alert",
+    question: ("/api/v1/user/current", None, "it knows who we are"),
     max_summary_units: MAX_TITLE_CHARS,
     max_description_units: MAX_DESCRIPTION_CHARS,
     units: |_| 1,

@@ -201,3 +201,22 @@ async fn a_relay_that_stalls_is_left_after_the_limit() {
     let report = tokio::select! { report = attempt(&sink) => report, () = heard => unreachable!("never ends") };
     assert_eq!((report.outcome, report.status.as_str()), (Outcome::Retry, "timed out"));
 }
+
+#[tokio::test]
+async fn the_relay_is_logged_in_to_and_gets_no_mail_to_ask() {
+    use crate::sink::probe::{Probe, Verdict};
+    for (said, expected) in [
+        ("235 welcome", Verdict::Holds),
+        ("535 5.7.8 no such log-in", Verdict::Refused),
+        ("454 4.7.0 not now", Verdict::NotNow),
+    ] {
+        let relay = FakeRelay::start(move |line| line.starts_with("AUTH").then_some(Reply::Say(said))).await;
+        let (user, password) = (Some("vigie".to_owned()), Some(Secret::new(CANARY)));
+        let sink = EmailSink::new(EmailOptions { user, password, ..options(relay.address) }).expect("valid options");
+        let Probe::Asks(asking) = sink.probe() else { panic!("it can be asked") };
+        let probed = asking.await;
+        assert_eq!((probed[0].verdict(), probed[0].asked), (expected, "EHLO, AUTH, QUIT"), "{probed:?}");
+        assert!(!format!("{probed:?}").contains(CANARY));
+        assert!(!relay.heard().iter().any(|line| line.starts_with("MAIL") || line.starts_with("RCPT")));
+    }
+}

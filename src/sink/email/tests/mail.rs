@@ -247,7 +247,7 @@ fn what_cannot_work_is_said_where_it_stands() {
     for smtp in
         ["smtps://u:p@mail.example.org", "smtp://localhost", "smtp://[::1]:2525", "smtp+starttls://mail.example.org"]
     {
-        assert!(build_kind(KIND, good(smtp), &context).is_ok(), "{smtp}");
+        assert!(build_kind(EMAIL.kind, good(smtp), &context).is_ok(), "{smtp}");
     }
     let many = (0..=MAX_RECIPIENTS).map(|number| text_node(&format!("a{number}@example.org"))).collect();
     let table = [
@@ -268,7 +268,7 @@ fn what_cannot_work_is_said_where_it_stands() {
     ];
     for (entries, code) in table {
         let shown = format!("{entries:?}");
-        let wrong = build_kind(KIND, entries, &context).err().unwrap_or_else(|| panic!("{shown} was taken"));
+        let wrong = build_kind(EMAIL.kind, entries, &context).err().unwrap_or_else(|| panic!("{shown} was taken"));
         assert!(wrong.contains(code), "{code}: {wrong}");
     }
 }

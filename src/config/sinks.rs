@@ -1,0 +1,81 @@
+//! From `sinks: {NAME: {KIND: {...}}}` to what can be sent to: the driver, its pace, and what it wants to hear.
+//!
+//! Without any, alerts go to standard output. It opens nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vigie_engine::diagnostic::{Diagnostics, Span};
+use vigie_engine::yaml::{Key, Kind, Node};
+
+use super::variables::Variables;
+use super::{check_name, one_kind};
+use crate::options;
+use crate::pace::{Bucket, Pace};
+use crate::pipeline::deliver::Storm;
+use crate::sink::bound::Bound;
+use crate::sink::{self, Sink};
+
+/// A sink by its name.
+pub struct NamedSink {
+    /// The identity.
+    pub name: String,
+    /// Ready to send.
+    pub sink: Arc<dyn Sink>,
+    /// How fast, where its options set a limit.
+    pub pace: Option<Pace>,
+    /// What it wants to hear of an alert that it got.
+    pub follow: Option<sink::update::Follow>,
+    /// When its alerts fold into a digest.
+    pub storm: Option<Storm>,
+    /// What its destination takes at most, with the figures that its options set.
+    pub bounds: Vec<(&'static Bound, usize)>,
+}
+
+/// Sinks with the same URL reach the same destination, and a limit is the destination's: they share its bucket.
+#[derive(Default)]
+pub(super) struct Buckets(BTreeMap<[u8; 32], Arc<Bucket>>);
+
+impl Buckets {
+    fn pace(&mut self, options: &options::Options) -> Option<Pace> {
+        let (rate, burst) = sink::limit(options)?;
+        let bucket = match options.destination() {
+            Some(destination) => Arc::clone(self.0.entry(destination).or_default()),
+            None => Arc::default(),
+        };
+        Some(Pace::new(rate, burst, bucket))
+    }
+}
+
+pub(super) fn build_sink(
+    key: &Key,
+    node: &Node,
+    variables: &Variables<'_>,
+    context: &sink::BuildContext,
+    buckets: &mut Buckets,
+    diagnostics: &mut Diagnostics,
+) -> Option<NamedSink> {
+    let named = check_name(key, "sink", diagnostics);
+    let kinds: Vec<&'static str> = sink::KINDS.iter().map(|kind| kind.kind).collect();
+    let (kind, node) = one_kind(key, node, "sink", &kinds, diagnostics)?;
+    let driver = sink::KINDS.iter().find(|driver| driver.kind == kind)?;
+    let what = format!("sink `{}` ({kind})", key.text);
+    let options = variables.read(node, &what, &driver.specs(), diagnostics)?;
+    let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
+    let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
+    let storm = Storm::of(&options);
+    let bounds = driver.bounds.iter().filter_map(|bound| Some((bound, bound.figure(&options)?))).collect();
+    named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow, storm, bounds })
+}
+
+/// No sinks configured: stdout, in the form for people.
+pub(super) fn default_sink(
+    anchor: &Span,
+    context: &sink::BuildContext,
+    diagnostics: &mut Diagnostics,
+) -> Option<NamedSink> {
+    let key = Key { text: "stdout".into(), span: anchor.clone() };
+    let empty = || Node { span: anchor.clone(), kind: Kind::Map(Vec::new()) };
+    let node = Node { kind: Kind::Map(vec![(key.clone(), empty())]), ..empty() };
+    build_sink(&key, &node, &Variables::new(&|_| None), context, &mut Buckets::default(), diagnostics)
+}
