@@ -50,7 +50,7 @@ pub const NATS: SinkKind = SinkKind {
             name: "url",
             kind: OptionKind::Url(&["nats", "tls"]),
             presence: Presence::Required,
-            help: "nats://host or tls://host (nothing without TLS); the port is 4222 unless the URL names one",
+            help: "nats://host, or tls://host (nothing without TLS, as with files for TLS); the port is 4222 unless the URL names one",
         },
         OptionSpec {
             name: "subject",

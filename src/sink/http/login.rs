@@ -165,6 +165,13 @@ mod tests {
         assert_eq!(server.received()[0].header("authorization"), Some("Basic dmlnaWU6aHVudGVyMg=="));
         assert!(report.excerpt.contains("authorization: [redacted]"), "{report:?}");
         assert!(!report.excerpt.contains("hunter2") && !report.excerpt.contains("dmlnaWU6"), "{report:?}");
+
+        let mut url = url;
+        url.set_username("vigie").and_then(|()| url.set_password(Some("hunt@r2"))).expect("a URL with a host");
+        let sink = contract::build("webhook", vec![("url", text_node(url.as_str()))], &contract::context().0);
+        let report = contract::attempt(&*sink.expect("builds")).await;
+        assert_eq!(server.received()[1].header("authorization"), Some("Basic dmlnaWU6aHVudEByMg=="));
+        assert!(report.excerpt.contains("authorization: Basic [redacted]"), "{report:?}");
     }
 
     #[test]

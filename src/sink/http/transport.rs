@@ -185,12 +185,13 @@ pub fn endpoint_at(
     diagnostics: &mut Diagnostics,
 ) -> Option<Endpoint> {
     let policy = Policy { allow_private: options.flag(ALLOW_PRIVATE.name) };
-    let vetted = vet(&url, policy, "E0421", url_option, options, diagnostics);
+    let vetted = vet(&url, policy, "E0421", url_option, options, diagnostics)
+        .and_then(|()| no_login_beside_the_sinks_own(&url, url_option, options, diagnostics));
     let ca_pem = read(options, CA_FILE, "E0422", diagnostics);
     let identity = identity(options, diagnostics);
     let proxy = proxy(options, diagnostics);
     let headers = headers(options, diagnostics);
-    let only = one_authorization(&url, url_option, options, diagnostics);
+    let only = one_authorization(&url, options, diagnostics);
     let file = token_file(options, diagnostics);
     let grant = grant(policy, options, diagnostics);
     let mut spec = EndpointSpec::new(url, Arc::clone(&context.clock));
@@ -365,12 +366,7 @@ fn headers(options: &Options, diagnostics: &mut Diagnostics) -> Result<HeaderMap
 }
 
 /// A request has one `Authorization`: whoever gives two would never see which one went out.
-fn one_authorization(
-    url: &SinkUrl,
-    url_option: &'static str,
-    options: &Options,
-    diagnostics: &mut Diagnostics,
-) -> Result<(), Told> {
+fn one_authorization(url: &SinkUrl, options: &Options, diagnostics: &mut Diagnostics) -> Result<(), Told> {
     let in_url = has_login(url);
     let is_header = |name: &str| name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
     let in_headers = options.map(HEADERS.name).iter().any(|(name, _)| is_header(name));
@@ -380,18 +376,28 @@ fn one_authorization(
         (options.is_given(BEARER_TOKEN_FILE.name), "`bearer_token_file`", Some(BEARER_TOKEN_FILE.name)),
         (options.is_given(TOKEN_URL.name), "`oauth2_token_url`", Some(TOKEN_URL.name)),
     ];
-    if in_url && !options.is_known(BEARER_TOKEN_FILE.name) {
-        let message =
-            format!("`{url_option}` holds a user or a password, and the sink itself says what `Authorization` is");
-        let hint = "remove them from the URL; what it logs in with are options of their own";
-        diagnostics.error("E0483", options.span_of(url_option), message, Some(hint.into()));
-        return Err(Told);
-    }
     let mut given = ways.into_iter().filter(|(given, ..)| *given);
     let Some((_, first, _)) = given.next() else { return Ok(()) };
     let Some((_, second, Some(option))) = given.next() else { return Ok(()) };
     let message = format!("{first} and {second} both say what `Authorization` is");
     diagnostics.error("E0483", options.span_of(option), message, Some("keep one of them".into()));
+    Err(Told)
+}
+
+/// A sink with a key of its own would drop what its URL says without a word.
+fn no_login_beside_the_sinks_own(
+    url: &SinkUrl,
+    url_option: &'static str,
+    options: &Options,
+    diagnostics: &mut Diagnostics,
+) -> Result<(), Told> {
+    if options.is_known(BEARER_TOKEN_FILE.name) || !has_login(url) {
+        return Ok(());
+    }
+    let message =
+        format!("`{url_option}` holds a user or a password, and the sink itself says what `Authorization` is");
+    let hint = "remove them from the URL; what it logs in with are options of their own";
+    diagnostics.error("E0483", options.span_of(url_option), message, Some(hint.into()));
     Err(Told)
 }
 
