@@ -35,6 +35,8 @@ use crate::store::{IngestBatch, LaneState, NewAlert, NewDelivery};
 
 /// How much later than without any fault a neighbour may deliver.
 const MAX_LATER: Duration = Duration::from_secs(1);
+/// How often a fault is tried when a neighbour is later than that.
+const MAX_TRIES: usize = 4;
 /// What the kernel keeps between the two sides, beyond what is read.
 const KERNEL_BYTES: usize = 1 << 20;
 /// What happens without time moving on happens within this.
@@ -465,7 +467,7 @@ async fn move_on(by: Duration) {
 }
 
 /// One fault for all kinds; how long the slowest neighbour took.
-async fn hold(fault: Fault, usual: Option<Duration>) -> Duration {
+async fn hold(fault: Fault) -> Duration {
     let started = std::time::Instant::now();
     let mut matrix = Matrix::start(fault).await;
     let began = Instant::now();
@@ -476,9 +478,6 @@ async fn hold(fault: Fault, usual: Option<Duration>) -> Duration {
     for one in &matrix.well {
         let report = reports(one).swap_remove(0);
         assert!(matches!(report.outcome, Outcome::Delivered | Outcome::Accepted), "{}: {report:?}", one.name);
-    }
-    if let Some(usual) = usual {
-        assert!(took < usual + MAX_LATER, "{fault:?}: a neighbour took {took:?}, without a fault {usual:?}");
     }
     let have_failed = |faulty: &[One], _: &[One]| {
         faulty.iter().all(|one| !one.sink.seen.borrow().reports.is_empty() && one.sink.seen.borrow().in_flight() == 0)
@@ -528,9 +527,16 @@ async fn hold(fault: Fault, usual: Option<Duration>) -> Duration {
 
 #[tokio::test]
 async fn every_sink_outlives_every_fault_and_holds_no_other_up() {
-    let usual = hold(Fault::None, None).await;
+    let usual = hold(Fault::None).await;
     for fault in Fault::ALL {
-        hold(fault, Some(usual)).await;
+        let mut took = hold(fault).await;
+        // A neighbour that is held up is so every time, for seconds at least; on a busy machine it is only late.
+        for _ in 1..MAX_TRIES {
+            if took >= usual + MAX_LATER {
+                took = hold(fault).await;
+            }
+        }
+        assert!(took < usual + MAX_LATER, "{fault:?}: a neighbour took {took:?}, without a fault {usual:?}");
     }
 }
 

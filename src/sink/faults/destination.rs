@@ -2,6 +2,7 @@
 //!
 //! It is healed once and stays so. It counts what it said, and the alerts that it took while it was well.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -93,10 +94,9 @@ type Talk = Conversation<Box<dyn Duplex>>;
 
 impl Destination {
     pub(super) async fn start(language: Language, trouble: Trouble) -> Self {
-        if trouble == Trouble::Bomb {
-            // Made before anybody waits for it.
-            LazyLock::force(&BOMB);
-        }
+        // Made before anybody waits for them.
+        LazyLock::force(&ACCEPTORS);
+        LazyLock::force(&BOMB);
         let shared = Arc::new(Shared {
             language,
             trouble,
@@ -199,6 +199,10 @@ fn receive(socket: UdpSocket, shared: Arc<Shared>) {
     });
 }
 
+/// Made once: what it costs is not the sinks' time.
+static ACCEPTORS: LazyLock<HashMap<&str, TlsAcceptor>> =
+    LazyLock::new(|| ["good", "expired", "elsewhere"].map(|name| (name, acceptor(name))).into());
+
 fn acceptor(certificate: &str) -> TlsAcceptor {
     let read = |name: &str| std::fs::read(format!("{TLS_FILES}/faults-{name}.pem")).expect("there");
     let certificate = CertificateDer::from_pem_slice(&read(certificate)).expect("a certificate");
@@ -222,8 +226,8 @@ impl Shared {
             stream.set_zero_linger()?;
         }
         let stream: Box<dyn Duplex> = match self.now() {
-            Trouble::Certificate(name) => Box::new(acceptor(name).accept(stream).await?),
-            _ if self.is_tls() => Box::new(acceptor("good").accept(stream).await?),
+            Trouble::Certificate(name) => Box::new(ACCEPTORS[name].accept(stream).await?),
+            _ if self.is_tls() => Box::new(ACCEPTORS["good"].accept(stream).await?),
             _ => Box::new(stream),
         };
         match &self.language {
