@@ -248,7 +248,10 @@ impl Lane {
             return Ok(());
         };
         self.due = rows.len() >= limit;
-        self.next_look = now.instant + MIN_RECHECK;
+        if !self.due {
+            // A look counts all that waits; while more is due than was claimed, it would be one at each claim.
+            self.next_look = now.instant + MIN_RECHECK;
+        }
         self.lease_ends = now.instant + LEASE;
         // Not so a settlement: it may live off the ballast.
         if !rows.is_empty() {
