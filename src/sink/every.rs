@@ -42,6 +42,10 @@ const EVERY: &[Every] = &[
     Every { formats: HEADED, ..every("webhook", "url", "") },
     Every { more: &[("from", "vigie@example.org"), ("to", "soc@example.org")], ..every("email", "smtp", "") },
     every("slack", "webhook_url", "ok"),
+    Every {
+        more: &[("token", CANARY), ("channel", "C0123ABCD")],
+        ..every("slack_bot", "url", r#"{"ok":true,"channel":"C0123ABCD","ts":"1.2"}"#)
+    },
     every("teams", "webhook_url", ""),
     every("discord", "webhook_url", r#"{"id":"1"}"#),
     every("mattermost", "webhook_url", "ok"),

@@ -60,7 +60,9 @@ fn limit(kind: &str) -> Limit {
         "exec" => Limit::None("a pipe takes whatever the program reads"),
         "webhook" | "tines" => Of("body, in bytes", 20_000, Pad::Event, 0, <[u8]>::len),
         "email" => Of("title in the subject, in characters", 200, Pad::Title, 0, subject_chars),
-        "slack" => Of("header, in UTF-16 units", 150, Pad::Title, 0, |body| units(body, "/blocks/0/text/text")),
+        "slack" | "slack_bot" => {
+            Of("header, in UTF-16 units", 150, Pad::Title, 0, |body| units(body, "/blocks/0/text/text"))
+        }
         "teams" => Of("message, in bytes", 28 * 1024, Pad::Key, 0, <[u8]>::len),
         "discord" => Of("content, in UTF-16 units", 2_000, Pad::Key, 48, |body| units(body, "/content")),
         "mattermost" => Of("text, in UTF-16 units", 4_000, Pad::Key, 48, |body| units(body, "/text")),
@@ -303,6 +305,7 @@ fn assert_inert(kind: &str, name: &str, body: &[u8]) {
 /// For people: a string of it is shown as it is.
 const SHOWN: &[&str] = &[
     "slack",
+    "slack_bot",
     "teams",
     "discord",
     "mattermost",

@@ -72,9 +72,9 @@ impl<R: BufRead, W: Write> Conversation<R, W> {
     }
 
     fn entry(&mut self, kind: &str, entry: &mut Entry) -> io::Result<()> {
-        let question = format!("{kind}: {} ({})", entry.name, entry.help);
         if let Some(variable) = entry.variable() {
-            let variable = self.variable(&format!("variable with {question}"), variable)?;
+            let question = format!("{kind}: variable that holds {} ({})", entry.name, entry.help);
+            let variable = self.variable(&question, variable)?;
             entry.value = format!("${{{variable}}}");
             return Ok(());
         }
@@ -82,6 +82,7 @@ impl<R: BufRead, W: Write> Conversation<R, W> {
         if entry.value.starts_with('{') {
             return Ok(());
         }
+        let question = format!("{kind}: {} ({})", entry.name, entry.help);
         let before = entry.value.clone();
         let bare = before.trim_matches(['[', ']', '"']);
         let answer = self.until(&question, bare, |answer| match Url::parse(answer) {

@@ -253,8 +253,13 @@ impl Lane {
             return Ok(());
         };
         self.due = rows.len() >= limit;
-        // What is due and cannot be claimed waits for an earlier word about the same alert.
-        self.next_look = now.instant + if rows.is_empty() { IDLE_RECHECK } else { MIN_RECHECK };
+        if rows.is_empty() {
+            // What is due and cannot be claimed waits for an earlier word about the same alert.
+            self.next_look = now.instant + IDLE_RECHECK;
+        } else if !self.due {
+            // A look counts all that waits; while more is due than was claimed, it would be one at each claim.
+            self.next_look = now.instant + MIN_RECHECK;
+        }
         self.lease_ends = now.instant + LEASE;
         // Not so a settlement: it may live off the ballast.
         if !rows.is_empty() {

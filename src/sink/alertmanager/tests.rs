@@ -158,7 +158,7 @@ async fn an_alert_is_not_ended_before_it_could_be_told_of() {
     assert_eq!(sink.send(&first).await.outcome, Outcome::Delivered);
     clock.set(7_201);
     let rest = Duration::from_secs(599);
-    assert_eq!(sink.send(&closing).await.outcome, Outcome::Later(rest));
+    assert_eq!(sink.send(&closing).await.outcome, Outcome::NotYet(rest));
     assert_eq!(peer.received().len(), 1);
     clock.set(7_800);
     assert_eq!(sink.send(&closing).await.outcome, Outcome::Delivered);
@@ -176,7 +176,7 @@ async fn holding_open_that_comes_too_late_opens_nothing_and_more_matches_always_
     assert_eq!(seconds_from_start(&posted(&peer)[0], "endsAt"), 2_700);
     clock.set(2_700);
     let report = sink.send(&still).await;
-    assert_eq!((report.outcome, peer.received().len()), (Outcome::Delivered, 1));
+    assert_eq!((report.outcome, peer.received().len()), (Outcome::Needless, 1));
     assert!(report.status.contains("nothing to hold open"), "{}", report.status);
     sink.send(&more).await;
     assert_eq!(seconds_from_start(&posted(&peer)[1], "endsAt"), 5_400);
