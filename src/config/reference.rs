@@ -8,6 +8,8 @@ use crate::sink::bound::{Bound, Most};
 use crate::sink::http;
 use crate::{metrics, sink, source};
 use vigie_engine::time::format_duration;
+use vigie_engine::yaml::fields::KnownKey;
+use vigie_engine::{mute, route};
 
 const OPENING: &str = "# Reference\n\n\
     Made by `vigie schema reference` from the program's own tables; do not edit. `${VAR}` and `${file:/path}` stand for \
@@ -27,6 +29,10 @@ const TRANSPORT_CLOSING: &str = "\nAll files but `bearer_token_file` are read at
      may be private in any case but never link-local or of a metadata service. Where a name leads to is then for the \
      proxy's own rules, `allow_private: false` included. A login that the proxy refuses (407) pauses the sink and is told; any \
      other refusal of a tunnel is tried again.\n";
+
+const ROUTES_CLOSING: &str = "\n```yaml\nroutes:\n  - matchers: ['severity=~\"high|critical\"']\n    to: chat\n    \
+     fallback: mail\n    routes:\n      - {match: {account: acc1}, to: pager, fallback: []}\n  - to: console\n    dedup: \
+     [rule, account]\n    mute: {days: sat-sun, tz: Europe/Paris}\n```\n";
 
 /// The page.
 #[must_use]
@@ -49,6 +55,10 @@ pub fn markdown() -> String {
         http::TRANSPORT,
     );
     page.push_str(TRANSPORT_CLOSING);
+    keys(&mut page, "Routes", "- ` under `routes", &route::KEYS);
+    page.push_str(&format!("\nAn alert has the fields {}.\n", fields_of_an_alert()));
+    page.push_str(ROUTES_CLOSING);
+    keys(&mut page, "Inhibitions", "- ` under `inhibit", &mute::KEYS);
     section(&mut page, "Address databases", "geo", GEO_OPTIONS);
     page.push_str(GEO_FIELDS_OPENING);
     for (field, what) in GEO_FIELDS_HELP {
@@ -63,6 +73,24 @@ pub fn markdown() -> String {
         line(&mut page, &[&code(metric.name), metric.kind.name(), metric.labels, metric.help]);
     }
     page
+}
+
+fn fields_of_an_alert() -> String {
+    let named =
+        route::VOCABULARY.iter().map(|name| if name.ends_with('.') { format!("{name}FIELD") } else { (*name).into() });
+    named.map(|name| code(&name)).collect::<Vec<_>>().join(", ")
+}
+
+/// Keys of a map that is read by the engine.
+fn keys(page: &mut String, title: &str, place: &str, keys: &[KnownKey]) {
+    page.push_str(&format!("\n## {title}\nUnder `{place}`.\n\n| key | takes | default | what |\n|---|---|---|---|\n"));
+    for key in keys {
+        let default = match key.default {
+            "" | "required" => key.default.to_owned(),
+            value => code(value),
+        };
+        line(page, &[&code(key.name), key.takes, &default, key.help]);
+    }
 }
 
 /// Where the options stand that a kind of sink shares with others.
@@ -173,6 +201,27 @@ mod tests {
         let named: Vec<&str> = GEO_FIELDS_HELP.iter().map(|(field, _)| *field).collect();
         let known: Vec<String> = GEO_FIELDS.iter().chain(&["mismatch"]).map(|field| format!("{GEO}.{field}")).collect();
         assert_eq!(named, known);
+    }
+
+    #[test]
+    fn the_example_of_routes_loads_and_every_key_is_a_row() {
+        use vigie_engine::diagnostic::{Diagnostics, SourceFile};
+        use vigie_engine::{rule::Lists, yaml};
+        let page = markdown();
+        let section = |title: &str| page.split(title).nth(1).and_then(|rest| rest.split("\n## ").next()).expect("it");
+        let (routes, inhibitions) = (section("\n## Routes\n"), section("\n## Inhibitions\n"));
+        assert!(route::KEYS.iter().all(|key| routes.contains(&format!("| `{}` |", key.name))), "{routes}");
+        assert!(mute::KEYS.iter().all(|key| inhibitions.contains(&format!("| `{}` |", key.name))), "{inhibitions}");
+        assert!(routes.contains("`event.FIELD`"), "{routes}");
+        let text = routes.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        let mut told = Diagnostics::default();
+        let file = SourceFile { path: "vigie.yaml".into(), text: text.into() };
+        let node = yaml::parse(&file, &mut told).expect("YAML");
+        let list =
+            yaml::fields::Fields::of(&node, "it", &["routes"], &mut told).and_then(|fields| fields.get("routes"));
+        let sinks = ["chat", "mail", "pager", "console"];
+        let loaded = route::load(list.expect("it"), &Lists::default(), &sinks, &mut told);
+        assert_eq!((loaded.len(), told.count()), (2, 0), "{:?}", told.sorted());
     }
 
     #[test]

@@ -67,6 +67,8 @@ fn route() -> Value {
         "minProperties": 1,
         "properties": {"days": {"type": "string"}, "hours": {"type": "string"}, "tz": {"type": "string"}},
     });
+    // An empty list switches off what a route would take over from the one that it stands in.
+    let texts_or_none = json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
     json!({
         "type": "object",
         "additionalProperties": false,
@@ -76,9 +78,9 @@ fn route() -> Value {
             "matchers": texts,
             "to": texts,
             "continue": {"type": "boolean"},
-            "fallback": texts,
+            "fallback": texts_or_none,
             "after": {"type": "string"},
-            "dedup": texts,
+            "dedup": texts_or_none,
             "quiet": {"type": "string"},
             "mute": {"oneOf": [during, {"type": "array", "items": during}]},
             "routes": {"type": "array", "items": {"$ref": "#/$defs/route"}},

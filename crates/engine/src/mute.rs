@@ -14,10 +14,32 @@ use crate::route::matcher::{self, Matcher};
 use crate::route::{AlertCondition, AlertView};
 use crate::rule::Lists;
 use crate::yaml::Node;
-use crate::yaml::fields::{Fields, wrong_kind};
+use crate::yaml::fields::{Fields, KnownKey, names_of, wrong_kind};
 
 /// Most inhibitions: each alert is held against all of them.
 pub const MAX_INHIBITIONS: usize = 200;
+
+/// What an inhibition may say.
+pub const KEYS: [KnownKey; 3] = [
+    KnownKey {
+        name: "source",
+        takes: "conditions or matchers",
+        default: "required",
+        help: "the alert that holds others back, for as long as it is open",
+    },
+    KnownKey {
+        name: "target",
+        takes: "conditions or matchers",
+        default: "required",
+        help: "the alerts that are held back; not those that fit `source` too",
+    },
+    KnownKey {
+        name: "equal",
+        takes: "fields",
+        default: "required",
+        help: "of which both must have the same values; an alert without one of them is told",
+    },
+];
 
 /// Alerts that fit it are not told from one time to another.
 #[derive(Debug, Clone)]
@@ -106,7 +128,7 @@ pub fn load(node: &Node, lists: &Lists, diagnostics: &mut Diagnostics) -> Vec<In
 }
 
 fn inhibition(node: &Node, lists: &Lists, diagnostics: &mut Diagnostics) -> Option<Inhibition> {
-    let fields = Fields::of(node, "an inhibition", &["source", "target", "equal"], diagnostics)?;
+    let fields = Fields::of(node, "an inhibition", &names_of(&KEYS), diagnostics)?;
     let source = side("source", &fields, lists, diagnostics);
     let target = side("target", &fields, lists, diagnostics);
     let equal = alert_fields("equal", &fields, diagnostics);

@@ -18,7 +18,7 @@ use crate::condition::During;
 use crate::diagnostic::Span;
 use crate::event::FieldPath;
 
-pub use load::{DEFAULT_AFTER, DEFAULT_QUIET, MAX_ROUTES, load};
+pub use load::{DEFAULT_AFTER, DEFAULT_QUIET, KEYS, MAX_ROUTES, load};
 pub use view::{AlertCondition, AlertView, VOCABULARY};
 
 /// One route.

@@ -12,23 +12,81 @@ use crate::event::FieldPath;
 use crate::rule::when::{WhenReader, during};
 use crate::rule::{Lists, Severity, severity_of};
 use crate::yaml::Node;
-use crate::yaml::fields::{Fields, wrong_kind};
+use crate::yaml::fields::{Fields, KnownKey, names_of, wrong_kind};
 
 /// Most routes in all: each alert passes them in order.
 pub const MAX_ROUTES: usize = 1_000;
 /// How long a sink has before its fallback is told too, unless `after` says otherwise.
 pub const DEFAULT_AFTER: Duration = Duration::from_secs(120);
 /// Below this every hiccup of a network would be told twice; beyond it nobody waits.
-const AFTER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(24 * 3600));
+pub(super) const AFTER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(24 * 3600));
 /// How long `dedup` of a route holds, unless `quiet` says otherwise.
 pub const DEFAULT_QUIET: Duration = Duration::from_secs(3600);
 /// A person who is not told again for longer has been told nothing.
-const QUIET: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(7 * 86_400));
+pub(super) const QUIET: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(7 * 86_400));
 /// Most fields of a route's `dedup`.
 const MAX_DEDUP_FIELDS: usize = 8;
 /// Most time windows of one route.
 const MAX_MUTE_WINDOWS: usize = 16;
-const KEYS: &[&str] = &["match", "matchers", "to", "continue", "fallback", "after", "dedup", "quiet", "mute", "routes"];
+/// What a route may say.
+pub const KEYS: [KnownKey; 10] = [
+    KnownKey {
+        name: "match",
+        takes: "conditions",
+        default: "",
+        help: "which alerts, as `when` of a rule asks it, of the fields below; every alert without it",
+    },
+    KnownKey {
+        name: "matchers",
+        takes: "matchers",
+        default: "",
+        help: "the same as Alertmanager writes it, such as `severity=~\"high|critical\"`; with `match`, both must hold",
+    },
+    KnownKey {
+        name: "to",
+        takes: "names of sinks",
+        default: "",
+        help: "where they go; its parent's sinks where it names none",
+    },
+    KnownKey {
+        name: "continue",
+        takes: "true or false",
+        default: "false",
+        help: "whether the routes behind it see the alert too",
+    },
+    KnownKey {
+        name: "fallback",
+        takes: "names of sinks",
+        default: "",
+        help: "where an alert goes too that a sink did not confirm in time, with a note why; its parent's where it says \
+               nothing, none with `[]`",
+    },
+    KnownKey {
+        name: "after",
+        takes: "duration, 10s to 1d",
+        default: "2m",
+        help: "how long a sink has before `fallback`",
+    },
+    KnownKey {
+        name: "dedup",
+        takes: "fields",
+        default: "",
+        help: "alerts with the same values are told once in `quiet`; its parent's where it says nothing, none with `[]`",
+    },
+    KnownKey { name: "quiet", takes: "duration, 1m to 7d", default: "1h", help: "how long `dedup` holds" },
+    KnownKey {
+        name: "mute",
+        takes: "time windows",
+        default: "",
+        help: "`days`, `hours`, `tz`: what is raised then waits, and is told in a digest at the end of the window",
+    },
+    KnownKey {
+        name: "routes",
+        takes: "routes",
+        default: "",
+        help: "the first of them that takes the alert has it; with none it goes to this one's sinks",
+    },
+];
 
 /// What a route takes over from the one that it stands in.
 #[derive(Clone, Default)]
@@ -79,12 +137,12 @@ fn counted(routes: &[Route]) -> usize {
 impl Loader<'_> {
     fn route(&self, node: &Node, above: &Inherited, diagnostics: &mut Diagnostics) -> Option<Route> {
         let before = diagnostics.count();
-        let fields = Fields::of(node, "a route", KEYS, diagnostics)?;
+        let fields = Fields::of(node, "a route", &names_of(&KEYS), diagnostics)?;
         let when = self.condition(&fields, diagnostics);
         let to = self.to(&fields, above, diagnostics);
         let continue_ = fields.boolean("continue", diagnostics).unwrap_or(false);
-        let fallback = self.fallback(&fields, diagnostics).or_else(|| above.fallback.clone());
-        let repeat = repeat(&fields, diagnostics).or_else(|| above.repeat.clone());
+        let fallback = self.fallback(&fields, to.as_deref().unwrap_or_default(), above, diagnostics);
+        let repeat = repeat(&fields, above, diagnostics);
         let mute = mute(&fields, diagnostics);
         let inherited = Inherited { to: to.clone().unwrap_or_default(), fallback, repeat };
         let below = fields.list("routes", diagnostics);
@@ -127,15 +185,24 @@ impl Loader<'_> {
         Some(above.to.clone())
     }
 
-    fn fallback(&self, fields: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<Fallback> {
+    /// Its own or the one above; none with an empty list.
+    fn fallback(
+        &self,
+        fields: &Fields<'_>,
+        own: &[String],
+        above: &Inherited,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Fallback> {
         let after = bounded("after", AFTER, fields, diagnostics);
         if fields.get("fallback").is_none() {
             misplaced("after", "fallback", fields, diagnostics);
+            return above.fallback.clone();
+        }
+        if above.fallback.is_some() && is_empty("fallback", fields) {
             return None;
         }
         let to = self.sinks("fallback", fields, diagnostics)?;
-        let own = fields.texts("to", diagnostics);
-        if !own.is_empty() && to.iter().all(|sink| own.iter().any(|(name, _)| name == sink)) {
+        if !own.is_empty() && to.iter().all(|sink| own.contains(sink)) {
             let message = "`fallback` names the sinks that the alert goes to anyway";
             let hint = "name another sink";
             diagnostics.error(code::ROUTE_SINK, fields.place("fallback"), message, Some(hint.into()));
@@ -193,10 +260,19 @@ pub(crate) fn from_matchers(text: &str, node: &Node, diagnostics: &mut Diagnosti
     }
 }
 
-fn repeat(fields: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<Repeat> {
+/// What a route takes over is switched off by an empty list.
+fn is_empty(key: &str, fields: &Fields<'_>) -> bool {
+    fields.get(key).and_then(Node::items).is_some_and(<[Node]>::is_empty)
+}
+
+/// Its own or the one above; none with an empty list.
+fn repeat(fields: &Fields<'_>, above: &Inherited, diagnostics: &mut Diagnostics) -> Option<Repeat> {
     let quiet = bounded("quiet", QUIET, fields, diagnostics);
     if fields.get("dedup").is_none() {
         misplaced("quiet", "dedup", fields, diagnostics);
+        return above.repeat.clone();
+    }
+    if above.repeat.is_some() && is_empty("dedup", fields) {
         return None;
     }
     let fields = alert_fields("dedup", fields, diagnostics)?;

@@ -235,6 +235,35 @@ fn each_sink_is_found_with_all_the_routes_that_lead_there() {
 }
 
 #[test]
+fn the_page_says_the_defaults_and_the_bounds_that_hold() {
+    let said = |name: &str| super::KEYS.iter().find(|key| key.name == name).expect("a key");
+    for (name, default, (least, most)) in
+        [("after", super::DEFAULT_AFTER, super::load::AFTER), ("quiet", super::DEFAULT_QUIET, super::load::QUIET)]
+    {
+        let shown = crate::time::format_duration;
+        assert_eq!(said(name).default, shown(default));
+        assert_eq!(said(name).takes, format!("duration, {} to {}", shown(least), shown(most)));
+    }
+}
+
+#[test]
+fn a_route_below_switches_off_what_it_would_take_over() {
+    let text = "\
+- to: chat
+  fallback: mail
+  dedup: [rule]
+  routes:
+    - {match: {severity: critical}, dedup: [], fallback: []}
+    - {match: {severity: high}, dedup: []}
+    - {match: {severity: low}}
+";
+    let (routes, told) = load_text(text);
+    assert_eq!(told, Vec::<String>::new());
+    let kept = routes[0].routes.iter().map(|route| (route.fallback.is_some(), route.repeat.is_some()));
+    assert_eq!(kept.collect::<Vec<_>>(), [(false, false), (true, false), (true, true)]);
+}
+
+#[test]
 fn mistakes_in_the_options_of_a_route_are_all_told() {
     let text = "\
 - {to: chat, fallback: pager, after: 1s}
@@ -245,6 +274,9 @@ fn mistakes_in_the_options_of_a_route_are_all_told() {
 - {to: chat, matchers: ['sevrity=high', 'title=~\"(\"']}
 - {routes: [{to: [], continue: true}]}
 - {continue: true}
+- {to: chat, routes: [{fallback: chat}]}
+- {to: chat, fallback: []}
+- {to: chat, dedup: []}
 ";
     let (routes, told) = load_text(text);
     assert!(routes.is_empty(), "{routes:?}");
@@ -259,6 +291,9 @@ fn mistakes_in_the_options_of_a_route_are_all_told() {
         "E0242 an alert has no field `sevrity`: did you mean `severity`?",
         "7:18 E0240 the route goes to no sink",
         "8:3 E0202 a route has no `to`",
+        "9:24 E0240 `fallback` names the sinks that the alert goes to anyway",
+        "10:24 E0240 the route goes to no sink",
+        "11:21 E0241 `dedup` names 0 fields",
     ] {
         assert!(told.iter().any(|line| line.contains(expected)), "{expected}\n{}", told.join("\n"));
     }

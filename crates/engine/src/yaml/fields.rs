@@ -8,6 +8,31 @@ use super::{Key, Kind, Node};
 use crate::diagnostic::{Diagnostics, Span, code, nearest};
 use crate::time;
 
+/// A key that a map may have, as the reference shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownKey {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes, in words.
+    pub takes: &'static str,
+    /// What holds without it: a value as it would be written, `required`, or nothing.
+    pub default: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+/// For [`Fields::of`].
+#[must_use]
+pub const fn names_of<const N: usize>(keys: &[KnownKey; N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut index = 0;
+    while index < N {
+        names[index] = keys[index].name;
+        index += 1;
+    }
+    names
+}
+
 /// The entries of one map.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
