@@ -238,6 +238,7 @@ impl Daemon {
             holds: self.holds.clone(),
             clock: self.clock.clone(),
             status: self.status.clone(),
+            refusals: deliver::Refusals::default(),
             notices,
             jitter_seed: self.jitter_seed,
         }

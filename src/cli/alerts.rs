@@ -1,5 +1,7 @@
 //! `vigie alerts`: what was raised, and what became of it.
 
+use chrono::{DateTime, Utc};
+
 use super::events::parse_time;
 use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::{Output, counted};
@@ -44,11 +46,11 @@ pub(super) struct ListArgs {
 
 pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     log::start(global, "warn");
+    let now = SystemClock.now();
     let tool = load::tool(global, output)?;
     let store = &tool.store;
     match verb {
         Verb::List(args) => {
-            let now = SystemClock.now();
             let since = args.since.as_deref().map(|text| parse_time(text, now)).transpose()?;
             let min_severity = args.severity.as_deref().map(severity).transpose()?;
             tool.require(Named::Rule, args.rule.as_deref())?;
@@ -69,7 +71,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
                 return Err(Failure::text(Exit::NOT_FOUND, format!("there is no alert {id}")));
             };
             match output.form() {
-                Form::Human => show(&detail, output)?,
+                Form::Human => show(&detail, now, output)?,
                 Form::Json | Form::Ndjson => output.json(&detail)?,
             }
         }
@@ -107,7 +109,7 @@ pub(super) fn line(row: &AlertRow) -> String {
     )
 }
 
-fn show(detail: &AlertDetail, output: &mut Output) -> std::io::Result<()> {
+fn show(detail: &AlertDetail, now: DateTime<Utc>, output: &mut Output) -> std::io::Result<()> {
     let alert = &detail.row.alert;
     output.line(&line(&detail.row))?;
     output.line(&format!("source    {}", alert.source))?;
@@ -133,7 +135,7 @@ fn show(detail: &AlertDetail, output: &mut Output) -> std::io::Result<()> {
     }
     output.line(&format!("event     {}", vigie_engine::text::single_line(alert.event.get(), 4_000)))?;
     for delivery in &detail.deliveries {
-        output.line(&deliveries::line(&delivery.row))?;
+        output.line(&deliveries::line(&delivery.row, now))?;
         delivery.log.iter().try_for_each(|attempt| output.line(&deliveries::attempt_line(attempt)))?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! `vigie deliveries`: what was sent where, what was not, and sending it again.
 
+use chrono::{DateTime, Utc};
+
 use super::events::parse_time;
 use super::exit::{Exit, Failure, Outcome, WithExit};
 use super::output::{Output, counted};
@@ -94,7 +96,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             let rows = run_verb::block_on(store.deliveries(&filter))?.exit(Exit::STORAGE)?;
             match output.form() {
                 Form::Human => {
-                    rows.iter().try_for_each(|row| output.line(&line(row)))?;
+                    rows.iter().try_for_each(|row| output.line(&line(row, now)))?;
                     output.note(&format!("{} listed", counted(rows.len(), "row")))?;
                 }
                 Form::Json => output.json(&rows)?,
@@ -107,7 +109,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
             };
             match output.form() {
                 Form::Human => {
-                    output.line(&line(&detail.row))?;
+                    output.line(&line(&detail.row, now))?;
                     detail.log.iter().try_for_each(|attempt| output.line(&attempt_line(attempt)))?;
                     output.line(&format!("body      {}", vigie_engine::text::single_line(&detail.body, 8_000)))?;
                 }
@@ -132,9 +134,12 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
     Ok(Exit::OK)
 }
 
-pub(super) fn line(row: &DeliveryRow) -> String {
+pub(super) fn line(row: &DeliveryRow, now: DateTime<Utc>) -> String {
     let status = match row.status {
-        DeliveryStatus::Pending => row.next_at.map_or("waiting".into(), |at| format!("waiting until {at}")),
+        DeliveryStatus::Pending => match row.next_at.filter(|at| *at > now) {
+            Some(at) => format!("waiting until {}", at.format("%Y-%m-%dT%H:%M:%SZ")),
+            None => "due; waits for its sink".into(),
+        },
         DeliveryStatus::Delivered => "delivered".into(),
         DeliveryStatus::Unconfirmed => "delivered, unconfirmed".into(),
         DeliveryStatus::Dead => "dead letter".into(),

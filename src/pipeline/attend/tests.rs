@@ -14,7 +14,8 @@ use crate::pipeline::BoxFuture;
 use crate::pipeline::drift::Drift;
 use crate::pipeline::history::History;
 use crate::pipeline::ingest::{Inhibitors, Parts};
-use crate::sink::stdout::{Format, StdoutSink};
+use crate::sink::format::{Format, Shape};
+use crate::sink::stdout::StdoutSink;
 use crate::source::{Cursor, Fetched, Seen, Source, SourceError};
 use crate::store::archive::{DeliveryFilter, DeliveryRow, DeliveryStatus};
 use crate::store::hold::StoredSilence;
@@ -105,7 +106,7 @@ impl Scene {
         let mut diagnostics = Diagnostics::default();
         let outlet = |name: &str| {
             let writer: crate::sink::SharedWriter = Arc::new(Mutex::new(std::io::sink()));
-            let sink = Arc::new(StdoutSink::new(Format::Json, false, writer));
+            let sink = Arc::new(StdoutSink::new(Shape::Json(Format::Native), false, writer));
             Outlet { name: name.into(), sink, follow: None }
         };
         let outlets: Vec<Outlet> = ["chat", "mail"].map(outlet).into();

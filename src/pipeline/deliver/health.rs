@@ -3,6 +3,8 @@
 //! Pure but for the seeded jitter: both clocks come in as arguments. The destination backs off, not the delivery: only the
 //! first failure since the lane last changed is a new step; what was in flight with it just waits along.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,7 +21,7 @@ use crate::store::{LaneState, Resolution};
 pub const MAX_WAIT: Duration = Duration::from_secs(6 * 3600);
 /// Shortest pause after a destination asked for one (`Retry-After: 0`).
 pub const MIN_WAIT: Duration = Duration::from_secs(1);
-/// How often a destination that refuses us is probed.
+/// How often a destination that refuses us is probed. See [`Refusals`].
 pub const MISCONFIGURED_PROBE: Duration = Duration::from_secs(300);
 /// After this long without a delivery the operator is told.
 pub const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
@@ -44,6 +46,36 @@ pub(super) struct Attempt<'a> {
     pub(super) epoch: u64,
 }
 
+/// Until when the sinks rest that are refused, by name. Such a pause is ours and no wish of the destination, so it ends with
+/// the configuration: whoever starts the program or loads it again may just have mended what was refused, and gets one probe
+/// at once. It outlives a lane, for a finite run makes several.
+#[derive(Debug, Clone, Default)]
+pub struct Refusals(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Refusals {
+    pub(super) fn until(&self, sink: &str) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(sink).copied()
+    }
+
+    pub(super) fn note(&self, sink: &str, until: Option<Instant>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match until {
+            Some(until) => drop(all.insert(sink.to_owned(), until)),
+            None => drop(all.remove(sink)),
+        }
+    }
+}
+
+/// Why a lane pauses after a failure.
+enum Pause {
+    /// By the step of its back-off.
+    Ladder,
+    /// For as long as the destination said.
+    Asked(Duration),
+    /// We are refused, which only we can mend.
+    Ours(Duration),
+}
+
 /// What becomes of the delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -59,26 +91,35 @@ pub(super) struct Health {
     jitter: SmallRng,
     state: LaneState,
     paused_until: Option<Instant>,
+    refused_until: Option<Instant>,
     failing_since: Option<Instant>,
     told: Option<LaneNoticeKind>,
     epoch: u64,
 }
 
 impl Health {
-    /// Takes up what the store kept of the lane.
-    pub(super) fn new(profile: RetryProfile, jitter_seed: u64, state: LaneState, now: Now) -> Self {
+    /// Takes up what the store kept of the lane, and what this configuration knows of refusals.
+    pub(super) fn new(
+        profile: RetryProfile,
+        jitter_seed: u64,
+        state: LaneState,
+        refused_until: Option<Instant>,
+        now: Now,
+    ) -> Self {
         let ladder = match profile {
             RetryProfile::Machine => MACHINE,
             RetryProfile::Person => PERSON,
         };
-        let rest = state.paused_until.map(|until| (until - now.steady).to_std().unwrap_or_default());
+        // A clock that was set back before this start must not stretch the pause.
+        let rest = |until: DateTime<Utc>| (until - now.steady).to_std().unwrap_or_default().min(MAX_WAIT);
+        let rest = state.paused_until.map(rest);
         Self {
             ladder,
             jitter: SmallRng::seed_from_u64(jitter_seed),
-            // A clock that was set back before this start must not stretch the pause.
-            paused_until: rest.map(|rest| now.instant + rest.min(MAX_WAIT)),
+            paused_until: rest.map(|rest| now.instant + rest),
+            refused_until,
             failing_since: (state.step > 0).then_some(now.instant),
-            state,
+            state: LaneState { paused_until: rest.map(|rest| later(now.steady, rest)), ..state },
             told: None,
             epoch: 0,
         }
@@ -101,7 +142,12 @@ impl Health {
 
     /// The end of the pause, if there is one and it lies ahead.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.filter(|until| *until > now)
+        self.paused_until.max(self.refused_until).filter(|until| *until > now)
+    }
+
+    /// The part of the pause that is for [`Refusals`] to keep.
+    pub(super) fn refused_until(&self) -> Option<Instant> {
+        self.refused_until
     }
 
     /// What follows from an attempt. The lane's own change shows in `state` and `epoch`.
@@ -123,19 +169,20 @@ impl Health {
                 self.answered(attempt, now, Next::Settle(resolution))
             }
             Outcome::Retry | Outcome::Wait(None) => {
-                self.failed(attempt, None, now);
+                self.failed(attempt, Pause::Ladder, now);
                 let own = self.own_delay(attempt.delivery);
                 let rest = self.rest(now).max(own);
                 Next::Settle(self.again_in(attempt.delivery, rest, now))
             }
             Outcome::Wait(Some(hint)) => {
-                self.failed(attempt, Some(hint.clamp(MIN_WAIT, MAX_WAIT)), now);
+                self.failed(attempt, Pause::Asked(hint.clamp(MIN_WAIT, MAX_WAIT)), now);
                 Next::Settle(self.again_in(attempt.delivery, self.rest(now), now))
             }
             Outcome::Misconfigured => {
-                self.failed(attempt, Some(MISCONFIGURED_PROBE), now);
-                // Never given up by age: it is our fault, and the backlog is what the operator wants when it is mended.
-                Next::Settle(Resolution::RetryAt(later(now.steady, self.rest(now))))
+                self.failed(attempt, Pause::Ours(MISCONFIGURED_PROBE), now);
+                // Never given up by age: it is our fault, and the backlog is what the operator wants when it is mended. Due
+                // at once, for it is the lane that waits.
+                Next::Settle(Resolution::RetryAt(now.steady))
             }
         }
     }
@@ -168,6 +215,7 @@ impl Health {
         if self.is_probing() && attempt.epoch == self.epoch {
             self.state = LaneState::default();
             self.paused_until = None;
+            self.refused_until = None;
             self.failing_since = None;
             self.epoch += 1;
         }
@@ -177,19 +225,26 @@ impl Health {
         next
     }
 
-    fn failed(&mut self, attempt: &Attempt<'_>, pause: Option<Duration>, now: Now) {
+    fn failed(&mut self, attempt: &Attempt<'_>, pause: Pause, now: Now) {
         let straggler = self.is_probing() && attempt.epoch != self.epoch;
         if !straggler {
             self.state.step = self.state.step.saturating_add(1);
             self.failing_since.get_or_insert(now.instant);
             self.epoch += 1;
         }
-        let delay = match pause {
-            Some(pause) => pause,
-            None if straggler => return,
-            None => self.ladder.delay(self.state.step, &mut self.jitter),
-        };
-        self.pause(delay, &attempt.report.status, now);
+        let reason = &attempt.report.status;
+        match pause {
+            Pause::Asked(delay) => self.pause(delay, reason, now),
+            Pause::Ladder if straggler => {}
+            Pause::Ladder => {
+                let delay = self.ladder.delay(self.state.step, &mut self.jitter);
+                self.pause(delay, reason, now);
+            }
+            Pause::Ours(delay) => {
+                self.refused_until = self.refused_until.max(Some(now.instant + delay));
+                reason.clone_into(&mut self.state.reason);
+            }
+        }
     }
 
     /// A pause is never made shorter.
@@ -210,7 +265,7 @@ impl Health {
     }
 
     fn rest(&self, now: Now) -> Duration {
-        self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now.instant))
+        self.paused_until(now.instant).map_or(Duration::ZERO, |until| until.saturating_duration_since(now.instant))
     }
 
     fn again_in(&self, delivery: &Delivery, delay: Duration, now: Now) -> Resolution {

@@ -83,12 +83,12 @@ impl Lane {
         let own_seed = name.bytes().fold(shared.jitter_seed, |seed, byte| seed.rotate_left(7) ^ u64::from(byte));
         Self {
             name: name.to_owned(),
-            shared,
             in_flight_limit: match profile {
                 RetryProfile::Machine => MACHINE_IN_FLIGHT,
                 RetryProfile::Person => PERSON_IN_FLIGHT,
             },
-            health: Health::new(profile, own_seed, state, now),
+            health: Health::new(profile, own_seed, state, shared.refusals.until(name), now),
+            shared,
             pacer: Pacer::default(),
             sink,
             claimed: VecDeque::new(),
@@ -299,6 +299,7 @@ impl Lane {
                 None => Resolution::Dead,
             },
         };
+        self.shared.refusals.note(&self.name, self.health.refused_until());
         if let Some(pause) = report.spent {
             self.health.hold(pause, &report.status, now);
         }

@@ -8,7 +8,8 @@ use vigie_engine::engine::Fold;
 
 use super::*;
 use crate::pipeline::BoxFuture;
-use crate::sink::stdout::{Format, StdoutSink};
+use crate::sink::format::{Format, Shape};
+use crate::sink::stdout::StdoutSink;
 use crate::store::archive::DeliveryFilter;
 use crate::store::contract::{at, batch};
 use crate::store::follow::Due;
@@ -151,7 +152,7 @@ impl FollowUps for Mortal {
 }
 
 fn outlet(name: &str, follow: Option<Follow>) -> Outlet {
-    let sink = Arc::new(StdoutSink::new(Format::Json, false, Arc::new(Mutex::new(std::io::sink()))));
+    let sink = Arc::new(StdoutSink::new(Shape::Json(Format::Native), false, Arc::new(Mutex::new(std::io::sink()))));
     Outlet { name: name.into(), sink, follow }
 }
 
