@@ -5,11 +5,12 @@
 //! nothing else happens, so that a relay's minute costs nothing.
 
 mod destination;
+mod place;
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{TimeZone as _, Utc};
@@ -19,16 +20,15 @@ use tokio_util::sync::CancellationToken;
 use vigie_engine::alert::Alert;
 
 use self::destination::{Destination, Language, Trouble};
+use self::place::Place;
 use super::contract::{alert_titled, context, text_node};
 use super::every::{DELIVERY, Every, all};
 use super::probe::Probe;
 use super::update::Update;
-use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, delivery_id,
-};
+use super::{AttemptReport, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, delivery_id};
 use crate::clock::{Clock as _, TokioClock};
 use crate::pipeline::BoxFuture;
-use crate::pipeline::deliver::{Lanes, NoticeSender, Wake, run};
+use crate::pipeline::deliver::{Lanes, NoticeSender, Refusals, Wake, run};
 use crate::store::archive::{DeliveryFilter, DeliveryStatus};
 use crate::store::memory::MemoryStore;
 use crate::store::{IngestBatch, LaneState, NewAlert, NewDelivery};
@@ -95,8 +95,10 @@ enum Way {
     Absent(&'static str),
 }
 
-/// The row of `syslog` over UDP, beside its row over TCP.
+/// Rows beside those of the kinds: `syslog` over UDP, and TLS that begins in the middle of a conversation.
 const DATAGRAMS: &str = "syslog over UDP";
+const STARTTLS: &str = "email over STARTTLS";
+const TLS_AFTER_INFO: &str = "nats with TLS after its first word";
 const NO_NET: &str = "there is no network between the two";
 const NO_ANSWER: &str = "syslog has no answer";
 const STATUS_ONLY: &str = "the status is the whole answer, and it says yes";
@@ -106,10 +108,9 @@ fn way(kind: &str, fault: Fault) -> Way {
     match (kind, fault) {
         (_, Fault::None) if matches!(kind, "stdout" | "file" | "exec") => Local,
         ("stdout", Fault::Refused | Fault::ConnectStall | Fault::Burst) => Local,
-        ("file", Fault::Refused | Fault::Burst) => Local,
+        ("file", Fault::Refused | Fault::ConnectStall | Fault::Burst) => Local,
         ("exec", Fault::Refused | Fault::ConnectStall | Fault::ByteASecond | Fault::Burst | Fault::Endless) => Local,
         ("exec", Fault::ErrorPage) => Absent("the program's end is its answer, whatever it prints"),
-        ("file", Fault::ConnectStall) => Absent("a file has no other side"),
         ("stdout" | "file" | "exec", _) => Absent(NO_NET),
         ("syslog", Fault::ByteASecond | Fault::ResetInAnswer | Fault::Burst | Fault::Limited | Fault::ErrorPage) => {
             Absent(NO_ANSWER)
@@ -117,7 +118,9 @@ fn way(kind: &str, fault: Fault) -> Way {
         (DATAGRAMS, fault) if !matches!(fault, Fault::None | Fault::Refused | Fault::Dns) => {
             Absent("a datagram has no connection, and nothing is answered")
         }
-        ("syslog" | "nats" | "email", Fault::Bomb) => Absent("nothing is compressed in its protocol"),
+        ("syslog" | "nats" | TLS_AFTER_INFO | "email" | STARTTLS, Fault::Bomb) => {
+            Absent("nothing is compressed in its protocol")
+        }
         ("webhook" | "tines" | "teams" | "pagerduty" | "alertmanager", Fault::ErrorPage) => Absent(STATUS_ONLY),
         (_, fault) => Server(match fault {
             Fault::None | Fault::Dns => Trouble::None,
@@ -140,7 +143,12 @@ fn way(kind: &str, fault: Fault) -> Way {
 /// Every kind, and what is a row of its own beside it.
 fn rows() -> impl Iterator<Item = (&'static Every, &'static str)> {
     all().flat_map(|every| {
-        let more = (every.kind == "syslog").then_some((every, DATAGRAMS));
+        let more = match every.kind {
+            "syslog" => Some((every, DATAGRAMS)),
+            "email" => Some((every, STARTTLS)),
+            "nats" => Some((every, TLS_AFTER_INFO)),
+            _ => None,
+        };
         [(every, every.kind)].into_iter().chain(more)
     })
 }
@@ -194,109 +202,6 @@ impl Sink for Watched {
     }
 }
 
-/// A destination on this machine.
-struct Place {
-    directory: tempfile::TempDir,
-    written: Arc<Mutex<Vec<u8>>>,
-    /// What a write to the standard output does until it is healed.
-    fails: Arc<Mutex<Option<io::ErrorKind>>>,
-    /// Held while the reader does not read.
-    gate: Mutex<Option<std::sync::mpsc::SyncSender<()>>>,
-}
-
-struct Terminal {
-    written: Arc<Mutex<Vec<u8>>>,
-    fails: Arc<Mutex<Option<io::ErrorKind>>>,
-    gate: Option<std::sync::mpsc::Receiver<()>>,
-}
-
-impl io::Write for Terminal {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(gate) = self.gate.take() {
-            // The other end is dropped when it is healed.
-            gate.recv().unwrap_or_default();
-        }
-        match *self.fails.lock().expect("not poisoned") {
-            Some(kind) => Err(kind.into()),
-            None => self.written.lock().expect("not poisoned").write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The program that an `exec` sink runs while it is in trouble.
-fn program(fault: Fault) -> &'static str {
-    match fault {
-        Fault::ConnectStall => "exec sleep 600",
-        Fault::ByteASecond => "while :; do printf .; sleep 1; done",
-        Fault::Burst => "exit 75",
-        Fault::Endless => "exec cat /dev/zero",
-        _ => "cat >> \"${0%/*}/written\"",
-    }
-}
-
-impl Place {
-    fn new(every: &Every, fault: Fault, context: &mut BuildContext) -> (Self, String) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (written, fails) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
-        let (holds, gate) = std::sync::mpsc::sync_channel(0);
-        let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-        let place = match (every.kind, fault) {
-            ("file", Fault::Refused) => path("absent/written"),
-            ("file", Fault::Burst) => {
-                std::os::unix::fs::symlink("/dev/full", path("written")).expect("a link");
-                path("written")
-            }
-            ("file", _) => path("written"),
-            ("exec", Fault::Refused) => path("program"),
-            ("exec", fault) => {
-                std::fs::write(path("program"), program(fault)).expect("written");
-                format!("/bin/sh {}", path("program"))
-            }
-            _ => String::new(),
-        };
-        *fails.lock().expect("not poisoned") = match fault {
-            Fault::Refused => Some(io::ErrorKind::BrokenPipe),
-            Fault::Burst => Some(io::ErrorKind::StorageFull),
-            _ => None,
-        };
-        let stalls = fault == Fault::ConnectStall;
-        let terminal =
-            Terminal { written: Arc::clone(&written), fails: Arc::clone(&fails), gate: stalls.then_some(gate) };
-        context.stdout = Arc::new(Mutex::new(terminal));
-        (Self { directory, written, fails, gate: Mutex::new(Some(holds)) }, place)
-    }
-
-    fn heal(&self, kind: &str, fault: Fault) {
-        let path = |name: &str| self.directory.path().join(name);
-        *self.fails.lock().expect("not poisoned") = None;
-        drop(self.gate.lock().expect("not poisoned").take());
-        match (kind, fault) {
-            ("file", Fault::Refused) => std::fs::create_dir(path("absent")).expect("made"),
-            ("file", Fault::Burst) => std::fs::remove_file(path("written")).expect("removed"),
-            ("exec", Fault::Refused) => std::os::unix::fs::symlink("/bin/cat", path("program")).expect("a link"),
-            ("exec", _) => std::fs::write(path("program"), program(Fault::None)).expect("written"),
-            _ => {}
-        }
-    }
-
-    /// Copies that are there.
-    fn copies(&self, kind: &str, fault: Fault) -> usize {
-        let read = |name: &str| std::fs::read(self.directory.path().join(name)).unwrap_or_default();
-        let bytes = match (kind, fault) {
-            ("stdout", _) => self.written.lock().expect("not poisoned").clone(),
-            // `cat` has no arguments: what it got went to its standard output.
-            ("exec", Fault::Refused) => return 1,
-            ("file", Fault::Refused) => read("absent/written"),
-            _ => read("written"),
-        };
-        String::from_utf8_lossy(&bytes).matches(TITLE).count()
-    }
-}
-
 const TITLE: &str = "Number forwarded elsewhere";
 
 /// Where a sink sends to.
@@ -331,12 +236,12 @@ impl One {
             Way::Server(trouble) => {
                 let language = match row {
                     DATAGRAMS => Language::Datagram,
-                    "email" => Language::Smtp,
-                    "nats" => Language::Nats,
+                    "email" | STARTTLS => Language::Smtp,
+                    "nats" | TLS_AFTER_INFO => Language::Nats,
                     "syslog" => Language::Syslog,
                     _ => Language::Http(every.yes.replace(DELIVERY, &delivery_id(&alert().alert_id, &name))),
                 };
-                let server = Destination::start(language, trouble).await;
+                let server = Destination::start(language, matches!(row, STARTTLS | TLS_AFTER_INFO), trouble).await;
                 let (place, more) = server.place();
                 (Side::Server(server), place, more)
             }
@@ -404,6 +309,7 @@ impl Matrix {
             holds: Arc::new(store.clone()),
             clock: Arc::new(clock),
             status: Arc::default(),
+            refusals: Refusals::default(),
             notices,
             jitter_seed: 7,
         };

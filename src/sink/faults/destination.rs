@@ -67,6 +67,8 @@ pub(super) enum Language {
 
 struct Shared {
     language: Language,
+    /// TLS begins in the middle of the conversation.
+    upgrades: bool,
     trouble: Trouble,
     is_healed: AtomicBool,
     copies: AtomicUsize,
@@ -93,12 +95,13 @@ enum Waits {
 type Talk = Conversation<Box<dyn Duplex>>;
 
 impl Destination {
-    pub(super) async fn start(language: Language, trouble: Trouble) -> Self {
+    pub(super) async fn start(language: Language, upgrades: bool, trouble: Trouble) -> Self {
         // Made before anybody waits for them.
         LazyLock::force(&ACCEPTORS);
         LazyLock::force(&BOMB);
         let shared = Arc::new(Shared {
             language,
+            upgrades,
             trouble,
             is_healed: AtomicBool::new(false),
             copies: AtomicUsize::new(0),
@@ -134,13 +137,13 @@ impl Destination {
 
     /// Where it is, as a sink's option says it, and the options that go with it.
     pub(super) fn place(&self) -> (String, Vec<(&'static str, Node)>) {
-        let is_tls = self.shared.is_tls();
+        let (is_tls, upgrades) = (self.shared.is_tls(), self.shared.upgrades);
         let mut more = Vec::new();
         let (scheme, path) = match (&self.shared.language, is_tls) {
             (Language::Http(_), true) => ("https", "/hooks/x"),
             (Language::Http(_), false) => ("http", "/hooks/x"),
-            (Language::Smtp, true) => ("smtps", ""),
-            (Language::Smtp, false) => ("smtp", ""),
+            (Language::Smtp, true) if !upgrades => ("smtps", ""),
+            (Language::Smtp, _) => ("smtp", ""),
             (Language::Nats, false) => ("nats", ""),
             (Language::Syslog, false) => ("tcp", ""),
             (Language::Datagram, _) => ("udp", ""),
@@ -148,7 +151,7 @@ impl Destination {
         };
         match (&self.shared.language, is_tls) {
             (Language::Smtp, false) => more.push(("insecure", text_node("true"))),
-            (Language::Nats, true) => more.push(("handshake_first", text_node("true"))),
+            (Language::Nats, true) if !upgrades => more.push(("handshake_first", text_node("true"))),
             _ => {}
         }
         more.extend(is_tls.then(|| ("ca_file", text_node(&format!("{TLS_FILES}/faults-authority.pem")))));
@@ -214,7 +217,19 @@ fn acceptor(certificate: &str) -> TlsAcceptor {
 
 impl Shared {
     fn is_tls(&self) -> bool {
-        matches!(self.trouble, Trouble::Certificate(_))
+        self.upgrades || matches!(self.trouble, Trouble::Certificate(_))
+    }
+
+    fn acceptor(&self) -> &'static TlsAcceptor {
+        match self.now() {
+            Trouble::Certificate(name) => &ACCEPTORS[name],
+            _ => &ACCEPTORS["good"],
+        }
+    }
+
+    async fn upgrade(&self, talk: Talk) -> io::Result<Talk> {
+        let stream: Box<dyn Duplex> = Box::new(self.acceptor().accept(talk.into_stream()?).await?);
+        Ok(Conversation::new(stream))
     }
 
     fn now(&self) -> Trouble {
@@ -225,10 +240,9 @@ impl Shared {
         if matches!(self.now(), Trouble::ResetsInRequest | Trouble::ResetsInAnswer) {
             stream.set_zero_linger()?;
         }
-        let stream: Box<dyn Duplex> = match self.now() {
-            Trouble::Certificate(name) => Box::new(ACCEPTORS[name].accept(stream).await?),
-            _ if self.is_tls() => Box::new(ACCEPTORS["good"].accept(stream).await?),
-            _ => Box::new(stream),
+        let stream: Box<dyn Duplex> = match self.is_tls() && !self.upgrades {
+            true => Box::new(self.acceptor().accept(stream).await?),
+            false => Box::new(stream),
         };
         match &self.language {
             Language::Http(yes) => self.http(Conversation::new(stream), yes).await,
@@ -320,9 +334,13 @@ impl Shared {
             Trouble::Page => return talk.say(b"HTTP/1.1 400 Bad Request\r\n\r\n").await,
             _ => self.say(&mut talk, b"220 relay.example ready\r\n").await?,
         }
+        let mut is_clear = self.upgrades;
         loop {
             let line = String::from_utf8_lossy(&talk.line(MAX_LINE_BYTES).await?).into_owned();
             let said = match line.split([' ', ':']).next().unwrap_or_default() {
+                "EHLO" if is_clear => "250-relay.example\r\n250 STARTTLS",
+                "STARTTLS" => "220 go on",
+                _ if is_clear => "530 5.7.0 not in the clear",
                 "EHLO" => "250-relay.example\r\n250 SIZE 1000000",
                 "RCPT" if self.now() == Trouble::Limits => "450 4.2.1 slower",
                 "MAIL" if self.now() == Trouble::Busy => "421 4.3.2 closing down",
@@ -331,6 +349,10 @@ impl Shared {
                 _ => "250 fine",
             };
             self.say(&mut talk, format!("{said}\r\n").as_bytes()).await?;
+            if said.starts_with("220") {
+                talk = self.upgrade(talk).await?;
+                is_clear = false;
+            }
             if said.starts_with("354") {
                 if self.now() == Trouble::ResetsInRequest {
                     return talk.line(MAX_LINE_BYTES).await.map(|_| ());
@@ -351,6 +373,9 @@ impl Shared {
         }
         let info = r#"INFO {"server_id":"x","max_payload":1048576,"headers":true,"tls_available":true}"#;
         self.say(&mut talk, format!("{info}\r\n").as_bytes()).await?;
+        if self.upgrades {
+            talk = self.upgrade(talk).await?;
+        }
         loop {
             let line = String::from_utf8_lossy(&talk.line(MAX_LINE_BYTES).await?).into_owned();
             let words: Vec<&str> = line.split(' ').collect();
