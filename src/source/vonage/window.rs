@@ -11,7 +11,7 @@ pub const MAX_OWED: usize = 2_048;
 const MAX_PARTS: i64 = 32;
 
 /// `from_s <= created_at < to_s`, Unix seconds of the server's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// First second.
     #[serde(rename = "f")]
@@ -68,6 +68,13 @@ impl Owed {
     #[must_use]
     pub fn windows(&self) -> &[Window] {
         &self.0
+    }
+
+    /// Whether this very window is owed.
+    #[must_use]
+    pub fn has(&self, window: Window) -> bool {
+        let place = self.0.partition_point(|old| old.from_s < window.from_s);
+        self.0.get(place) == Some(&window)
     }
 
     /// Owes those seconds of `window` that are not owed already.

@@ -4,6 +4,7 @@
 //! A request that fails and an answer that is at fault (rows missing, filter ignored) count alike here. A restart
 //! forgets all of it, which costs requests only.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ pub const LASTING: Duration = Duration::from_secs(300);
 pub const LASTING_FAILURES: u32 = 3;
 
 /// What an answer would move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Subject {
     Root(usize),
     Window(Window),
@@ -48,7 +49,6 @@ impl Subject {
 
 #[derive(Debug, Clone)]
 struct Trouble {
-    subject: Subject,
     failures: u32,
     stumbles: u32,
     /// How often it was narrowed: each time because it had failed.
@@ -61,7 +61,7 @@ struct Trouble {
 /// All that does not succeed at present: at most one entry for each tier and each owed window.
 #[derive(Debug, Clone, Default)]
 pub struct Troubles {
-    all: Vec<Trouble>,
+    all: HashMap<Subject, Trouble>,
     /// No owed window is asked for before this.
     windows_rest_until: Option<Instant>,
 }
@@ -79,13 +79,8 @@ impl Troubles {
 
     fn count(&mut self, ask: Ask, now: Instant, count: impl FnOnce(&mut Trouble)) -> (Duration, u32) {
         let Some(subject) = Subject::of(ask) else { return (MIN_REST, 0) };
-        let place = self.all.iter().position(|trouble| trouble.subject == subject).unwrap_or_else(|| {
-            let new =
-                Trouble { subject, failures: 0, stumbles: 0, narrowed: 0, since: now, until: now, is_told: false };
-            self.all.push(new);
-            self.all.len() - 1
-        });
-        let Some(trouble) = self.all.get_mut(place) else { return (MIN_REST, 0) };
+        let new = Trouble { failures: 0, stumbles: 0, narrowed: 0, since: now, until: now, is_told: false };
+        let trouble = self.all.entry(subject).or_insert(new);
         count(trouble);
         let before = (trouble.failures + trouble.stumbles).saturating_sub(1);
         let rest = MIN_REST.saturating_mul(1 << before.min(16)).min(subject.longest_rest());
@@ -95,14 +90,16 @@ impl Troubles {
 
     /// It is no passing fault, however seldom it was asked for.
     pub fn lasts(&mut self, ask: Ask) {
-        let own = self.all.iter_mut().filter(|trouble| Some(trouble.subject) == Subject::of(ask));
-        own.for_each(|trouble| trouble.failures = trouble.failures.max(LASTING_FAILURES));
+        if let Some(trouble) = self.own_mut(ask) {
+            trouble.failures = trouble.failures.max(LASTING_FAILURES);
+        }
     }
 
     /// The window rests until then, whatever it was.
     pub fn rest_until(&mut self, window: Window, until: Instant) {
-        let own = self.all.iter_mut().filter(|trouble| trouble.subject == Subject::Window(window));
-        own.for_each(|trouble| trouble.until = until);
+        if let Some(trouble) = self.all.get_mut(&Subject::Window(window)) {
+            trouble.until = until;
+        }
     }
 
     /// No window is asked for before then.
@@ -112,42 +109,39 @@ impl Troubles {
 
     /// What was one window is asked for in parts from now on; since when it has not succeeded is the same.
     pub fn inherit(&mut self, window: Window, parts: &[Window], now: Instant) {
-        let Some(place) = self.all.iter().position(|trouble| trouble.subject == Subject::Window(window)) else {
-            return;
-        };
-        let old = self.all.swap_remove(place);
-        let (subject, narrowed) = (Subject::Window, old.narrowed.saturating_add(1));
-        let part = |part: &Window| Trouble {
-            subject: subject(*part),
-            failures: 0,
-            stumbles: 0,
-            narrowed,
-            until: now,
-            ..old.clone()
-        };
-        self.all.extend(parts.iter().map(part));
+        let Some(old) = self.all.remove(&Subject::Window(window)) else { return };
+        let narrowed = old.narrowed.saturating_add(1);
+        let part = Trouble { failures: 0, stumbles: 0, narrowed, until: now, ..old };
+        self.all.extend(parts.iter().map(|window| (Subject::Window(*window), part.clone())));
+    }
+
+    fn own_mut(&mut self, ask: Ask) -> Option<&mut Trouble> {
+        self.all.get_mut(&Subject::of(ask)?)
     }
 
     /// It succeeded.
     pub fn recovered(&mut self, ask: Ask) {
-        self.all.retain(|trouble| Some(trouble.subject) != Subject::of(ask));
+        if let Some(subject) = Subject::of(ask) {
+            self.all.remove(&subject);
+        }
     }
 
     /// A part of it succeeded. Since when not all of it does is kept: the same part may fail each time.
     pub fn progressed(&mut self, ask: Ask, now: Instant) {
-        let own = self.all.iter_mut().filter(|trouble| Some(trouble.subject) == Subject::of(ask));
-        own.for_each(|trouble| (trouble.failures, trouble.stumbles, trouble.until) = (0, 0, now));
+        if let Some(trouble) = self.own_mut(ask) {
+            (trouble.failures, trouble.stumbles, trouble.until) = (0, 0, now);
+        }
     }
 
     /// Stumbles are forgiven: what they were judged by no longer counts.
     pub fn forgive(&mut self) {
-        self.all.retain(|trouble| trouble.stumbles == 0);
+        self.all.retain(|_, trouble| trouble.stumbles == 0);
     }
 
     /// Drops windows that are no longer owed.
     pub fn forget_settled(&mut self, owed: &Owed) {
-        self.all.retain(|trouble| match trouble.subject {
-            Subject::Window(window) => owed.windows().contains(&window),
+        self.all.retain(|subject, _| match subject {
+            Subject::Window(window) => owed.has(*window),
             Subject::Root(_) => true,
         });
     }
@@ -156,14 +150,14 @@ impl Troubles {
     #[must_use]
     pub fn is_resting(&self, window: Window, now: Instant) -> bool {
         self.windows_rest_until.is_some_and(|until| until > now)
-            || self.all.iter().any(|trouble| trouble.subject == Subject::Window(window) && trouble.until > now)
+            || self.all.get(&Subject::Window(window)).is_some_and(|trouble| trouble.until > now)
     }
 
     /// When an owed window has rested, or all have.
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Instant> {
-        let windows = self.all.iter().filter(|trouble| matches!(trouble.subject, Subject::Window(_)));
-        let own = windows.map(|trouble| trouble.until).filter(|until| *until > now).min();
+        let windows = self.all.iter().filter(|(subject, _)| matches!(subject, Subject::Window(_)));
+        let own = windows.map(|(_, trouble)| trouble.until).filter(|until| *until > now).min();
         // While all rest, none is asked for when its own rest is over.
         own.max(self.windows_rest_until.filter(|until| *until > now))
     }
@@ -171,13 +165,12 @@ impl Troubles {
     /// How many requests for it have failed in a row.
     #[must_use]
     pub fn failures(&self, ask: Ask) -> u32 {
-        let own = self.all.iter().find(|trouble| Some(trouble.subject) == Subject::of(ask));
-        own.map_or(0, |trouble| trouble.failures)
+        Subject::of(ask).and_then(|subject| self.all.get(&subject)).map_or(0, |trouble| trouble.failures)
     }
 
     /// How long it has not succeeded, if that is to be told now: once.
     pub fn tell(&mut self, ask: Ask, now: Instant) -> Option<Duration> {
-        let trouble = self.all.iter_mut().find(|trouble| Some(trouble.subject) == Subject::of(ask))?;
+        let trouble = self.own_mut(ask)?;
         let lasts = now.saturating_duration_since(trouble.since);
         let times = trouble.failures + trouble.stumbles + trouble.narrowed;
         let is_news = lasts >= LASTING && times >= LASTING_FAILURES;
@@ -187,13 +180,13 @@ impl Troubles {
     /// Some answers are at fault.
     #[must_use]
     pub fn has_stumbles(&self) -> bool {
-        self.all.iter().any(|trouble| trouble.stumbles > 0)
+        self.all.values().any(|trouble| trouble.stumbles > 0)
     }
 
     /// Some requests fail each time.
     #[must_use]
     pub fn has_failures(&self) -> bool {
-        self.all.iter().any(|trouble| trouble.failures >= LASTING_FAILURES)
+        self.all.values().any(|trouble| trouble.failures >= LASTING_FAILURES)
     }
 }
 

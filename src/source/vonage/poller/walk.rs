@@ -59,7 +59,7 @@ impl Walks {
     /// The next page of the walk under way.
     #[must_use]
     pub fn request(&self, owed: &Owed, now: Instant) -> Option<(Window, Request)> {
-        let walk = self.under_way.as_ref().filter(|walk| owed.windows().contains(&walk.window))?;
+        let walk = self.under_way.as_ref().filter(|walk| owed.has(walk.window))?;
         self.pauses_until.is_none_or(|until| until <= now).then(|| (walk.window, walk.request()))
     }
 
@@ -155,8 +155,8 @@ impl Walks {
 
     /// Forgets what is no longer owed.
     pub fn forget_settled(&mut self, owed: &Owed) {
-        self.waiting.retain(|window| owed.windows().contains(window));
-        if self.under_way.as_ref().is_some_and(|walk| !owed.windows().contains(&walk.window)) {
+        self.waiting.retain(|window| owed.has(*window));
+        if self.under_way.as_ref().is_some_and(|walk| !owed.has(walk.window)) {
             self.under_way = None;
         }
         if owed.is_empty() {
