@@ -37,7 +37,7 @@ const PUBLISHED: &str = "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2
                          567910cd</MessageId></PublishResult></PublishResponse>";
 
 const EVERY: &[Every] = &[
-    Every { formats: &["text", "json"], ..every("stdout", "", "") },
+    Every { formats: &["text", "json", "ecs", "ocsf", "cloudevents"], ..every("stdout", "", "") },
     Every { formats: SHAPES, ..every("file", "path", "") },
     Every { formats: HEADED, ..every("webhook", "url", "") },
     Every { more: &[("from", "vigie@example.org"), ("to", "soc@example.org")], ..every("email", "smtp", "") },
@@ -63,10 +63,14 @@ const EVERY: &[Every] = &[
     Every { more: &[("token", CANARY)], ..every("thehive", "url", r#"{"_id":"~1"}"#) },
     every("tines", "url", r#"{"status":"ok"}"#),
     Every { more: &[("hostname", "h1")], formats: &["json", "cef", "leef", "text"], ..every("syslog", "url", "") },
-    every("nats", "url", ""),
+    Every { formats: SHAPES, ..every("nats", "url", "") },
     every("alertmanager", "urls", ""),
-    Every { more: QUEUE, ..every("sqs", "endpoint", r#"{"MessageId":"94f20ce6"}"#) },
-    Every { more: TOPIC, formats: &["json", "text"], ..every("sns", "endpoint", PUBLISHED) },
+    Every { more: QUEUE, formats: SHAPES, ..every("sqs", "endpoint", r#"{"MessageId":"94f20ce6"}"#) },
+    Every {
+        more: TOPIC,
+        formats: &["json", "text", "ecs", "ocsf", "cloudevents"],
+        ..every("sns", "endpoint", PUBLISHED)
+    },
     Every { formats: SHAPES, ..every("exec", "command", "") },
 ];
 

@@ -66,6 +66,23 @@ pub enum Format {
     CloudEventsBinary,
 }
 
+/// What a sink writes that serves people as well as programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Plain text.
+    Text,
+    /// JSON on one line.
+    Json(Format),
+}
+
+impl Shape {
+    /// What the option `format` says; its word for the Alert JSON is `json` here.
+    #[must_use]
+    pub fn of(options: &Options) -> Self {
+        if options.text(FORMAT.name) == Some("text") { Self::Text } else { Self::Json(Format::of(options)) }
+    }
+}
+
 impl Format {
     /// What the option [`FORMAT`] says; native where a sink has none.
     #[must_use]

@@ -29,7 +29,7 @@ const MAX_SHOWN_BYTES: usize = 4 * 1024;
 /// How much is shown of such a body, at either end.
 const END_CHARS: usize = 200;
 /// All files together.
-const MAX_GOLDEN_BYTES: u64 = 450 * 1024;
+const MAX_GOLDEN_BYTES: u64 = 500 << 10;
 
 /// Where a text grows.
 #[derive(Clone, Copy)]

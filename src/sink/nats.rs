@@ -1,4 +1,4 @@
-//! `nats`: the Alert JSON published to a JetStream stream, delivered once the stream acknowledges it.
+//! `nats`: an alert as JSON, published to a JetStream stream, delivered once the stream acknowledges it.
 //!
 //! The delivery id is the `Nats-Msg-Id`, so a stream drops a copy within its window and says so, which counts as delivered. A
 //! connection serves one attempt. Without an acknowledgement nothing counts: a subject that no stream takes loses what is
@@ -19,14 +19,14 @@ use vigie_engine::text::is_unsafe;
 use self::credentials::Credentials;
 use self::protocol::{Info, Message, Said, answer, next};
 use super::bound::{Bound, Most, Unit};
-use super::format::{alert_json_within, lean_alert_json};
+use super::format::{FORMAT, Format};
 use super::http::{ALLOW_PRIVATE, CA_FILE, CERTIFICATE_FILE, KEY_FILE, content};
 use super::probe::{Probe, Probed};
-use super::update::{CLOSING, UPDATES, Update, update_json};
+use super::update::{CLOSING, UPDATES, Update};
 use super::wire::{Conversation, Duplex, Wire, WireSpec};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
+    rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -78,6 +78,7 @@ pub const NATS: SinkKind = SinkKind {
             presence: Presence::Default("false"),
             help: "whether TLS comes before the first word, as a server with `handshake_first` wants it",
         },
+        FORMAT,
         UPDATES,
         CLOSING,
         rate(Presence::Optional),
@@ -108,6 +109,7 @@ enum LogIn {
 struct NatsSink {
     wire: Wire,
     subject: String,
+    format: Format,
     log_in: LogIn,
     /// Nothing is said without TLS.
     needs_tls: bool,
@@ -139,7 +141,14 @@ fn build(
     // Who names files for TLS does not mean a password to go in clear because a server says that it need not be.
     let names_files = [CA_FILE, CERTIFICATE_FILE, KEY_FILE].iter().any(|option| options.is_given(option.name));
     let needs_tls = url.scheme() == "tls" || handshake_first || names_files;
-    let sink = NatsSink { wire, subject: subject.to_owned(), log_in: log_in?, needs_tls, handshake_first };
+    let sink = NatsSink {
+        wire,
+        subject: subject.to_owned(),
+        format: Format::of(options),
+        log_in: log_in?,
+        needs_tls,
+        handshake_first,
+    };
     is_subject.then(|| Box::new(sink) as Box<dyn Sink>)
 }
 
@@ -413,14 +422,11 @@ impl Sink for NatsSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        match context.form {
-            Form::Full => alert_json_within(alert, context.delivery_id, MAX_PAYLOAD_BYTES),
-            Form::Plain => lean_alert_json(alert, context.delivery_id),
-        }
+        self.format.alert(alert, context, MAX_PAYLOAD_BYTES)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        update_json(update, context.delivery_id)
+        self.format.update(update, context)
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {

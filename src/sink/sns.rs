@@ -1,4 +1,4 @@
-//! `sns`: the alert as a message to an Amazon SNS topic, as JSON for programs or as text for people.
+//! `sns`: an alert as a message to an Amazon SNS topic, as JSON for programs or as text for people.
 //!
 //! Every subscriber gets the same message, so `text` is defanged: a mail program makes links of what looks like one. The
 //! topic is put in when it is sent, for it may be mended while alerts wait.
@@ -14,12 +14,12 @@ use vigie_engine::text::single_line;
 use super::aws::answer::element;
 use super::aws::{self, Service, ServiceSpec};
 use super::bound::{Bound, Most, Unit};
-use super::format::{alert_json_within, lean_alert_json};
+use super::format::Shape;
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
 use super::probe::Probe;
 use super::text::{self, defang};
-use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
+use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
     AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
     burst, rate,
@@ -61,9 +61,9 @@ pub const SNS: SinkKind = SinkKind {
             },
             OptionSpec {
                 name: "format",
-                kind: OptionKind::Choice(&["json", "text"]),
+                kind: OptionKind::Choice(&["json", "text", "ecs", "ocsf", "cloudevents"]),
                 presence: Presence::Default("json"),
-                help: "what subscribers get: the Alert JSON for programs, or text for people",
+                help: "what subscribers get: the Alert JSON, text for people, or the JSON of a schema of others",
             },
             aws::REGION,
             aws::ACCESS_KEY_ID,
@@ -96,7 +96,7 @@ const MAX_PLAIN_BYTES: usize = 8 * 1024;
 struct SnsSink {
     service: Service,
     topic_arn: String,
-    is_text: bool,
+    shape: Shape,
 }
 
 /// What is stored: the message without its topic.
@@ -124,7 +124,7 @@ fn build(
     let region = Some((*region).to_owned());
     let spec = ServiceSpec { name, service: "sns", region, option: "topic_arn", url: None };
     let service = Service::read(options, spec, context, diagnostics)?;
-    Some(Box::new(SnsSink { service, topic_arn, is_text: options.text("format") == Some("text") }))
+    Some(Box::new(SnsSink { service, topic_arn, shape: Shape::of(options) }))
 }
 
 impl SnsSink {
@@ -192,20 +192,19 @@ impl Sink for SnsSink {
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
         let room = aws::room(&aws::attributes(alert)).saturating_sub(MAX_SUBJECT_CHARS);
-        let message = match (self.is_text, context.form) {
-            (true, Form::Full) => self.text(alert, context.delivery_id, room),
-            (true, Form::Plain) => self.text(alert, context.delivery_id, MAX_PLAIN_BYTES),
-            (false, Form::Full) => text_of(alert_json_within(alert, context.delivery_id, room)?),
-            (false, Form::Plain) => text_of(lean_alert_json(alert, context.delivery_id)?),
+        let message = match (self.shape, context.form) {
+            (Shape::Text, Form::Full) => self.text(alert, context.delivery_id, room),
+            (Shape::Text, Form::Plain) => self.text(alert, context.delivery_id, MAX_PLAIN_BYTES),
+            (Shape::Json(format), Form::Full | Form::Plain) => text_of(format.alert(alert, context, room)?),
         };
         let headline = format!("{}: {}", text::severity_word(alert.rule.severity), text::title(alert));
         stored(alert, &headline, &message)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let message = match self.is_text {
-            true => defang(&update_text(update, context.delivery_id)),
-            false => text_of(update_json(update, context.delivery_id)?),
+        let message = match self.shape {
+            Shape::Text => defang(&update_text(update, context.delivery_id)),
+            Shape::Json(format) => text_of(format.update(update, context)?),
         };
         stored(update.alert, &update.headline(), &message)
     }

@@ -1,4 +1,4 @@
-//! `sqs`: the Alert JSON as a message of an Amazon SQS queue.
+//! `sqs`: an alert as JSON in a message of an Amazon SQS queue.
 //!
 //! The queue is put in when it is sent, for it may be mended while alerts wait; with it, for a queue that keeps an order,
 //! the rule as the group and the delivery's id as the key by which the queue drops a second copy for five minutes.
@@ -12,14 +12,14 @@ use vigie_engine::diagnostic::Diagnostics;
 
 use super::aws::{self, Service, ServiceSpec};
 use super::bound::{Bound, Most, Unit};
-use super::format::{alert_json_within, lean_alert_json};
+use super::format::{FORMAT, Format};
 use super::http::KEYED_TRANSPORT;
 use super::http::answer::Answer;
 use super::probe::{Probe, is_json};
-use super::update::{CLOSING, UPDATES, Update, update_json};
+use super::update::{CLOSING, UPDATES, Update};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, Delivery, Outcome, RenderContext, RenderError, RetryProfile, Sink, SinkKind, burst,
+    rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -59,6 +59,7 @@ pub const SQS: SinkKind = SinkKind {
             aws::WEB_IDENTITY_TOKEN_FILE,
             aws::ENDPOINT,
             aws::STS_ENDPOINT,
+            FORMAT,
             UPDATES,
             CLOSING,
             rate(Presence::Optional),
@@ -76,6 +77,7 @@ const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 struct SqsSink {
     service: Service,
     queue_url: Url,
+    format: Format,
 }
 
 fn build(
@@ -90,7 +92,7 @@ fn build(
     let region = queue_url.host_str().and_then(aws::region_in);
     let spec = ServiceSpec { name, service: "sqs", region, option: "queue_url", url: Some(url) };
     let service = Service::read(options, spec, context, diagnostics)?;
-    Some(Box::new(SqsSink { service, queue_url }))
+    Some(Box::new(SqsSink { service, queue_url, format: Format::of(options) }))
 }
 
 impl SqsSink {
@@ -136,15 +138,11 @@ impl Sink for SqsSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let json = match context.form {
-            Form::Full => alert_json_within(alert, context.delivery_id, aws::room(&aws::attributes(alert)))?,
-            Form::Plain => lean_alert_json(alert, context.delivery_id)?,
-        };
-        Ok(message(alert, &json))
+        Ok(message(alert, &self.format.alert(alert, context, aws::room(&aws::attributes(alert)))?))
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        Ok(message(update.alert, &update_json(update, context.delivery_id)?))
+        Ok(message(update.alert, &self.format.update(update, context)?))
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
@@ -181,6 +179,7 @@ fn message(alert: &Alert, json: &[u8]) -> Vec<u8> {
 mod tests {
     use super::super::update::Told;
     use super::*;
+    use crate::sink::Form;
     use crate::sink::contract::{
         self, CANARY, HOSTILE, Loopback, Reply, alert_titled, attempt, delivery, hold, make_hostile, make_long,
         stateful_alert, text_node, update_of,

@@ -9,13 +9,13 @@ use std::sync::{Arc, PoisonError};
 use vigie_engine::alert::Alert;
 use vigie_engine::diagnostic::Diagnostics;
 
-use super::format::{alert_json, lean_alert_json};
+use super::format::Shape;
 use super::probe::Probe;
 use super::text::alert_text;
-use super::update::{CLOSING, UPDATES, Update, update_json, update_text};
+use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::write::{MAX_WRITE, Writing};
 use super::{
-    AttemptReport, BuildContext, Delivery, Form, RenderContext, RenderError, RetryProfile, SharedWriter, Sink, SinkKind,
+    AttemptReport, BuildContext, Delivery, RenderContext, RenderError, RetryProfile, SharedWriter, Sink, SinkKind,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -28,9 +28,9 @@ pub const STDOUT: SinkKind = SinkKind {
     options: &[&[
         OptionSpec {
             name: "format",
-            kind: OptionKind::Choice(&["text", "json"]),
+            kind: OptionKind::Choice(&["text", "json", "ecs", "ocsf", "cloudevents"]),
             presence: Presence::Default("text"),
-            help: "text for people, or json with one Alert JSON a line",
+            help: "text for people, or one line of JSON an alert: the Alert JSON, or a schema of others",
         },
         UPDATES,
         CLOSING,
@@ -38,18 +38,9 @@ pub const STDOUT: SinkKind = SinkKind {
     build,
 };
 
-/// What it writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One Alert JSON a line.
-    Json,
-}
-
 /// The sink.
 pub struct StdoutSink {
-    format: Format,
+    shape: Shape,
     color: bool,
     writer: SharedWriter,
     writing: Writing,
@@ -57,15 +48,14 @@ pub struct StdoutSink {
 
 /// Builds it from its options.
 fn build(options: &Options, _: &str, context: &BuildContext, _: &mut Diagnostics) -> Option<Box<dyn Sink>> {
-    let format = if options.text("format") == Some("json") { Format::Json } else { Format::Text };
-    Some(Box::new(StdoutSink::new(format, context.color, Arc::clone(&context.stdout))))
+    Some(Box::new(StdoutSink::new(Shape::of(options), context.color, Arc::clone(&context.stdout))))
 }
 
 impl StdoutSink {
     /// Writes to `writer`; `color` only tints the severity of the text form.
     #[must_use]
-    pub fn new(format: Format, color: bool, writer: SharedWriter) -> Self {
-        Self { format, color, writer, writing: Writing::default() }
+    pub fn new(shape: Shape, color: bool, writer: SharedWriter) -> Self {
+        Self { shape, color, writer, writing: Writing::default() }
     }
 }
 
@@ -79,19 +69,18 @@ impl Sink for StdoutSink {
     }
 
     fn render(&self, alert: &Alert, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let mut line = match (self.format, context.form) {
-            (Format::Text, Form::Full | Form::Plain) => alert_text(alert, context.delivery_id).into_bytes(),
-            (Format::Json, Form::Full) => alert_json(alert, context.delivery_id)?,
-            (Format::Json, Form::Plain) => lean_alert_json(alert, context.delivery_id)?,
+        let mut line = match self.shape {
+            Shape::Text => alert_text(alert, context.delivery_id).into_bytes(),
+            Shape::Json(format) => format.alert(alert, context, usize::MAX)?,
         };
         line.push(b'\n');
         Ok(line)
     }
 
     fn render_update(&self, update: &Update<'_>, context: &RenderContext<'_>) -> Result<Vec<u8>, RenderError> {
-        let mut line = match self.format {
-            Format::Text => update_text(update, context.delivery_id).into_bytes(),
-            Format::Json => update_json(update, context.delivery_id)?,
+        let mut line = match self.shape {
+            Shape::Text => update_text(update, context.delivery_id).into_bytes(),
+            Shape::Json(format) => format.update(update, context)?,
         };
         line.push(b'\n');
         Ok(line)
@@ -100,7 +89,7 @@ impl Sink for StdoutSink {
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         let writer = Arc::clone(&self.writer);
         let bytes =
-            if self.color && self.format == Format::Text { tinted(&delivery.body) } else { delivery.body.clone() };
+            if self.color && self.shape == Shape::Text { tinted(&delivery.body) } else { delivery.body.clone() };
         Box::pin(self.writing.attempt(&delivery.delivery_id, MAX_WRITE, move || {
             let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
             writer.write_all(&bytes)?;
@@ -134,8 +123,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::sink::Outcome;
     use crate::sink::contract::{self, HOSTILE, alert_titled, delivery, text_node};
+    use crate::sink::{Form, Outcome};
 
     #[tokio::test]
     async fn json_is_one_line_an_alert() {
@@ -156,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn colour_is_put_on_when_sending_and_never_stored() {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let sink = StdoutSink::new(Format::Text, true, written.clone());
+        let sink = StdoutSink::new(Shape::Text, true, written.clone());
         let rendered = delivery(&sink, &alert_titled("t"), Form::Full);
         assert!(rendered.body.starts_with(b"HIGH     t\n") && !rendered.body.contains(&0x1b));
         sink.send(&rendered).await;
@@ -183,7 +172,7 @@ mod tests {
             (io::ErrorKind::StorageFull, Outcome::Retry),
             (io::ErrorKind::Other, Outcome::Retry),
         ] {
-            let sink = StdoutSink::new(Format::Text, false, Arc::new(Mutex::new(Failing(kind))));
+            let sink = StdoutSink::new(Shape::Text, false, Arc::new(Mutex::new(Failing(kind))));
             let report = sink.send(&delivery(&sink, &alert_titled("t"), Form::Full)).await;
             assert_eq!(report.outcome, outcome, "{report:?}");
         }

@@ -11,6 +11,7 @@ use super::super::update::Told;
 use super::credentials::tests::{SEED_TEXT, file as credentials};
 use super::*;
 use crate::clock::Clock as _;
+use crate::sink::Form;
 use crate::sink::contract::{
     self, CANARY, HOSTILE, StoppedClock, TEST_LIMITS, alert_titled, attempt, delivery, text_node, update_of,
 };
