@@ -238,7 +238,7 @@ impl Daemon {
             holds: self.holds.clone(),
             clock: self.clock.clone(),
             status: self.status.clone(),
-            refusals: deliver::Refusals::default(),
+            own_pauses: deliver::OwnPauses::default(),
             notices,
             jitter_seed: self.jitter_seed,
         }

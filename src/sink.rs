@@ -262,6 +262,8 @@ pub struct Delivery {
     pub note: Option<String>,
     /// For an update: the receipt of the alert's own delivery, if it left one.
     pub about_receipt: Option<String>,
+    /// When the first of the attempts began that failed since the destination last refused us, by the time of day.
+    pub failing_since: Option<DateTime<Utc>>,
 }
 
 /// Why an alert could not be rendered; the lane then asks for `Form::Plain`.

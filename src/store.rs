@@ -177,12 +177,12 @@ pub struct Loaded {
     pub lanes: Vec<(String, LaneState)>,
 }
 
-/// How a destination stands, durable so that a restart does not hammer it.
+/// How a destination stands, durable so that a restart does not hammer it: it makes one probe, and none within the pause.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LaneState {
     /// Failures in a row; 0 is healthy.
     pub step: u32,
-    /// No attempt before this time, by the clock that claims are made by.
+    /// No attempt before this time, by the clock that claims are made by: as long as the destination asked for.
     pub paused_until: Option<DateTime<Utc>>,
     /// Why, for people.
     pub reason: String,
@@ -198,6 +198,8 @@ pub enum Resolution {
     },
     /// Due again at this time, by the clock that claims are made by.
     RetryAt(DateTime<Utc>),
+    /// As `RetryAt`, but the destination refuses us: what waits for that to be mended does not age.
+    Refused(DateTime<Utc>),
     /// As `RetryAt`, with another body from now on (plain text after a refusal).
     Degraded(DateTime<Utc>, Vec<u8>),
     /// Never again by itself; kept, listed, replayable.
@@ -205,6 +207,9 @@ pub enum Resolution {
     /// The claim is given back; no attempt was made.
     Released,
 }
+
+/// The ledger's name of [`Resolution::Refused`]; the stores read it to tell how long a delivery has failed.
+pub(crate) const REFUSED: &str = "refused";
 
 /// One settled attempt: the resolution and its line in the ledger.
 #[derive(Debug, Clone)]
@@ -233,6 +238,7 @@ impl Resolution {
             Self::Delivered { unconfirmed: false } => "delivered",
             Self::Delivered { unconfirmed: true } => "unconfirmed",
             Self::RetryAt(_) => "retry",
+            Self::Refused(_) => REFUSED,
             Self::Degraded(..) => "degraded",
             Self::Dead => "dead",
             Self::Released => "released",
@@ -338,4 +344,6 @@ pub struct Queue {
     pub oldest_created_at: Option<DateTime<Utc>>,
     /// Dead letters kept.
     pub dead: u64,
+    /// Whether a [`LaneState`] of the sink is kept. A lane that wrote one and finds none was asked to try at once.
+    pub has_lane_state: bool,
 }

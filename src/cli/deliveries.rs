@@ -118,7 +118,7 @@ pub(super) fn run(verb: Verb, global: &Global, output: &mut Output) -> Outcome {
         }
         Verb::Retry { id } => match run_verb::block_on(store.retry(&id, now))?.exit(Exit::STORAGE)? {
             Retried::Due => output.note(
-                "due now; the running daemon takes it up within two seconds, or when it next probes a sink that fails",
+                "due now; the running daemon takes it up within two seconds, even if its sink was resting after a failure",
             )?,
             Retried::AlreadyDelivered => output.note("it is delivered already; nothing to do")?,
             Retried::Unknown => return Err(Failure::text(Exit::NOT_FOUND, format!("there is no delivery {id}"))),

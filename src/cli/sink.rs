@@ -252,6 +252,7 @@ impl Report {
             created_at: self.now,
             note: None,
             about_receipt: None,
+            failing_since: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE, Refusals, later};
+pub use self::health::{FAILING_NOTICE_AFTER, MAX_WAIT, MIN_WAIT, MISCONFIGURED_PROBE, OwnPauses, later};
 pub use self::lane::Lane;
 pub use self::notice::{LaneNotice, LaneNoticeKind, MAX_WAITING_NOTICES, NoticeSender, Notices};
 pub use self::storm::Storm;
@@ -79,8 +79,8 @@ pub struct Lanes {
     pub clock: Arc<dyn Clock>,
     /// Learns that the store takes writes.
     pub status: Arc<Status>,
-    /// What this configuration knows of sinks that are refused.
-    pub refusals: Refusals,
+    /// What this configuration knows of sinks that fail.
+    pub own_pauses: OwnPauses,
     /// For the operator.
     pub notices: NoticeSender,
     /// Seed of the jitter; each lane mixes its name in.

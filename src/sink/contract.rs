@@ -353,6 +353,7 @@ pub(super) fn delivery(sink: &dyn Sink, alert: &Alert, form: Form) -> Delivery {
         created_at: StoppedClock.now(),
         note: None,
         about_receipt: None,
+        failing_since: None,
     }
 }
 

@@ -28,7 +28,7 @@ use super::update::Update;
 use super::{AttemptReport, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink, delivery_id};
 use crate::clock::{Clock as _, TokioClock};
 use crate::pipeline::BoxFuture;
-use crate::pipeline::deliver::{Lanes, NoticeSender, Refusals, Wake, run};
+use crate::pipeline::deliver::{Lanes, NoticeSender, OwnPauses, Wake, run};
 use crate::store::archive::{DeliveryFilter, DeliveryStatus};
 use crate::store::memory::MemoryStore;
 use crate::store::{IngestBatch, LaneState, NewAlert, NewDelivery};
@@ -309,7 +309,7 @@ impl Matrix {
             holds: Arc::new(store.clone()),
             clock: Arc::new(clock),
             status: Arc::default(),
-            refusals: Refusals::default(),
+            own_pauses: OwnPauses::default(),
             notices,
             jitter_seed: 7,
         };

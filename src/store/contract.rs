@@ -73,7 +73,9 @@ macro_rules! suite {
             events_of_unknown_sources_are_unseen, a_stored_alert_is_left_as_it_is, a_muted_alert_is_taken_up_later, folds_change_the_alert_and_not_the_body,
             state_is_set_and_removed, state_expires_late, claims_lease_and_count_attempts,
             claims_prefer_the_least_tried_then_the_oldest, claims_take_at_most_64, claims_are_per_sink, settle_ends_a_delivery,
-            retry_waits_for_its_time, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
+            retry_waits_for_its_time,
+            how_long_a_delivery_fails_is_counted_from_its_first_failure_after_a_refusal,
+            a_retry_and_a_replay_remove_the_state_of_their_lanes_only, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
             lanes_survive, what_waits_is_taken_over, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
             follow_ups_are_all_or_nothing, what_is_muted_waits_and_ends_in_one_step, what_is_not_confirmed_in_time_goes_elsewhere_once,
@@ -504,6 +506,46 @@ pub(super) async fn retry_waits_for_its_time(store: &impl Subject) {
     let log = store.shown(&again.delivery_id).await.expect("kept").log;
     assert_eq!(log.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(log[1].resolution, "retry");
+}
+
+/// What counts toward the age at which a delivery is given up: failures since it was last refused, not waiting.
+pub(super) async fn how_long_a_delivery_fails_is_counted_from_its_first_failure_after_a_refusal(store: &impl Subject) {
+    commit(store, batch("a", 10, &["chat"])).await;
+    let steps = [
+        (50, Resolution::RetryAt(at(60)), None),
+        (60, Resolution::Refused(at(70)), Some(50)),
+        (70, Resolution::Refused(at(80)), None),
+        (80, Resolution::RetryAt(at(90)), None),
+        (90, Resolution::Degraded(at(95), b"plain".to_vec()), Some(80)),
+        (95, Resolution::Dead, Some(80)),
+    ];
+    for (seconds, resolution, expected) in steps {
+        let claimed = claim_one(store, "chat", seconds).await;
+        assert_eq!(claimed.failing_since, expected.map(at), "at {seconds}");
+        settle(store, &claimed, resolution, seconds).await;
+    }
+    let only = store.replayed(None, at(0), at(1000)).await;
+    let revived = claim_one(store, "chat", 1000).await;
+    assert_eq!((only, revived.created_at), (1, at(1000)), "a replayed one is young whatever its ledger says");
+}
+
+/// A lane that finds its state gone knows that somebody wants it to try.
+pub(super) async fn a_retry_and_a_replay_remove_the_state_of_their_lanes_only(store: &impl Subject) {
+    commit(store, batch("a", 10, &["chat", "mail", "hook"])).await;
+    let claimed = claim_one(store, "chat", 10).await;
+    let troubled = LaneState { step: 3, paused_until: Some(at(9000)), reason: "HTTP 503".into() };
+    for name in ["chat", "mail", "hook"] {
+        assert!(!queue(store, name).await.has_lane_state, "{name}");
+        store.settle(name, Vec::new(), Some(troubled.clone())).await.expect("settled");
+        assert!(queue(store, name).await.has_lane_state, "{name}");
+    }
+    assert_eq!(store.retried(&claimed.delivery_id, at(40)).await, Retried::Due);
+    assert_eq!(store.retried("no such", at(40)).await, Retried::Unknown);
+    assert_eq!(store.replayed(Some("mail"), at(0), at(40)).await, 0);
+    let left = store.load().await.expect("readable").lanes;
+    assert_eq!(left, [("hook".to_owned(), troubled)]);
+    assert_eq!(store.replayed(None, at(0), at(40)).await, 0);
+    assert!(store.load().await.expect("readable").lanes.is_empty());
 }
 
 pub(super) async fn degrading_changes_the_body_once(store: &impl Subject) {
@@ -967,12 +1009,12 @@ pub(super) async fn what_waits_is_taken_over(store: &impl Subject) {
 pub(super) async fn queues_tell_what_is_owed(store: &impl Subject) {
     commit(store, batch("a", 10, &["chat"])).await;
     commit(store, batch("b", 20, &["chat"])).await;
-    let expected = Queue { depth: 2, next_due_at: Some(at(10)), oldest_created_at: Some(at(10)), dead: 0 };
+    let expected = Queue { depth: 2, next_due_at: Some(at(10)), oldest_created_at: Some(at(10)), ..Queue::default() };
     assert_eq!(queue(store, "chat").await, expected);
     let first = store.claim("chat", at(30), at(90), 1).await.expect("claimed").remove(0);
     assert_eq!(queue(store, "chat").await, Queue { next_due_at: Some(at(20)), ..expected });
     settle(store, &first, DONE, 31).await;
-    let expected = Queue { depth: 1, next_due_at: Some(at(20)), oldest_created_at: Some(at(20)), dead: 0 };
+    let expected = Queue { depth: 1, next_due_at: Some(at(20)), oldest_created_at: Some(at(20)), ..Queue::default() };
     assert_eq!(queue(store, "chat").await, expected);
 }
 

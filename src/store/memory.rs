@@ -341,6 +341,7 @@ impl Content {
                 created_at: delivery.owed_since,
                 note: delivery.row.note.clone(),
                 about_receipt: about,
+                failing_since: delivery.failing_since(),
             });
             delivery.row.attempts = attempts + 1;
             delivery.next_at = lease_until;
@@ -388,7 +389,7 @@ impl Content {
                     delivery.row.settled_at = Some(ended_at);
                 }
             }
-            Resolution::RetryAt(at) if is_pending => delivery.next_at = at,
+            Resolution::RetryAt(at) | Resolution::Refused(at) if is_pending => delivery.next_at = at,
             Resolution::Degraded(at, body) if is_pending => {
                 delivery.next_at = at;
                 delivery.body = body;
@@ -403,7 +404,11 @@ impl Content {
                 delivery.next_at = delivery.next_at.min(settlement.started_at);
                 delivery.row.attempts = delivery.row.attempts.saturating_sub(1);
             }
-            Resolution::RetryAt(_) | Resolution::Degraded(..) | Resolution::Dead | Resolution::Released => {}
+            Resolution::RetryAt(_)
+            | Resolution::Refused(_)
+            | Resolution::Degraded(..)
+            | Resolution::Dead
+            | Resolution::Released => {}
         }
         if delivery.row.status == DeliveryStatus::Pending {
             owed.insert((delivery.row.attempts, place));
@@ -427,6 +432,7 @@ impl Content {
             next_due_at: owed().map(|delivery| delivery.next_at).min(),
             oldest_created_at: owed().map(|delivery| delivery.owed_since).min(),
             dead: self.dead.get(sink).copied().unwrap_or(0),
+            has_lane_state: self.lanes.contains_key(sink),
         }
     }
 
@@ -452,6 +458,7 @@ impl Content {
                 self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));
             }
         }
+        self.lanes.remove(&delivery.row.sink);
         Retried::Due
     }
 

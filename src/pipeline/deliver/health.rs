@@ -21,7 +21,7 @@ use crate::store::{LaneState, Resolution};
 pub const MAX_WAIT: Duration = Duration::from_secs(6 * 3600);
 /// Shortest pause after a destination asked for one (`Retry-After: 0`).
 pub const MIN_WAIT: Duration = Duration::from_secs(1);
-/// How often a destination that refuses us is probed. See [`Refusals`].
+/// How often a destination that refuses us is probed. See [`OwnPauses`].
 pub const MISCONFIGURED_PROBE: Duration = Duration::from_secs(300);
 /// After this long without a delivery the operator is told.
 pub const FAILING_NOTICE_AFTER: Duration = Duration::from_secs(300);
@@ -46,13 +46,13 @@ pub(super) struct Attempt<'a> {
     pub(super) epoch: u64,
 }
 
-/// Until when the sinks rest that are refused, by name. Such a pause is ours and no wish of the destination, so it ends with
-/// the configuration: whoever starts the program or loads it again may just have mended what was refused, and gets one probe
-/// at once. It outlives a lane, for a finite run makes several.
+/// Until when sinks rest by our own decision, by name: after a failure or a refusal. Such a pause is no wish of the
+/// destination, so it ends with the configuration: whoever starts the program or loads it again may just have mended what
+/// failed, and gets one probe at once. It outlives a lane, for a finite run makes several.
 #[derive(Debug, Clone, Default)]
-pub struct Refusals(Arc<Mutex<HashMap<String, Instant>>>);
+pub struct OwnPauses(Arc<Mutex<HashMap<String, Instant>>>);
 
-impl Refusals {
+impl OwnPauses {
     pub(super) fn until(&self, sink: &str) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(sink).copied()
     }
@@ -70,10 +70,10 @@ impl Refusals {
 enum Pause {
     /// By the step of its back-off.
     Ladder,
-    /// For as long as the destination said.
+    /// For as long as the destination said. Only this one is kept over a start.
     Asked(Duration),
     /// We are refused, which only we can mend.
-    Ours(Duration),
+    Refused,
 }
 
 /// What becomes of the delivery.
@@ -90,20 +90,20 @@ pub(super) struct Health {
     ladder: Ladder,
     jitter: SmallRng,
     state: LaneState,
-    paused_until: Option<Instant>,
-    refused_until: Option<Instant>,
+    asked_until: Option<Instant>,
+    own_until: Option<Instant>,
     failing_since: Option<Instant>,
     told: Option<LaneNoticeKind>,
     epoch: u64,
 }
 
 impl Health {
-    /// Takes up what the store kept of the lane, and what this configuration knows of refusals.
+    /// Takes up what the store kept of the lane, and what this configuration knows of its own pauses.
     pub(super) fn new(
         profile: RetryProfile,
         jitter_seed: u64,
         state: LaneState,
-        refused_until: Option<Instant>,
+        own_until: Option<Instant>,
         now: Now,
     ) -> Self {
         let ladder = match profile {
@@ -116,8 +116,8 @@ impl Health {
         Self {
             ladder,
             jitter: SmallRng::seed_from_u64(jitter_seed),
-            paused_until: rest.map(|rest| now.instant + rest),
-            refused_until,
+            asked_until: rest.map(|rest| now.instant + rest),
+            own_until,
             failing_since: (state.step > 0).then_some(now.instant),
             state: LaneState { paused_until: rest.map(|rest| later(now.steady, rest)), ..state },
             told: None,
@@ -142,12 +142,18 @@ impl Health {
 
     /// The end of the pause, if there is one and it lies ahead.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.max(self.refused_until).filter(|until| *until > now)
+        self.asked_until.max(self.own_until).filter(|until| *until > now)
     }
 
-    /// The part of the pause that is for [`Refusals`] to keep.
-    pub(super) fn refused_until(&self) -> Option<Instant> {
-        self.refused_until
+    /// The part of the pause that is for [`OwnPauses`] to keep.
+    pub(super) fn own_until(&self) -> Option<Instant> {
+        self.own_until
+    }
+
+    /// Somebody wants what waits to be tried now: whatever pause there is ends, and a failing destination is probed.
+    pub(super) fn open(&mut self) {
+        (self.asked_until, self.own_until, self.state.paused_until) = (None, None, None);
+        self.epoch += 1;
     }
 
     /// What follows from an attempt. The lane's own change shows in `state` and `epoch`.
@@ -170,19 +176,17 @@ impl Health {
             }
             Outcome::Retry | Outcome::Wait(None) => {
                 self.failed(attempt, Pause::Ladder, now);
+                // It is the lane that waits; the row is due as soon as that opens.
                 let own = self.own_delay(attempt.delivery);
-                let rest = self.rest(now).max(own);
-                Next::Settle(self.again_in(attempt.delivery, rest, now))
+                Next::Settle(self.again_in(attempt.delivery, own, now))
             }
             Outcome::Wait(Some(hint)) => {
                 self.failed(attempt, Pause::Asked(hint.clamp(MIN_WAIT, MAX_WAIT)), now);
-                Next::Settle(self.again_in(attempt.delivery, self.rest(now), now))
+                Next::Settle(self.again_in(attempt.delivery, Duration::ZERO, now))
             }
             Outcome::Misconfigured => {
-                self.failed(attempt, Pause::Ours(MISCONFIGURED_PROBE), now);
-                // Never given up by age: it is our fault, and the backlog is what the operator wants when it is mended. Due
-                // at once, for it is the lane that waits.
-                Next::Settle(Resolution::RetryAt(now.steady))
+                self.failed(attempt, Pause::Refused, now);
+                Next::Settle(Resolution::Refused(now.steady))
             }
         }
     }
@@ -214,8 +218,8 @@ impl Health {
         // One that began before the pause says nothing about the pause: a Retry-After stands in full.
         if self.is_probing() && attempt.epoch == self.epoch {
             self.state = LaneState::default();
-            self.paused_until = None;
-            self.refused_until = None;
+            self.asked_until = None;
+            self.own_until = None;
             self.failing_since = None;
             self.epoch += 1;
         }
@@ -238,20 +242,23 @@ impl Health {
             Pause::Ladder if straggler => {}
             Pause::Ladder => {
                 let delay = self.ladder.delay(self.state.step, &mut self.jitter);
-                self.pause(delay, reason, now);
+                self.rest(delay, reason, now);
             }
-            Pause::Ours(delay) => {
-                self.refused_until = self.refused_until.max(Some(now.instant + delay));
-                reason.clone_into(&mut self.state.reason);
-            }
+            Pause::Refused => self.rest(MISCONFIGURED_PROBE, reason, now),
         }
+    }
+
+    /// As [`Self::pause`], by our own decision.
+    fn rest(&mut self, delay: Duration, reason: &str, now: Now) {
+        self.own_until = self.own_until.max(Some(now.instant + delay));
+        reason.clone_into(&mut self.state.reason);
     }
 
     /// A pause is never made shorter.
     fn pause(&mut self, delay: Duration, reason: &str, now: Now) {
         let until = now.instant + delay;
-        if self.paused_until.is_none_or(|present| present < until) {
-            self.paused_until = Some(until);
+        if self.asked_until.is_none_or(|present| present < until) {
+            self.asked_until = Some(until);
             self.state.paused_until = Some(later(now.steady, delay));
             reason.clone_into(&mut self.state.reason);
         }
@@ -264,14 +271,14 @@ impl Health {
         if failures > self.state.step { self.ladder.delay(failures, &mut self.jitter) } else { Duration::ZERO }
     }
 
-    fn rest(&self, now: Now) -> Duration {
-        self.paused_until(now.instant).map_or(Duration::ZERO, |until| until.saturating_duration_since(now.instant))
-    }
-
     fn again_in(&self, delivery: &Delivery, delay: Duration, now: Now) -> Resolution {
+        // What waited untried, while we were refused or not running, is no older for it.
+        let Some(failing_since) = delivery.failing_since else {
+            return Resolution::RetryAt(later(now.steady, delay));
+        };
         // Whoever replays a dead letter stamps it by the time of day: after a step of it, the row is as young as it looks.
         let now_by_either = now.steady.min(now.wall);
-        let age = (now_by_either - delivery.created_at).to_std().unwrap_or_default();
+        let age = (now_by_either - failing_since.max(delivery.created_at)).to_std().unwrap_or_default();
         if self.ladder.gives_up_at(age) { Resolution::Dead } else { Resolution::RetryAt(later(now.steady, delay)) }
     }
 }

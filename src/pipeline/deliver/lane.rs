@@ -87,7 +87,7 @@ impl Lane {
                 RetryProfile::Machine => MACHINE_IN_FLIGHT,
                 RetryProfile::Person => PERSON_IN_FLIGHT,
             },
-            health: Health::new(profile, own_seed, state, shared.refusals.until(name), now),
+            health: Health::new(profile, own_seed, state, shared.own_pauses.until(name), now),
             shared,
             pacer: Pacer::default(),
             sink,
@@ -299,14 +299,15 @@ impl Lane {
                 None => Resolution::Dead,
             },
         };
-        self.shared.refusals.note(&self.name, self.health.refused_until());
+        self.shared.own_pauses.note(&self.name, self.health.own_until());
         if let Some(pause) = report.spent {
             self.health.hold(pause, &report.status, now);
         }
         if self.health.epoch() != epoch_before || self.health.state().paused_until != paused_before {
             self.outbox.set_lane(self.health.state().clone(), now.instant);
         }
-        self.gave_back |= matches!(resolution, Resolution::RetryAt(_) | Resolution::Degraded(..));
+        self.gave_back |=
+            matches!(resolution, Resolution::RetryAt(_) | Resolution::Refused(_) | Resolution::Degraded(..));
         self.count(&delivery, &report, &resolution, now);
         let settlement = Settlement {
             delivery_id: delivery.delivery_id.clone(),
@@ -392,6 +393,11 @@ impl Lane {
         gauge!(names::DELIVERY_OLDEST, "sink" => self.name.clone()).set(oldest);
         let next_in = queue.next_due_at.map(|at| (at - now.steady).to_std().unwrap_or_default());
         self.oldest = queue.oldest_created_at;
+        // A pause is known to the store; who removed it there (`deliveries retry`) wants no pause.
+        if !queue.has_lane_state && self.outbox.lane_is_written() && self.health.paused_until(now.instant).is_some() {
+            self.health.open();
+            self.shared.own_pauses.note(&self.name, None);
+        }
         self.due = next_in.is_some_and(|next_in| next_in.is_zero());
         let next_in = next_in.filter(|next_in| !next_in.is_zero()).unwrap_or(IDLE_RECHECK);
         self.next_look = now.instant + next_in.clamp(MIN_RECHECK, IDLE_RECHECK);

@@ -327,7 +327,7 @@ impl Bench {
             holds: Arc::new(store.memory.clone()),
             clock: clock.clone(),
             status: Arc::default(),
-            refusals: Refusals::default(),
+            own_pauses: OwnPauses::default(),
             notices: sender,
             jitter_seed: 42,
         };
@@ -420,8 +420,8 @@ async fn every_outcome_class_leads_to_what_the_policy_says() {
         (Outcome::Dead, ends(0, 1, 1, &[DeadLetter])),
         (Outcome::Degrade, ends(0, 1, 2, &[DeadLetter])),
         (Outcome::Later(HOUR), Expect { delivered: 0, dead: 0, attempts: 1, pause_seconds: 0..=0, notices: &[] }),
-        (Outcome::Retry, pauses(0..=1, &[])),
-        (Outcome::Wait(None), pauses(0..=1, &[])),
+        (Outcome::Retry, pauses(0..=0, &[])),
+        (Outcome::Wait(None), pauses(0..=0, &[])),
         (Outcome::Wait(Some(Duration::ZERO)), pauses(1..=1, &[])),
         (Outcome::Wait(Some(Duration::from_secs(600))), pauses(600..=600, &[])),
         (Outcome::Wait(Some(100 * HOUR)), pauses(6 * 3600..=6 * 3600, &[])),
@@ -442,7 +442,7 @@ async fn every_outcome_class_leads_to_what_the_policy_says() {
         let lane = bench.store.lane("it");
         let pause = lane.paused_until.map_or(0, |until| (until - start()).num_seconds());
         assert!(expect.pause_seconds.contains(&pause), "{outcome:?} pauses {pause} s");
-        let keeps = lane.step == 1 && outcome != Outcome::Misconfigured;
+        let keeps = matches!(outcome, Outcome::Wait(Some(_)));
         assert_eq!(lane.paused_until.is_some(), keeps, "{outcome:?}");
         assert_eq!(bench.notices(), expect.notices, "{outcome:?}");
     }

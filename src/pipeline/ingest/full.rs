@@ -198,6 +198,7 @@ impl Ingest {
             created_at: due_at,
             note: row.note,
             about_receipt: None,
+            failing_since: None,
         };
         owed.deliveries.into_iter().filter(|row| row.hold.is_none()).map(delivery).collect()
     }

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 
 use super::{DeliveryContent, MemoryStore};
-use crate::store::Result;
 use crate::store::archive::{
     AlertDetail, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried, list_limit,
 };
+use crate::store::{REFUSED, Result};
 
 impl MemoryStore {
     /// As [`super::super::sqlite::SqliteStore::alert`].
@@ -56,6 +56,7 @@ impl MemoryStore {
     /// Never; the signature is that of the durable store.
     pub async fn replay(&self, sink: Option<&str>, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<u64> {
         let mut content = self.content();
+        content.lanes.retain(|name, _| sink.is_some_and(|sink| sink != name));
         let dead: Vec<usize> = (0..content.deliveries.len())
             .filter(|&at| content.deliveries.get(at).is_some_and(|delivery| delivery.died_since(sink, since)))
             .collect();
@@ -98,6 +99,12 @@ impl DeliveryContent {
         self.row.status == DeliveryStatus::Dead
             && sink.is_none_or(|sink| self.row.sink == sink)
             && self.row.settled_at.is_some_and(|at| at >= since)
+    }
+
+    /// See [`crate::sink::Delivery::failing_since`].
+    pub(super) fn failing_since(&self) -> Option<DateTime<Utc>> {
+        let since_refused = self.log.rsplit(|attempt| attempt.resolution == REFUSED).next()?;
+        since_refused.iter().map(|attempt| attempt.started_at).min()
     }
 
     /// See [`crate::store::Store::take_over`].

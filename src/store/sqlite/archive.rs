@@ -76,8 +76,8 @@ impl SqliteStore {
             .await
     }
 
-    /// Makes an owed or dead delivery due at `now`. A dead one starts anew: its age and its count of attempts begin at 0,
-    /// its ledger goes on.
+    /// Makes an owed or dead delivery due at `now`, and its sink's lane end its pause. A dead one starts anew: its age and its
+    /// count of attempts begin at 0, its ledger goes on.
     ///
     /// # Errors
     /// As every call of a store.
@@ -391,7 +391,8 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     })
 }
 
-/// Due at once by the daemon's clock too, which may differ from the time of day: a row is never due before it is owed.
+/// Due at once by the daemon's clock too, which may differ from the time of day: a row is never due before it is owed. That
+/// the state of its lane is gone tells a running lane to end its pause.
 fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std::result::Result<Retried, Fault> {
     let standing: Option<i64> = connection
         .query_row("SELECT status FROM deliveries WHERE delivery_id = ?1", [delivery_id], |row| row.get(0))
@@ -412,6 +413,10 @@ fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std:
         Some(_) => return Ok(Retried::AlreadyDelivered),
     };
     connection.execute(change, params![delivery_id, Stamp(now)])?;
+    connection.execute(
+        "DELETE FROM lanes WHERE sink = (SELECT sink FROM deliveries WHERE delivery_id = ?1)",
+        [delivery_id],
+    )?;
     let unmute =
         "UPDATE alerts SET muted_by = NULL WHERE alert_id = (SELECT alert_id FROM deliveries WHERE delivery_id = ?1)";
     if standing == Some(status::MUTED) {
@@ -426,6 +431,7 @@ fn replay_chunk(
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> std::result::Result<usize, Fault> {
+    connection.execute("DELETE FROM lanes WHERE ?1 IS NULL OR sink = ?1", [sink])?;
     Ok(connection.execute(
         "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = min(owed_since, ?3),
                                owed_since = ?3

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Statement, params};
 use super::fault::Fault;
 use super::stamp::Stamp;
 use crate::sink::Delivery;
-use crate::store::MAX_CLAIM;
+use crate::store::{MAX_CLAIM, REFUSED};
 
 /// Prepared once per writer.
 pub(super) struct Statements<'c> {
@@ -54,7 +54,11 @@ impl<'c> Statements<'c> {
         Ok(Self {
             due: connection.prepare(
                 "SELECT delivery_no, delivery_id, alert_id, body, attempts, owed_since, note,
-                        (SELECT receipt FROM deliveries AS a WHERE a.delivery_id = d.about) FROM deliveries AS d
+                        (SELECT receipt FROM deliveries AS a WHERE a.delivery_id = d.about),
+                        (SELECT min(started_at) FROM attempts AS f WHERE f.delivery_no = d.delivery_no
+                         AND f.number > coalesce((SELECT max(number) FROM attempts AS r WHERE r.delivery_no = d.delivery_no
+                                                  AND r.resolution = ?4), 0))
+                 FROM deliveries AS d
                  WHERE status = 0 AND sink = ?1 AND next_at <= ?2
                    AND NOT EXISTS (SELECT 1 FROM deliveries AS e WHERE e.alert_id = d.alert_id AND e.sink = d.sink
                                    AND e.status = 0 AND e.delivery_no < d.delivery_no)
@@ -68,7 +72,7 @@ impl<'c> Statements<'c> {
 
     pub(super) fn claim(&mut self, claim: &Claim) -> Result<Vec<Delivery>, Fault> {
         let limit = i64::try_from(claim.limit.min(MAX_CLAIM)).unwrap_or(0);
-        let mut rows = self.due.query(params![claim.sink, Stamp(claim.now), limit])?;
+        let mut rows = self.due.query(params![claim.sink, Stamp(claim.now), limit, REFUSED])?;
         let mut claimed = Vec::new();
         while let Some(row) = rows.next()? {
             let delivery = Delivery {
@@ -80,6 +84,7 @@ impl<'c> Statements<'c> {
                 created_at: row.get::<_, Stamp>(5)?.0,
                 note: row.get(6)?,
                 about_receipt: row.get(7)?,
+                failing_since: row.get::<_, Option<Stamp>>(8)?.map(|stamp| stamp.0),
             };
             claimed.push((row.get::<_, i64>(0)?, delivery));
         }

@@ -93,7 +93,7 @@ impl<'c> Statements<'c> {
                 let code = if *unconfirmed { status::UNCONFIRMED } else { status::DELIVERED };
                 self.done.execute(params![delivery_no, code, Stamp(ended_at), receipt])?;
             }
-            Resolution::RetryAt(at) => {
+            Resolution::RetryAt(at) | Resolution::Refused(at) => {
                 self.retry.execute(params![delivery_no, Stamp(*at)])?;
             }
             Resolution::Degraded(at, body) => {

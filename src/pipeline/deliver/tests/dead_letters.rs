@@ -32,27 +32,90 @@ async fn a_misconfigured_sink_keeps_its_backlog_is_probed_every_five_minutes_and
     assert_eq!(bench.notices(), [LaneNoticeKind::Misconfigured, LaneNoticeKind::Recovered]);
 }
 
+/// Rows that waited longer than the age at which they are given up, because we were refused or not running, are not given
+/// up at the first failure after it; a day of failures from then on is their end.
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_an_operator_is_not_given_up_at_the_next_failure() {
+    for refused in [true, false] {
+        for then in [Outcome::Retry, Outcome::Wait(None), Outcome::Wait(Some(Duration::from_secs(2)))] {
+            let mut bench = Bench::new();
+            let owed_at = if refused { start() } else { start() - TimeDelta::hours(30) };
+            bench.store.add("it", 20, owed_at);
+            let mended_at = Instant::now() + if refused { 30 * HOUR } else { Duration::ZERO };
+            let (well_at, name) = (mended_at + HOUR, format!("{refused} {then:?}"));
+            let sink = Scripted::new(RetryProfile::Person, move |_, _| {
+                let now = Instant::now();
+                Act::Give(match (now < mended_at, now < well_at) {
+                    (true, _) => Outcome::Misconfigured,
+                    (false, true) => then.clone(),
+                    (false, false) => Outcome::Delivered,
+                })
+            });
+            bench.lane("it", &sink).run_for(40 * HOUR).await;
+            assert_eq!((bench.store.delivered("it"), bench.store.dead("it")), (20, 0), "{name}");
+            assert!(sink.attempts().iter().any(|seen| seen.at >= mended_at && seen.at < well_at), "{name}: no failure");
+        }
+    }
+}
+
 /// What was mended is not waited for; what is not mended is asked once more and no oftener than before.
 #[tokio::test(start_paused = true)]
-async fn a_start_after_a_refusal_probes_at_once() {
-    for (second, delivered, attempts) in [(Outcome::Delivered, 5, 5), (Outcome::Misconfigured, 0, 1)] {
+async fn a_start_after_a_failure_probes_at_once() {
+    for (first, second, delivered, attempts) in [
+        (Outcome::Misconfigured, Outcome::Delivered, 5, 5),
+        (Outcome::Misconfigured, Outcome::Misconfigured, 0, 1),
+        (Outcome::Retry, Outcome::Delivered, 5, 5),
+        (Outcome::Retry, Outcome::Retry, 0, 1),
+    ] {
         let mut bench = Bench::new();
         bench.store.add("it", 5, start());
-        let refusing = Scripted::new(RetryProfile::Person, |_, _| Act::Give(Outcome::Misconfigured));
-        bench.lane("it", &refusing).run_for(Duration::from_secs(60)).await;
-        assert_eq!(refusing.attempts().len(), PERSON_IN_FLIGHT, "no oftener without a start");
+        let failing = Scripted::new(RetryProfile::Person, move |_, _| Act::Give(first.clone()));
+        // Until a probe failed after which the next is 15 minutes away at most; a refusal is probed each five minutes.
+        bench.lane("it", &failing).run_for(3 * HOUR).await;
         let kept = bench.store.lane("it");
-        assert_eq!((kept.step, kept.paused_until), (1, None));
+        assert!(kept.step > 5, "{kept:?}");
+        assert_eq!(kept.paused_until, None, "only what the destination asks for is kept");
+        // The pause that runs may end in any second; this one does not within the test.
+        bench.shared.own_pauses.note("it", Some(Instant::now() + HOUR));
         let again = Scripted::new(RetryProfile::Person, move |_, _| Act::Give(second.clone()));
         let sink = Arc::clone(&again) as Arc<dyn Sink>;
-        for refusals in [bench.shared.refusals.clone(), Refusals::default()] {
+        for own_pauses in [bench.shared.own_pauses.clone(), OwnPauses::default()] {
             assert_eq!(again.attempts().len(), 0, "another lane of the same run waits on");
-            bench.shared.refusals = refusals;
+            bench.shared.own_pauses = own_pauses;
             bench.stop = CancellationToken::new();
             bench.lanes = vec![bench.shared.lane("it", Arc::clone(&sink), kept.clone())];
-            bench.run_for(Duration::from_secs(60)).await;
+            bench.run_for(Duration::from_millis(50)).await;
         }
         assert_eq!((bench.store.delivered("it"), again.attempts().len()), (delivered, attempts));
+    }
+}
+
+/// `deliveries retry` is how somebody says that a destination is well again: whatever the lane waits for, it tries now.
+#[tokio::test(start_paused = true)]
+async fn a_retry_by_hand_ends_the_pause_of_a_running_lane() {
+    for first in [Outcome::Misconfigured, Outcome::Retry, Outcome::Wait(Some(5 * HOUR))] {
+        let mut bench = Bench::new();
+        bench.store.add("it", 5, start());
+        let mended_at = Instant::now() + 3 * HOUR;
+        let given = first.clone();
+        let sink = Scripted::machine(move |_, _| {
+            let outcome = if Instant::now() < mended_at { given.clone() } else { Outcome::Delivered };
+            Act::Slow(Duration::from_millis(5), outcome)
+        });
+        bench.lane("it", &sink);
+        let running = bench.spawn();
+        tokio::time::sleep(3 * HOUR).await;
+        let before = sink.attempts().len();
+        let asked = Instant::now();
+        let row = bench.store.rows("it").remove(0);
+        bench.store.memory.retry(&row.delivery_id, bench.shared.clock.now()).await.expect("in memory");
+        tokio::time::sleep(IDLE_RECHECK + Duration::from_millis(100)).await;
+        assert_eq!(bench.store.delivered("it"), 5, "{first:?}");
+        let after: Vec<Instant> = sink.attempts().iter().skip(before).map(|seen| seen.at).collect();
+        assert!(after[0] - asked <= IDLE_RECHECK, "{first:?}");
+        assert!(after.iter().skip(1).all(|at| *at > after[0]), "one probe, then the rest: {first:?}");
+        bench.stop.cancel();
+        running.await.expect("no panic").expect("no failure");
     }
 }
 

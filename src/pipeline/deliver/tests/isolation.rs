@@ -152,6 +152,7 @@ async fn a_pause_survives_a_restart() {
     let began = Instant::now();
     let sink = Scripted::machine(|_, _| Act::Slow(Duration::from_millis(5), Outcome::Delivered));
     let kept = LaneState { step: 3, paused_until: Some(start() + TimeDelta::seconds(90)), reason: "HTTP 503".into() };
+    now(bench.store.memory.settle("it", Vec::new(), Some(kept.clone())));
     bench.lanes.push(bench.shared.lane("it", Arc::clone(&sink) as Arc<dyn Sink>, kept));
     bench.run_for(Duration::from_secs(120)).await;
     let attempts = sink.attempts();
