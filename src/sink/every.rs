@@ -51,7 +51,10 @@ const EVERY: &[Every] = &[
     every("mattermost", "webhook_url", "ok"),
     every("google_chat", "webhook_url", r#"{"name":"x"}"#),
     Every { more: &[("bot_token", CANARY), ("chat_id", "-100123")], ..every("telegram", "api_url", r#"{"ok":true}"#) },
-    Every { more: &[("routing_key", "0123456789abcdef0123456789abcdef")], ..every("pagerduty", "url", "") },
+    Every {
+        more: &[("routing_key", "0123456789abcdef0123456789abcdef")],
+        ..every("pagerduty", "url", r#"{"status":"success"}"#)
+    },
     Every {
         more: &[("token", CANARY)],
         formats: &["native", "ecs", "ocsf"],

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use vigie_engine::alert::Alert;
 use vigie_engine::text::{Untrusted, is_unsafe};
 
+use super::bound::Unit;
 use super::contract::{HOSTILE, StoppedClock, alert_titled, context, make_hostile, stateful_alert, update_of};
 use super::every::{Every, all};
 use super::update::Told;
@@ -24,12 +25,13 @@ use crate::clock::Clock as _;
 
 /// Astral characters, text from right to left with and without marks, a character of several.
 const FOREIGN: &str = "𝔘𝔫𝔦 😀👩🏽‍💻 שָׁלוֹם مرحبا بالعالم 𠜎 é";
-/// A body beyond this is shown by its digest.
+/// A body beyond this is shown by its digest; one that is at a limit already beyond the second, for it is padding.
 const MAX_SHOWN_BYTES: usize = 4 * 1024;
+const MAX_SHOWN_PADDED_BYTES: usize = 1024;
 /// How much is shown of such a body, at either end.
 const END_CHARS: usize = 200;
 /// All files together.
-const MAX_GOLDEN_BYTES: u64 = 500 << 10;
+const MAX_GOLDEN_BYTES: u64 = 600 << 10;
 
 /// Where a text grows.
 #[derive(Clone, Copy)]
@@ -39,56 +41,66 @@ enum Pad {
     Event,
     /// Key fields of 150 characters, as many as it takes.
     Key,
+    /// Lines of 150 characters of the rule's response.
+    Response,
 }
+
+/// What it grows by: a byte, a character beyond the basic plane, one from right to left. They differ in bytes, UTF-16 units and
+/// characters, so a limit in one of these is none in another.
+const PADDING: [char; 3] = ['a', '🦀', 'ש'];
 
 type Measure = fn(&[u8]) -> usize;
 
-/// What a kind documents as its limit.
-enum Limit {
-    None(&'static str),
-    /// What is measured, the most of it, where it grows, and how much of the limit is always kept for something else.
-    Of(&'static str, usize, Pad, usize, Measure),
+/// A limit that a kind documents.
+struct Limit {
+    what: &'static str,
+    unit: Unit,
+    most: usize,
+    /// Where a text grows up to it, in this form.
+    pad: Pad,
+    form: Form,
+    /// How much of it is always kept for something else.
+    kept: usize,
+    measure: Measure,
 }
 
-fn limit(kind: &str) -> Limit {
-    use Limit::Of;
-    match kind {
-        "stdout" => {
-            Of("title, in characters", 200, Pad::Title, 0, |body| text(body).lines().next().map_or(0, chars) - 9)
-        }
-        "file" => Limit::None("a line of a file may have any length"),
-        "exec" => Limit::None("a pipe takes whatever the program reads"),
-        "webhook" | "tines" => Of("body, in bytes", 20_000, Pad::Event, 0, <[u8]>::len),
-        "email" => Of("title in the subject, in characters", 200, Pad::Title, 0, subject_chars),
-        "slack" | "slack_bot" => {
-            Of("header, in UTF-16 units", 150, Pad::Title, 0, |body| units(body, "/blocks/0/text/text"))
-        }
-        "teams" => Of("message, in bytes", 28 * 1024, Pad::Key, 0, <[u8]>::len),
-        "discord" => Of("content, in UTF-16 units", 2_000, Pad::Key, 48, |body| units(body, "/content")),
-        "mattermost" => Of("text, in UTF-16 units", 4_000, Pad::Key, 48, |body| units(body, "/text")),
-        "google_chat" => Of("text, in bytes", 32_000, Pad::Key, 48, |body| string(body, "/text").len()),
-        "telegram" => Of("text, in UTF-16 units", 4_096, Pad::Key, 48, |body| units(body, "/text")),
+const fn of(what: &'static str, unit: Unit, most: usize, pad: Pad, kept: usize, measure: Measure) -> Limit {
+    Limit { what, unit, most, pad, form: Form::Full, kept, measure }
+}
+
+/// Or why there is none.
+fn limits(kind: &str) -> Result<Vec<Limit>, &'static str> {
+    let one = match kind {
+        "stdout" => of("title", Unit::Chars, 200, Pad::Title, 0, |body| text(body).lines().next().map_or(0, chars) - 9),
+        "file" => return Err("a line of a file may have any length"),
+        "exec" => return Err("a pipe takes whatever the program reads"),
+        "webhook" | "tines" => of("body", Unit::Bytes, 20_000, Pad::Event, 0, <[u8]>::len),
+        "email" => of("title in the subject", Unit::Chars, 200, Pad::Title, 0, subject_chars),
+        "slack" | "slack_bot" => return Ok(slack()),
+        "teams" => of("message", Unit::Bytes, 28 * 1024, Pad::Key, 0, <[u8]>::len),
+        "discord" => of("content", Unit::Utf16, 2_000, Pad::Key, 48, |body| units(body, "/content")),
+        "mattermost" => of("text", Unit::Utf16, 4_000, Pad::Key, 48, |body| units(body, "/text")),
+        "google_chat" => of("text", Unit::Bytes, 32_000, Pad::Key, 48, |body| string(body, "/text").len()),
+        "telegram" => of("text", Unit::Utf16, 4_096, Pad::Key, 48, |body| units(body, "/text")),
         // A title of 200 characters and its severity: PagerDuty's 1,024 are never reached.
-        "pagerduty" => {
-            Of("summary, in characters", 206, Pad::Title, 0, |body| chars(&string(body, "/payload/summary")))
-        }
-        "splunk_hec" => Of("event, in bytes", 10_000, Pad::Event, 0, |body| {
+        "pagerduty" => of("summary", Unit::Chars, 206, Pad::Title, 0, |body| chars(&string(body, "/payload/summary"))),
+        "splunk_hec" => of("event", Unit::Bytes, 10_000, Pad::Event, 0, |body| {
             let (head, _) = text(body).split_once("\"event\":").expect("an envelope");
             body.len() - head.len() - "\"event\":}".len()
         }),
-        "elasticsearch" => Of("document, in bytes", 1 << 20, Pad::Event, 1, <[u8]>::len),
-        "jira" => Of("description, in UTF-16 units", 32_767, Pad::Key, 64, |body| units(body, "/description")),
-        "servicenow" => Of("short description, in characters", 160, Pad::Title, 0, |body| {
-            chars(&string(body, "/short_description"))
-        }),
-        // As with PagerDuty: TheHive takes 512 of a title and a mebibyte of a description.
-        "thehive" => Of("title, in characters", 206, Pad::Title, 0, |body| chars(&string(body, "/title"))),
-        "syslog" => Of("message, in bytes", 8 << 10, Pad::Event, 0, <[u8]>::len),
-        "nats" => Of("payload, in bytes", (1 << 20) - (1 << 10), Pad::Event, 0, <[u8]>::len),
-        "alertmanager" => {
-            Of("description, in bytes", 16 << 10, Pad::Key, 1, |body| string(body, "/annotations/description").len())
+        "elasticsearch" => of("document", Unit::Bytes, 1 << 20, Pad::Event, 1, <[u8]>::len),
+        "jira" => of("description", Unit::Utf16, 32_767, Pad::Key, 64, |body| units(body, "/description")),
+        "servicenow" => {
+            of("short description", Unit::Chars, 160, Pad::Title, 0, |body| chars(&string(body, "/short_description")))
         }
-        "sqs" => Of("message with its attributes, in bytes", 256 << 10, Pad::Event, 0, |body| {
+        // As with PagerDuty: TheHive takes 512 of a title and a mebibyte of a description.
+        "thehive" => of("title", Unit::Chars, 206, Pad::Title, 0, |body| chars(&string(body, "/title"))),
+        "syslog" => of("message", Unit::Bytes, 8 << 10, Pad::Event, 0, <[u8]>::len),
+        "nats" => of("payload", Unit::Bytes, (1 << 20) - (1 << 10), Pad::Event, 0, <[u8]>::len),
+        "alertmanager" => {
+            of("description", Unit::Bytes, 16 << 10, Pad::Key, 1, |body| string(body, "/annotations/description").len())
+        }
+        "sqs" => of("message with its attributes", Unit::Bytes, 256 << 10, Pad::Event, 0, |body| {
             let body: Value = serde_json::from_slice(body).expect("JSON");
             let attributes = body["MessageAttributes"].as_object().expect("attributes");
             let sizes = attributes
@@ -96,16 +108,32 @@ fn limit(kind: &str) -> Limit {
                 .map(|(name, value)| name.len() + "String".len() + value["StringValue"].as_str().map_or(0, str::len));
             body["MessageBody"].as_str().map_or(0, str::len) + sizes.sum::<usize>()
         }),
-        "sns" => Of("message with its attributes and 99 of the subject, in bytes", 256 << 10, Pad::Event, 0, |body| {
-            let body: Value = serde_json::from_slice(body).expect("JSON");
-            let attributes = body["attributes"].as_array().expect("attributes");
-            let sizes = attributes.iter().map(|pair| {
-                pair[0].as_str().map_or(0, str::len) + "String".len() + pair[1].as_str().map_or(0, str::len)
-            });
-            body["message"].as_str().map_or(0, str::len) + 99 + sizes.sum::<usize>()
-        }),
+        "sns" => {
+            of("message with its attributes and 99 of the subject", Unit::Bytes, 256 << 10, Pad::Event, 0, |body| {
+                let body: Value = serde_json::from_slice(body).expect("JSON");
+                let attributes = body["attributes"].as_array().expect("attributes");
+                let sizes = attributes.iter().map(|pair| {
+                    pair[0].as_str().map_or(0, str::len) + "String".len() + pair[1].as_str().map_or(0, str::len)
+                });
+                body["message"].as_str().map_or(0, str::len) + 99 + sizes.sum::<usize>()
+            })
+        }
         other => panic!("nobody has said what the limit of `{other}` is"),
-    }
+    };
+    Ok(vec![one])
+}
+
+fn slack() -> Vec<Limit> {
+    vec![
+        of("header", Unit::Utf16, 150, Pad::Title, 0, |body| units(body, "/blocks/0/text/text")),
+        of("section", Unit::Utf16, 3_000, Pad::Response, 0, |body| {
+            let body: Value = serde_json::from_slice(body).expect("JSON");
+            let blocks = body["blocks"].as_array().into_iter().flatten();
+            let mut sections = blocks.filter_map(|block| block["text"]["text"].as_str());
+            sections.find(|text| text.starts_with("What to do")).map_or(0, |text| Unit::Utf16.of(text))
+        }),
+        Limit { form: Form::Plain, ..of("text", Unit::Utf16, 3_000, Pad::Key, 48, |body| units(body, "/text")) },
+    ]
 }
 
 fn text(body: &[u8]) -> &str {
@@ -144,24 +172,22 @@ fn subject_chars(body: &[u8]) -> usize {
     chars(&shown) - "[HIGH] ".len()
 }
 
-/// The alert whose text at that place is `count` characters longer, with a title of `title` before.
-fn padded(pad: Pad, title: usize, count: usize) -> Alert {
-    let words =
-        |count: usize| -> String { (1..=count).map(|at| if at % 8 == 0 && at < count { ' ' } else { 'a' }).collect() };
-    let mut alert = alert_titled(&words(title));
+/// The alert whose text at that place is `count` of that character longer, with a title of `title` before.
+fn padded(pad: Pad, with: char, title: usize, count: usize) -> Alert {
+    let words = |with: char, count: usize| -> String {
+        (1..=count).map(|at| if at % 8 == 0 && at < count { ' ' } else { with }).collect()
+    };
+    let run = |count: usize| -> String { std::iter::repeat_n(with, count).collect() };
+    let parts = || std::iter::repeat_n(150, count / 150).chain(Some(count % 150).filter(|rest| *rest > 0)).map(run);
+    let mut alert = alert_titled(&words('a', title));
     match pad {
-        Pad::Title => alert.title = Untrusted::new(words(title + count)),
+        Pad::Title => alert.title = Untrusted::new(words('a', title) + &words(with, count)),
         Pad::Event => {
-            let event = format!("{{\"id\":\"e-1\",\"s\":\"{}\"}}", "a".repeat(count));
+            let event = format!("{{\"id\":\"e-1\",\"s\":\"{}\"}}", run(count));
             alert.event = RawValue::from_string(event).expect("JSON");
         }
-        Pad::Key => {
-            let key = |length: usize| ("k".to_owned(), Untrusted::new("a".repeat(length)));
-            alert.key = std::iter::repeat_n(150, count / 150)
-                .chain(Some(count % 150).filter(|rest| *rest > 0))
-                .map(key)
-                .collect();
-        }
+        Pad::Key => alert.key = parts().map(|part| ("k".to_owned(), Untrusted::new(part))).collect(),
+        Pad::Response => alert.rule.response = parts().collect::<Vec<_>>().join("\n"),
     }
     alert
 }
@@ -175,19 +201,22 @@ fn rendered(sink: &dyn Sink, alert: &Alert, form: Form) -> Vec<u8> {
 const DELIVERY_ID: &str = "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 
 /// The alert that is at the limit and the next longer one, by the most that is measured over some lengths of the title.
-fn at_and_over(sink: &dyn Sink, most: usize, pad: Pad, kept: usize, measure: Measure) -> (Alert, Alert) {
-    let measured = |title, count| measure(&rendered(sink, &padded(pad, title, count), Form::Full));
+fn at_and_over(sink: &dyn Sink, limit: &Limit, with: char) -> (Alert, Alert) {
+    let (most, padded) = (limit.most, |title, count| padded(limit.pad, with, title, count));
+    let measured = |title, count| (limit.measure)(&rendered(sink, &padded(title, count), limit.form));
     let mut best = (0, 0, 0);
+    let width = limit.unit.of(&with.to_string());
+    let kept = limit.kept + width - 1;
     for title in (20..160).step_by(7) {
         let (mut count, mut now) = (0, measured(title, 0));
-        // A character more costs at least one. Where it begins a line, which may not fit any more, another title may do.
-        let mut step = most - now;
+        // A character more costs at least its width. Where it begins a line, which may not fit any more, another title may do.
+        let mut step = (most - now) / width;
         while step > 0 {
             let next = measured(title, count + step);
             assert!(next <= most, "{}: {next}, and {most} are the limit", sink.kind());
-            if next >= now + step {
+            if next >= now + step * width {
                 (count, now) = (count + step, next);
-                step = most - now;
+                step = (most - now) / width;
             } else {
                 step /= 2;
             }
@@ -198,17 +227,18 @@ fn at_and_over(sink: &dyn Sink, most: usize, pad: Pad, kept: usize, measure: Mea
         }
     }
     let (reached, title, count) = best;
-    assert!(reached <= most && reached + kept >= most, "{}: {reached} of {most} are reached", sink.kind());
-    (padded(pad, title, count), padded(pad, title, count + 1))
+    let what = format!("{}, {} of {with}", sink.kind(), limit.what);
+    assert!(reached <= most && reached + kept >= most, "{what}: {reached} of {most} are reached");
+    (padded(title, count), padded(title, count + 1))
 }
 
 /// Every rendering of a sink that a file holds: what it is, and its bytes.
 fn renderings(every: &Every, format: &str, sink: &dyn Sink) -> Vec<(String, Vec<u8>)> {
     let context = |form| RenderContext { delivery_id: DELIVERY_ID, now: StoppedClock.now(), form };
     let is_first = every.formats.first() == Some(&format);
-    // A line of JSON on the terminal has the limits of a file; the other formats of syslog and SNS cut each text by
-    // itself.
-    let is_limited = is_first || !matches!(every.kind, "stdout" | "syslog" | "sns");
+    // A line of JSON on the terminal has the limits of a file; the text of SNS and the other formats of syslog cut each value
+    // by itself.
+    let is_limited = is_first || !matches!((every.kind, format), ("stdout" | "syslog", _) | ("sns", "text"));
     let ordinary = stateful_alert();
     let [mut hostile, mut foreign] = [stateful_alert(), stateful_alert()];
     for (alert, text) in [(&mut hostile, HOSTILE), (&mut foreign, FOREIGN)] {
@@ -231,16 +261,23 @@ fn renderings(every: &Every, format: &str, sink: &dyn Sink) -> Vec<(String, Vec<
             }
         }
     }
-    match limit(every.kind) {
-        Limit::None(reason) => made.push((format!("no limit: {reason}"), Vec::new())),
-        Limit::Of(..) if !is_limited => {}
-        Limit::Of(what, most, pad, kept, measure) => {
-            let over_limit = made.iter().find(|(name, body)| name.ends_with(", full") && measure(body) > most);
-            assert_eq!(over_limit.map(|(name, _)| name), None, "{} {format}", every.kind);
-            let (at, over) = at_and_over(sink, most, pad, kept, measure);
+    let limits = match limits(every.kind) {
+        Ok(limits) => limits,
+        Err(reason) => {
+            made.push((format!("no limit: {reason}"), Vec::new()));
+            Vec::new()
+        }
+    };
+    for limit in limits.iter().filter(|_| is_limited) {
+        let (what, most, measure) = (limit.what, limit.most, limit.measure);
+        let over_limit = made.iter().find(|(name, body)| name.ends_with(", full") && measure(body) > most);
+        assert_eq!(over_limit.map(|(name, _)| name), None, "{} {format}", every.kind);
+        for with in PADDING {
+            let (at, over) = at_and_over(sink, limit, with);
             for (name, alert) in [("at", &at), ("one more than", &over)] {
-                let body = rendered(sink, alert, Form::Full);
-                made.push((format!("{name} the limit ({most} of {what}): {}", measure(&body)), body));
+                let body = rendered(sink, alert, limit.form);
+                let used = format!("{} of {most} {}", measure(&body), limit.unit.name());
+                made.push((format!("{name} the limit of the {what} by {with}: {used}"), body));
             }
         }
     }
@@ -276,7 +313,8 @@ fn page(kind: &str, format: &str, renderings: &[(String, Vec<u8>)], known: &mut 
             continue;
         }
         known.insert(same, format!("{kind} {format}: {name}"));
-        if bytes <= MAX_SHOWN_BYTES {
+        let most = if name.contains(" the limit of ") { MAX_SHOWN_PADDED_BYTES } else { MAX_SHOWN_BYTES };
+        if bytes <= most {
             write!(page, "=== {name} ({bytes} bytes)\n{shown}\n").expect("memory");
         } else {
             let begin: String = shown.chars().take(END_CHARS).collect();

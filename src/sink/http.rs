@@ -277,7 +277,9 @@ impl Endpoint {
     /// The same where the request held secrets that the endpoint does not know.
     #[must_use]
     pub fn report_with(&self, answer: &Answer, outcome: Outcome, secrets: Vec<Secret>) -> AttemptReport {
-        let status = format!("HTTP {}", answer.status.as_u16());
+        let no_yes = answer.status.is_success() && outcome == Outcome::Retry;
+        let status =
+            format!("HTTP {}{}", answer.status.as_u16(), if no_yes { " with a body that is no yes" } else { "" });
         let spent = answer.spent().filter(|_| !matches!(outcome, Outcome::Wait(Some(_))));
         AttemptReport { outcome, status, excerpt: self.excerpt(&answer.body, secrets), spent, receipt: None }
     }

@@ -104,9 +104,12 @@ fn build(
     Some(Box::new(PagerdutySink { endpoint, routing_key }))
 }
 
-/// A resolve that is refused must not come again as the alert's plain text, which would page once more.
+/// PagerDuty's reference: an event that was taken is answered with `{"status": "success", ...}`. A resolve that is refused must
+/// not come again as the alert's plain text, which would page once more.
 fn outcome(answer: &Answer, body: &[u8]) -> Outcome {
+    let says_success = || serde_json::from_slice::<Value>(&answer.body).is_ok_and(|said| said["status"] == "success");
     match answer.outcome_unless(WORDS_MISCONFIGURED) {
+        Outcome::Delivered | Outcome::Accepted if !says_success() => Outcome::Retry,
         Outcome::Degrade if is_resolve(body) => Outcome::Dead,
         outcome => outcome,
     }
@@ -242,6 +245,7 @@ mod tests {
     };
 
     const KEY: &str = "0123456789abcdefABCDEF0123456789";
+    const SUCCESS: &[u8] = br#"{"status":"success","message":"Event processed","dedup_key":"k"}"#;
 
     fn make(url: &Url, context: &BuildContext) -> Box<dyn Sink> {
         let options = vec![("url", text_node(url.as_str())), ("routing_key", text_node(KEY))];
@@ -258,7 +262,22 @@ mod tests {
 
     #[tokio::test]
     async fn holds_the_contract() {
-        hold(&|url, context| make(&url, context), b"", Outcome::Misconfigured).await;
+        hold(&|url, context| make(&url, context), SUCCESS, Outcome::Misconfigured).await;
+    }
+
+    #[tokio::test]
+    async fn only_success_in_the_answer_is_an_event_taken() {
+        for (said, expected) in [
+            (SUCCESS, Outcome::Accepted),
+            (b"", Outcome::Retry),
+            (b"<html>log in</html>", Outcome::Retry),
+            (br#"{"status":"throttled"}"#, Outcome::Retry),
+        ] {
+            let server = Loopback::start(Reply::Http("202 Accepted", vec![], said.to_vec())).await;
+            let report = attempt(&*make(&server.url("/v2/enqueue"), &contract::context().0)).await;
+            assert_eq!(report.outcome, expected, "{}", String::from_utf8_lossy(said));
+            assert_eq!(report.status.ends_with("no yes"), expected == Outcome::Retry, "{}", report.status);
+        }
     }
 
     #[tokio::test]

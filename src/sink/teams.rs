@@ -116,8 +116,10 @@ impl Sink for TeamsSink {
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
         Box::pin(
-            self.endpoint
-                .post_json(Bytes::copy_from_slice(&delivery.body), |answer| answer.outcome_unless(WORDS_MISCONFIGURED)),
+            // A workflow answers 202 without a body; a connector's 200 in words was a refusal of Teams itself.
+            self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), |answer| {
+                answer.unless_page(answer.outcome_unless(WORDS_MISCONFIGURED))
+            }),
         )
     }
 
@@ -237,7 +239,8 @@ mod tests {
     use super::*;
     use crate::sink::Outcome;
     use crate::sink::contract::{
-        self, HOSTILE, alert_titled, delivery, hold, make_hostile, make_long, stateful_alert, text_node, update_of,
+        self, HOSTILE, Loopback, Reply, alert_titled, delivery, hold, make_hostile, make_long, stateful_alert,
+        text_node, update_of,
     };
 
     fn make(url: &Url, context: &BuildContext) -> Box<dyn Sink> {
@@ -265,6 +268,23 @@ mod tests {
     #[tokio::test]
     async fn holds_the_contract() {
         hold(&|url, context| make(&url, context), b"", Outcome::Misconfigured).await;
+    }
+
+    #[tokio::test]
+    async fn words_and_pages_with_a_friendly_status_are_no_assent() {
+        for (said, expected) in [
+            ("", Outcome::Delivered),
+            ("1", Outcome::Delivered),
+            (
+                "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429",
+                Outcome::Retry,
+            ),
+            ("<html>log in</html>", Outcome::Retry),
+        ] {
+            let server = Loopback::start(Reply::Http("200 OK", vec![], said.into())).await;
+            let report = contract::attempt(&*make(&server.url("/workflows/x"), &contract::context().0)).await;
+            assert_eq!(report.outcome, expected, "{said}");
+        }
     }
 
     #[test]

@@ -200,7 +200,9 @@ impl WebhookSink {
         };
         match self.endpoint.send(self.method.clone(), headers, Bytes::copy_from_slice(&delivery.body)).await {
             // Of a story the URL is all that the operator gave: gone means moved.
-            Ok(answer) if self.kind == KIND_TINES => self.endpoint.report(&answer, answer.outcome_unless(&[])),
+            Ok(answer) if self.kind == KIND_TINES => {
+                self.endpoint.report(&answer, answer.unless_page(answer.outcome_unless(&[])))
+            }
             Ok(answer) => self.endpoint.report(&answer, answer.outcome()),
             Err(report) => report,
         }

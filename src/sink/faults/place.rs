@@ -2,9 +2,9 @@
 //!
 //! It is in trouble from the start and is healed once; it keeps what it got, and never judges it.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
@@ -131,7 +131,12 @@ impl Place {
         match (kind, fault) {
             ("file", Fault::Refused) => std::fs::create_dir(path("absent")).expect("made"),
             ("file", Fault::Burst) => std::fs::remove_file(path("written")).expect("removed"),
-            ("exec", Fault::Refused) => std::os::unix::fs::symlink("/bin/cat", path("program")).expect("a link"),
+            ("exec", Fault::Refused) => {
+                // Whole at once: it may be asked for at any moment.
+                std::fs::write(path("begun"), format!("#!/bin/sh\n{}", program(Fault::None))).expect("written");
+                std::fs::set_permissions(path("begun"), Permissions::from_mode(0o700)).expect("may be run");
+                std::fs::rename(path("begun"), path("program")).expect("renamed");
+            }
             ("exec", _) => std::fs::write(path("program"), program(Fault::None)).expect("written"),
             _ => {}
         }
@@ -142,8 +147,6 @@ impl Place {
         let read = |name: &str| std::fs::read(self.directory.path().join(name)).unwrap_or_default();
         let bytes = match (kind, fault) {
             ("stdout", _) => self.written.lock().expect("not poisoned").clone(),
-            // `cat` has no arguments: what it got went to its standard output.
-            ("exec", Fault::Refused) => return 1,
             ("file", Fault::Refused) => read("absent/written"),
             ("file", Fault::ConnectStall) => self.pipe.as_ref().map(Pipe::rest).unwrap_or_default(),
             _ => read("written"),
