@@ -110,13 +110,13 @@ fn judge(found: &[Found], expect: Option<&str>, output: &mut Output) -> std::io:
 fn shown(to: &Destination<'_>, now: DateTime<Utc>) -> Found {
     // A sink is quiet only if each route that leads there is.
     let quiet = to.by.iter().map(|route| route.muted_at(now)).collect::<Option<Vec<_>>>();
-    let fallback = to.by.iter().find_map(|route| route.fallback.as_ref());
     let repeat = to.by.iter().map(|route| route.repeat.as_ref()).collect::<Option<Vec<_>>>();
     Found {
         sink: to.sink.to_owned(),
         routes: to.by.iter().map(|route| route.place()).collect(),
         muted_now: quiet.and_then(|windows| windows.first().map(|during| during.written().to_owned())),
-        fallback: fallback
+        fallback: to
+            .fallback()
             .map(|fallback| format!("{} after {}", fallback.to.join(", "), format_duration(fallback.after))),
         told_once_in: repeat.and_then(|all| all.first().map(|repeat| format_duration(repeat.quiet))),
     }

@@ -62,6 +62,13 @@ pub(super) fn build_sink(
     let what = format!("sink `{}` ({kind})", key.text);
     let options = variables.read(node, &what, &driver.specs(), diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
+    // The default stands where the map does.
+    let is_written = options.span_of(sink::BURST) != options.span();
+    if is_written && !options.is_given(sink::RATE) {
+        let message = format!("sink `{}`: `burst` has no meaning without `rate`", key.text);
+        let hint = "set `rate`, such as 30/m, or remove it";
+        diagnostics.warning("W0426", options.span_of(sink::BURST), message, Some(hint.into()));
+    }
     let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
     let storm = Storm::of(&options);
     let bounds = driver.bounds.iter().filter_map(|bound| Some((bound, bound.figure(&options)?))).collect();

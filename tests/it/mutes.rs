@@ -148,5 +148,8 @@ async fn route_test_says_where_an_alert_would_go() {
     let (code, _, stderr) = scene.run(&["route", "test", "colour=red"]).await;
     assert!(code == Some(2) && stderr.contains("no field `colour`"), "{stderr}");
     let tree = scene.run(&["route", "show"]).await.1;
-    assert!(tree.contains("\n  vigie.yaml:11: what matches to other; fallback other after 2m\n"), "{tree}");
+    // What it would take over leads to its own sink, which is no fallback.
+    assert!(tree.contains("\n  vigie.yaml:11: what matches to other\n"), "{tree}");
+    let other = scene.json(&["route", "test", "severity=high", "account=acc1"]).await;
+    assert_eq!((&other[0]["sink"], other[0].get("fallback")), (&Value::from("other"), None));
 }

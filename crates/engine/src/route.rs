@@ -83,6 +83,22 @@ impl Route {
     }
 }
 
+impl Destination<'_> {
+    /// All fallbacks of the routes that lead to the sink, without the sink itself, at the first of their times.
+    #[must_use]
+    pub fn fallback(&self) -> Option<Fallback> {
+        let all: Vec<&Fallback> = self.by.iter().filter_map(|route| route.fallback.as_ref()).collect();
+        let after = all.iter().map(|fallback| fallback.after).min()?;
+        let mut to: Vec<String> = Vec::new();
+        for sink in all.iter().flat_map(|fallback| &fallback.to) {
+            if sink != self.sink && !to.contains(sink) {
+                to.push(sink.clone());
+            }
+        }
+        (!to.is_empty()).then_some(Fallback { to, after })
+    }
+}
+
 /// The sinks that an alert goes to: in the order of the routes, each once.
 #[must_use]
 pub fn destinations<'r>(routes: &'r [Route], alert: &Alert) -> Vec<Destination<'r>> {

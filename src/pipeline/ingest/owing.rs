@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
-use vigie_engine::route::{AlertView, Destination, Fallback, destinations, destinations_beside};
+use vigie_engine::route::{AlertView, Destination, destinations, destinations_beside};
 
 use super::mutes::{Inhibitors, later};
 use super::{Ingest, UNROUTED};
@@ -117,18 +117,9 @@ impl Ingest {
         Ok(Some(delivery))
     }
 
-    /// All fallbacks of the routes that lead to the sink, without the sink itself, at the first of their times.
     fn fallback(&self, to: &Destination<'_>) -> Option<FallbackDue> {
-        let all: Vec<&Fallback> = to.by.iter().filter_map(|route| route.fallback.as_ref()).collect();
-        let after = all.iter().map(|fallback| fallback.after).min()?;
-        let mut others: Vec<String> = Vec::new();
-        for sink in all.iter().flat_map(|fallback| &fallback.to) {
-            if sink != to.sink && !others.contains(sink) {
-                others.push(sink.clone());
-            }
-        }
-        let at = later(self.clock.steady(), after);
-        (!others.is_empty()).then_some(FallbackDue { to: others, at })
+        let fallback = to.fallback()?;
+        Some(FallbackDue { to: fallback.to, at: later(self.clock.steady(), fallback.after) })
     }
 
     /// What is wrong with a sink is told beside it too, as far as the routes let it.

@@ -185,7 +185,7 @@ impl Loader<'_> {
         Some(above.to.clone())
     }
 
-    /// Its own or the one above; none with an empty list.
+    /// Its own or the one above; none with an empty list, nor where the one above leads to the route's own sinks only.
     fn fallback(
         &self,
         fields: &Fields<'_>,
@@ -194,15 +194,17 @@ impl Loader<'_> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Fallback> {
         let after = bounded("after", AFTER, fields, diagnostics);
+        let leads_nowhere = |to: &[String]| !own.is_empty() && to.iter().all(|sink| own.contains(sink));
         if fields.get("fallback").is_none() {
             misplaced("after", "fallback", fields, diagnostics);
-            return above.fallback.clone();
+            return above.fallback.clone().filter(|fallback| !leads_nowhere(&fallback.to));
         }
         if above.fallback.is_some() && is_empty("fallback", fields) {
+            misplaced("after", "fallback", fields, diagnostics);
             return None;
         }
         let to = self.sinks("fallback", fields, diagnostics)?;
-        if !own.is_empty() && to.iter().all(|sink| own.contains(sink)) {
+        if leads_nowhere(&to) {
             let message = "`fallback` names the sinks that the alert goes to anyway";
             let hint = "name another sink";
             diagnostics.error(code::ROUTE_SINK, fields.place("fallback"), message, Some(hint.into()));
@@ -273,6 +275,7 @@ fn repeat(fields: &Fields<'_>, above: &Inherited, diagnostics: &mut Diagnostics)
         return above.repeat.clone();
     }
     if above.repeat.is_some() && is_empty("dedup", fields) {
+        misplaced("quiet", "dedup", fields, diagnostics);
         return None;
     }
     let fields = alert_fields("dedup", fields, diagnostics)?;

@@ -235,6 +235,25 @@ fn each_sink_is_found_with_all_the_routes_that_lead_there() {
 }
 
 #[test]
+fn a_sink_falls_back_to_all_others_that_its_routes_name_at_the_first_of_their_times() {
+    let text = "\
+- {match: {severity: high}, to: [chat, mail], continue: true, fallback: [mail, soc], after: 30s}
+- {to: [chat, soc], fallback: [mail, console], after: 10s}
+";
+    let (routes, told) = load_text(text);
+    assert_eq!(told, Vec::<String>::new());
+    let found = super::destinations(&routes, &alert(Severity::High, "acc1", "{}"));
+    let due = |to: &Destination<'_>| to.fallback().map(|due| (due.to.join(" "), due.after.as_secs()));
+    let due: Vec<_> = found.iter().map(|to| (to.sink, due(to))).collect();
+    let expected = [
+        ("chat", Some(("mail soc console".to_owned(), 10))),
+        ("mail", Some(("soc".to_owned(), 30))),
+        ("soc", Some(("mail console".to_owned(), 10))),
+    ];
+    assert_eq!(due, expected);
+}
+
+#[test]
 fn the_page_says_the_defaults_and_the_bounds_that_hold() {
     let said = |name: &str| super::KEYS.iter().find(|key| key.name == name).expect("a key");
     for (name, default, (least, most)) in
@@ -256,11 +275,15 @@ fn a_route_below_switches_off_what_it_would_take_over() {
     - {match: {severity: critical}, dedup: [], fallback: []}
     - {match: {severity: high}, dedup: []}
     - {match: {severity: low}}
+    - {match: {severity: info}, to: mail}
+    - {match: {severity: medium}, to: [mail, chat]}
 ";
     let (routes, told) = load_text(text);
     assert_eq!(told, Vec::<String>::new());
     let kept = routes[0].routes.iter().map(|route| (route.fallback.is_some(), route.repeat.is_some()));
-    assert_eq!(kept.collect::<Vec<_>>(), [(false, false), (true, false), (true, true)]);
+    let own_sink_is_no_fallback = (false, true);
+    let expected = [(false, false), (true, false), (true, true), own_sink_is_no_fallback, own_sink_is_no_fallback];
+    assert_eq!(kept.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -277,6 +300,7 @@ fn mistakes_in_the_options_of_a_route_are_all_told() {
 - {to: chat, routes: [{fallback: chat}]}
 - {to: chat, fallback: []}
 - {to: chat, dedup: []}
+- {to: chat, fallback: mail, dedup: [rule], routes: [{fallback: [], after: 5m, dedup: [], quiet: 2h}]}
 ";
     let (routes, told) = load_text(text);
     assert!(routes.is_empty(), "{routes:?}");
@@ -294,6 +318,8 @@ fn mistakes_in_the_options_of_a_route_are_all_told() {
         "9:24 E0240 `fallback` names the sinks that the alert goes to anyway",
         "10:24 E0240 the route goes to no sink",
         "11:21 E0241 `dedup` names 0 fields",
+        "12:69 E0202 `after` has no meaning without `fallback`",
+        "12:91 E0202 `quiet` has no meaning without `dedup`",
     ] {
         assert!(told.iter().any(|line| line.contains(expected)), "{expected}\n{}", told.join("\n"));
     }
