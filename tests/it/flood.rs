@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::api::Api;
 use crate::program::{Place, until};
+use crate::ssrf::HTTP_SINKS;
 
 /// Answers of each kind.
 const FLOODS: usize = 200;
@@ -18,7 +19,8 @@ const MAX_GROWTH_KIB: u64 = 16 * 1024;
 /// Before the first block of gzip.
 const GZIP_BEGIN: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// Answers well, or floods, and counts the alerts that it was given.
+/// Answers well, or floods, and counts the alerts that it was given. One without a head speaks as soon as it is called, as the
+/// servers of mail and NATS do, and counts calls.
 struct Flood {
     url: String,
     count: Arc<AtomicUsize>,
@@ -28,7 +30,8 @@ struct Flood {
 impl Flood {
     async fn start(head: &'static str, (begin, chunk): (Vec<u8>, Vec<u8>)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        let place = listener.local_addr().expect("an address");
+        let url = if head.is_empty() { place.to_string() } else { format!("http://{place}/hook") };
         let (count, floods) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, are_on) = (Arc::clone(&count), Arc::clone(&floods));
         tokio::spawn(async move {
@@ -59,6 +62,15 @@ async fn serve(
     floods: &AtomicBool,
 ) -> io::Result<()> {
     let mut request = Vec::new();
+    while answer.is_empty() {
+        count.fetch_add(1, Ordering::SeqCst);
+        if !floods.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        loop {
+            stream.write_all(chunk).await?;
+        }
+    }
     loop {
         let end = loop {
             if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -132,4 +144,48 @@ async fn answers_without_end_and_bombs_cost_no_memory() {
     assert!(peaks[1] < peaks[0] + MAX_GROWTH_KIB, "{peaks:?} KiB");
     assert!(process.end("TERM").await.success(), "{}", place.log());
     assert_eq!((endless.count(), bomb.count()), (2 * FLOODS, 2 * FLOODS), "a yes counts once, whatever follows it");
+}
+
+/// The same of every kind of sink that has a network between.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_kind_of_sink_keeps_what_an_endless_answer_says() {
+    let (api, place) = (Api::start().await, Place::new());
+    let (mut sinks, mut floods) = (String::from("sinks:\n"), Vec::new());
+    let endless = || (Vec::new(), vec![b'2'; 16 * 1024]);
+    let destinations = HTTP_SINKS.iter().filter(|(_, option, _)| *option != "oauth2_token_url");
+    for (index, (kind, option, more)) in destinations.enumerate() {
+        let flood = Flood::start("HTTP/1.1 200 OK\r\n\r\n", endless()).await;
+        sinks.push_str(&format!("  s{index}:\n    {kind}:\n      {option}: \"{}\"\n{more}", flood.url));
+        floods.push((*kind, flood));
+    }
+    for (kind, option, scheme, more) in [
+        ("email", "smtp", "smtp", "      from: a@example.org\n      to: b@example.org\n"),
+        ("nats", "url", "nats", ""),
+        ("syslog", "url", "tcp", ""),
+    ] {
+        let flood = Flood::start("", endless()).await;
+        sinks.push_str(&format!("  {kind}:\n    {kind}:\n      {option}: \"{scheme}://{}\"\n{more}", flood.url));
+        floods.push((kind, flood));
+    }
+    let local = ["stdout", "file", "exec"];
+    let is_tried = |kind: &str| floods.iter().any(|(tried, _)| *tried == kind);
+    let missing: Vec<_> = vigie::sink::KINDS.iter().map(|known| known.kind).filter(|kind| !is_tried(kind)).collect();
+    assert_eq!(missing, local, "whatever is there is tried");
+    place.configure(&api, &sinks);
+    let process = place.start(&["run", "-c", "vigie.yaml"]);
+    let mut peaks = Vec::new();
+    for (is_flooding, attempts) in [(false, 1), (true, 2)] {
+        let before: Vec<usize> = floods.iter().map(|(_, flood)| flood.count()).collect();
+        floods.iter().for_each(|(_, flood)| flood.floods.store(is_flooding, Ordering::SeqCst));
+        for _ in 0..attempts {
+            api.happen("APP_CREATE");
+        }
+        // The first is over when the next begins.
+        let all = || before.iter().zip(&floods).all(|(before, (_, flood))| flood.count() >= before + attempts);
+        until("each has been tried", async || all()).await;
+        peaks.push(peak_kib(process.id()));
+    }
+    println!("peak of {} kinds before and after their floods: {peaks:?} KiB", floods.len());
+    assert!(peaks[1] < peaks[0] + MAX_GROWTH_KIB, "{peaks:?} KiB");
+    assert!(process.end("TERM").await.success(), "{}", place.log());
 }

@@ -60,7 +60,7 @@ const REFUSED: &[&str] = &[
     "255.255.255.255",
 ];
 /// Every kind of sink that speaks HTTP: its option with the URL, and what else it must have. Last, what all of them share.
-const HTTP_SINKS: &[(&str, &str, &str)] = &[
+pub(crate) const HTTP_SINKS: &[(&str, &str, &str)] = &[
     ("webhook", "url", ""),
     ("slack", "webhook_url", ""),
     ("teams", "webhook_url", ""),

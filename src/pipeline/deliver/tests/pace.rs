@@ -128,16 +128,17 @@ async fn a_used_up_limit_pauses_the_lane_in_full_without_a_failure() {
 async fn a_used_up_limit_beside_another_answer_makes_its_pause_longer_and_never_longer_than_six_hours() {
     for (outcome, spent_s, expected_s) in [
         (Outcome::Misconfigured, 3600, 3600),
-        (Outcome::Misconfigured, 10, 10),
+        (Outcome::Misconfigured, 10, 300),
         (Outcome::Dead, 60, 60),
         (Outcome::Delivered, u64::MAX, 6 * 3600),
     ] {
         let mut bench = Bench::new();
-        bench.store.add("it", 1, start());
-        let given = outcome.clone();
+        bench.store.add("it", 20, start());
+        let (given, began) = (outcome.clone(), Instant::now());
         let sink = Scripted::machine(move |_, _| Act::Spent(given.clone(), Duration::from_secs(spent_s)));
-        bench.lane("it", &sink).run_for(Duration::from_secs(5)).await;
-        let pause = bench.store.lane("it").paused_until.expect("a pause") - start();
-        assert_eq!(pause.num_seconds(), expected_s, "{outcome:?}");
+        bench.lane("it", &sink).run_for(7 * HOUR).await;
+        let tries = seconds_since(began, &sink);
+        let second = tries.iter().find(|at| **at > 0);
+        assert_eq!(second, Some(&expected_s), "{outcome:?}: {tries:?}");
     }
 }
