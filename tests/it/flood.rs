@@ -62,7 +62,7 @@ async fn serve(
     floods: &AtomicBool,
 ) -> io::Result<()> {
     let mut request = Vec::new();
-    while answer.is_empty() {
+    if answer.is_empty() {
         count.fetch_add(1, Ordering::SeqCst);
         if !floods.load(Ordering::SeqCst) {
             return Ok(());
