@@ -344,6 +344,6 @@ pub struct Queue {
     pub oldest_created_at: Option<DateTime<Utc>>,
     /// Dead letters kept.
     pub dead: u64,
-    /// Whether a [`LaneState`] of the sink is kept. A lane that wrote one and finds none was asked to try at once.
-    pub has_lane_state: bool,
+    /// When somebody last asked that a lane which was not healthy try at once (`deliveries retry`).
+    pub asked_at: Option<DateTime<Utc>>,
 }

@@ -14,6 +14,7 @@ use crate::options;
 use crate::pace::{Bucket, Pace};
 use crate::pipeline::deliver::Storm;
 use crate::sink::bound::Bound;
+use crate::sink::http::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use crate::sink::{self, Sink};
 
 /// A sink by its name.
@@ -62,17 +63,38 @@ pub(super) fn build_sink(
     let what = format!("sink `{}` ({kind})", key.text);
     let options = variables.read(node, &what, &driver.specs(), diagnostics)?;
     let sink = (driver.build)(&options, &key.text, context, diagnostics).filter(|_| options.is_whole())?;
-    // The default stands where the map does.
-    let is_written = options.span_of(sink::BURST) != options.span();
-    if is_written && !options.is_given(sink::RATE) {
-        let message = format!("sink `{}`: `burst` has no meaning without `rate`", key.text);
-        let hint = "set `rate`, such as 30/m, or remove it";
-        diagnostics.warning("W0426", options.span_of(sink::BURST), message, Some(hint.into()));
-    }
+    warn_of_what_does_nothing(&key.text, &driver.specs(), &options, diagnostics);
     let (pace, follow) = (buckets.pace(&options), sink::update::Follow::of(&options));
     let storm = Storm::of(&options);
     let bounds = driver.bounds.iter().filter_map(|bound| Some((bound, bound.figure(&options)?))).collect();
     named.then(|| NamedSink { name: key.text.clone(), sink: Arc::from(sink), pace, follow, storm, bounds })
+}
+
+/// Options that are good by themselves and have no effect beside the others.
+fn warn_of_what_does_nothing(
+    name: &str,
+    specs: &[options::OptionSpec],
+    options: &options::Options,
+    diagnostics: &mut Diagnostics,
+) {
+    // A default stands where the map does.
+    let is_written = options.span_of(sink::BURST) != options.span();
+    if is_written && !options.is_given(sink::RATE) {
+        let message = format!("sink `{name}`: `burst` has no meaning without `rate`");
+        let hint = "set `rate`, such as 30/m, or remove it";
+        diagnostics.warning("W0426", options.span_of(sink::BURST), message, Some(hint.into()));
+    }
+    // Of a destination, a proxy and a server of tokens; what speaks no HTTP says so itself.
+    let mut ways = specs.iter().flat_map(|spec| options.urls(spec.name));
+    if ways.all(|url| url.scheme() == "http") {
+        for file in
+            [CA_FILE.name, CERTIFICATE_FILE.name, KEY_FILE.name].into_iter().filter(|file| options.is_given(file))
+        {
+            let message = format!("sink `{name}`: `{file}` has a meaning with https:// only");
+            let hint = "write the URL as https://host";
+            diagnostics.warning("W0422", options.span_of(file), message, Some(hint.into()));
+        }
+    }
 }
 
 /// No sinks configured: stdout, in the form for people.

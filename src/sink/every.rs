@@ -64,7 +64,7 @@ const EVERY: &[Every] = &[
     Every { more: &[("token", CANARY), ("project", "SEC")], ..every("jira", "url", r#"{"key":"SEC-1"}"#) },
     Every { more: &[("token", CANARY)], ..every("servicenow", "url", r#"{"result":{}}"#) },
     Every { more: &[("token", CANARY)], ..every("thehive", "url", r#"{"_id":"~1"}"#) },
-    every("tines", "url", r#"{"status":"ok"}"#),
+    every("tines", "url", "Ok"),
     Every { more: &[("hostname", "h1")], formats: &["json", "cef", "leef", "text"], ..every("syslog", "url", "") },
     Every { formats: SHAPES, ..every("nats", "url", "") },
     every("alertmanager", "urls", ""),

@@ -12,13 +12,14 @@ use vigie_engine::text::single_line;
 
 use super::bound::{Bound, Most, Unit};
 use super::format::inert_json;
+use super::http::answer::Answer;
 use super::http::{Endpoint, TRANSPORT, endpoint};
 use super::probe::Probe;
 use super::text::{self, Extent, MAX_VALUE_CHARS, defang};
 use super::update::{CLOSING, UPDATES, Update, update_text};
 use super::{
-    AttemptReport, BuildContext, DIGEST, Delivery, Form, RenderContext, RenderError, RetryProfile, Sink, SinkKind,
-    burst, rate,
+    AttemptReport, BuildContext, DIGEST, Delivery, Form, Outcome, RenderContext, RenderError, RetryProfile, Sink,
+    SinkKind, burst, rate,
 };
 use crate::options::{OptionKind, OptionSpec, Options, Presence};
 use crate::pipeline::BoxFuture;
@@ -57,6 +58,8 @@ const CARD_VERSION: &str = "1.4";
 /// Words of a refusal which say that the workflow is switched off or gone, and not that the message is wrong.
 const WORDS_MISCONFIGURED: &[&str] =
     &["workflowtriggerisnotenabled", "triggernotfound", "workflownotfound", "directapiauthorizationrequired"];
+/// How a connector began that Teams itself refused, with status 200.
+const REFUSAL: &str = "Webhook message delivery failed";
 /// Hosts of the connectors that Microsoft has switched off.
 const RETIRED_HOSTS: &[&str] = &["webhook.office.com", "outlook.office.com", "outlook.office365.com"];
 
@@ -115,16 +118,20 @@ impl Sink for TeamsSink {
     }
 
     fn send<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, AttemptReport> {
-        Box::pin(
-            // A workflow answers 202 without a body; a connector's 200 in words was a refusal of Teams itself.
-            self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), |answer| {
-                answer.unless_page(answer.outcome_unless(WORDS_MISCONFIGURED))
-            }),
-        )
+        Box::pin(self.endpoint.post_json(Bytes::copy_from_slice(&delivery.body), outcome))
     }
 
     fn probe(&self) -> Probe<'_> {
         Probe::Nothing("a workflow takes nothing but messages")
+    }
+}
+
+/// A workflow answers 202 without a body, or with what its author wrote; a refusal of Teams itself came with 200.
+fn outcome(answer: &Answer) -> Outcome {
+    let refused = || String::from_utf8_lossy(&answer.body).starts_with(REFUSAL);
+    match answer.unless_page(answer.outcome_unless(WORDS_MISCONFIGURED)) {
+        Outcome::Delivered | Outcome::Accepted if refused() => Outcome::Retry,
+        outcome => outcome,
     }
 }
 
@@ -271,10 +278,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn words_and_pages_with_a_friendly_status_are_no_assent() {
+    async fn pages_and_refusals_with_a_friendly_status_are_no_assent() {
         for (said, expected) in [
             ("", Outcome::Delivered),
             ("1", Outcome::Delivered),
+            ("OK, posted", Outcome::Delivered),
             (
                 "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429",
                 Outcome::Retry,

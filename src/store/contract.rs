@@ -75,7 +75,7 @@ macro_rules! suite {
             claims_prefer_the_least_tried_then_the_oldest, claims_take_at_most_64, claims_are_per_sink, settle_ends_a_delivery,
             retry_waits_for_its_time,
             how_long_a_delivery_fails_is_counted_from_its_first_failure_after_a_refusal,
-            a_retry_and_a_replay_remove_the_state_of_their_lanes_only, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
+            a_retry_and_a_replay_ask_their_lanes_only, degrading_changes_the_body_once, dead_letters_are_kept_and_replayed,
             released_claims_cost_nothing, late_answers_change_nothing_that_is_done, settle_is_all_or_nothing,
             lanes_survive, what_waits_is_taken_over, follow_ups_wait_for_their_time_and_for_matches, what_is_told_is_one_step_from_what_was_read,
             follow_ups_are_all_or_nothing, what_is_muted_waits_and_ends_in_one_step, what_is_not_confirmed_in_time_goes_elsewhere_once,
@@ -529,23 +529,33 @@ pub(super) async fn how_long_a_delivery_fails_is_counted_from_its_first_failure_
     assert_eq!((only, revived.created_at), (1, at(1000)), "a replayed one is young whatever its ledger says");
 }
 
-/// A lane that finds its state gone knows that somebody wants it to try.
-pub(super) async fn a_retry_and_a_replay_remove_the_state_of_their_lanes_only(store: &impl Subject) {
+/// Whatever the lane writes meanwhile, it learns that somebody wants it to try; how often it failed is not forgotten.
+pub(super) async fn a_retry_and_a_replay_ask_their_lanes_only(store: &impl Subject) {
     commit(store, batch("a", 10, &["chat", "mail", "hook"])).await;
-    let claimed = claim_one(store, "chat", 10).await;
+    let (chat, mail) = (claim_one(store, "chat", 10).await, claim_one(store, "mail", 10).await);
+    assert_eq!(store.retried(&chat.delivery_id, at(20)).await, Retried::Due);
     let troubled = LaneState { step: 3, paused_until: Some(at(9000)), reason: "HTTP 503".into() };
     for name in ["chat", "mail", "hook"] {
-        assert!(!queue(store, name).await.has_lane_state, "{name}");
+        assert_eq!(queue(store, name).await.asked_at, None, "a lane that is well is not asked: {name}");
         store.settle(name, Vec::new(), Some(troubled.clone())).await.expect("settled");
-        assert!(queue(store, name).await.has_lane_state, "{name}");
+        assert_eq!(queue(store, name).await.asked_at, None, "{name}");
     }
-    assert_eq!(store.retried(&claimed.delivery_id, at(40)).await, Retried::Due);
-    assert_eq!(store.retried("no such", at(40)).await, Retried::Unknown);
-    assert_eq!(store.replayed(Some("mail"), at(0), at(40)).await, 0);
-    let left = store.load().await.expect("readable").lanes;
-    assert_eq!(left, [("hook".to_owned(), troubled)]);
-    assert_eq!(store.replayed(None, at(0), at(40)).await, 0);
-    assert!(store.load().await.expect("readable").lanes.is_empty());
+    assert_eq!(store.retried(&chat.delivery_id, at(40)).await, Retried::Due);
+    assert_eq!(store.retried("no such", at(41)).await, Retried::Unknown);
+    assert_eq!(store.replayed(None, at(0), at(42)).await, 0, "nothing to replay is no reason to ask");
+    settle(store, &mail, Resolution::Dead, 43).await;
+    assert_eq!(store.replayed(None, at(0), at(44)).await, 1);
+    let asked = async |name| queue(store, name).await.asked_at;
+    assert_eq!((asked("chat").await, asked("mail").await, asked("hook").await), (Some(at(40)), Some(at(44)), None));
+    let opened = LaneState { paused_until: None, ..troubled.clone() };
+    let mut lanes = store.load().await.expect("readable").lanes;
+    lanes.sort_by(|left, right| left.0.cmp(&right.0));
+    let expected = [("chat", opened.clone()), ("hook", troubled.clone()), ("mail", opened)];
+    assert_eq!(lanes, expected.map(|(name, lane)| (name.to_owned(), lane)));
+    store.settle("chat", Vec::new(), Some(troubled)).await.expect("settled");
+    assert_eq!(asked("chat").await, Some(at(40)), "what the lane writes does not take it away");
+    store.settle("chat", Vec::new(), Some(LaneState::default())).await.expect("settled");
+    assert_eq!(asked("chat").await, None, "a lane that is well has nothing to do");
 }
 
 pub(super) async fn degrading_changes_the_body_once(store: &impl Subject) {

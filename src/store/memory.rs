@@ -16,7 +16,7 @@ use vigie_engine::engine::Fold;
 use vigie_engine::event::Digest;
 use vigie_engine::state::{StateKey, StateRows};
 
-use super::archive::{AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryRow, DeliveryStatus, Retried};
+use super::archive::{AlertDetail, AlertRow, AttemptRow, DeliveryDetail, DeliveryRow, DeliveryStatus};
 use super::{
     Alerts, BoxError, IngestBatch, LaneState, Loaded, MAX_CLAIM, NewAlert, NewDelivery, Queue, Resolution, Result,
     STATE_GRACE_DAYS, Settlement, StateStream, Store, StoreError, StoredEvent, add_event_ids,
@@ -44,6 +44,8 @@ struct Content {
     /// Per sink how many dead letters.
     dead: BTreeMap<String, u64>,
     lanes: BTreeMap<String, LaneState>,
+    /// By sink, of those that have a lane in `lanes`.
+    asked: BTreeMap<String, DateTime<Utc>>,
     follow_ups: follow::Rows,
 }
 
@@ -361,7 +363,10 @@ impl Content {
             self.settle_one(place, settlement);
         }
         match lane {
-            Some(LaneState { step: 0, paused_until: None, .. }) => drop(self.lanes.remove(sink)),
+            Some(LaneState { step: 0, paused_until: None, .. }) => {
+                self.lanes.remove(sink);
+                self.asked.remove(sink);
+            }
             Some(lane) => drop(self.lanes.insert(sink.to_owned(), lane)),
             None => {}
         }
@@ -432,34 +437,8 @@ impl Content {
             next_due_at: owed().map(|delivery| delivery.next_at).min(),
             oldest_created_at: owed().map(|delivery| delivery.owed_since).min(),
             dead: self.dead.get(sink).copied().unwrap_or(0),
-            has_lane_state: self.lanes.contains_key(sink),
+            asked_at: self.asked.get(sink).copied(),
         }
-    }
-
-    /// See [`MemoryStore::retry`].
-    fn revive(&mut self, place: usize, now: DateTime<Utc>) -> Retried {
-        let Some(delivery) = self.deliveries.get_mut(place) else { return Retried::Unknown };
-        match delivery.row.status {
-            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed | DeliveryStatus::Digested => {
-                return Retried::AlreadyDelivered;
-            }
-            DeliveryStatus::Pending => delivery.next_at = now.min(delivery.owed_since),
-            DeliveryStatus::Dead | DeliveryStatus::Muted => {
-                if delivery.row.status == DeliveryStatus::Dead {
-                    *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
-                } else {
-                    (delivery.look_at, delivery.row.note) = (None, None);
-                }
-                delivery.row.status = DeliveryStatus::Pending;
-                delivery.row.attempts = 0;
-                delivery.row.settled_at = None;
-                delivery.next_at = now.min(delivery.owed_since);
-                delivery.owed_since = now;
-                self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));
-            }
-        }
-        self.lanes.remove(&delivery.row.sink);
-        Retried::Due
     }
 
     fn alert(&self, alert_id: &str) -> Option<AlertDetail> {

@@ -93,6 +93,10 @@ pub(super) struct Health {
     asked_until: Option<Instant>,
     own_until: Option<Instant>,
     failing_since: Option<Instant>,
+    /// As `failing_since`, but of failures that are the destination's: since it last refused us.
+    in_trouble_since: Option<Instant>,
+    /// When somebody asked for an attempt, as the store last said it; `None` before the first look.
+    seen_ask: Option<Option<DateTime<Utc>>>,
     told: Option<LaneNoticeKind>,
     epoch: u64,
 }
@@ -120,6 +124,8 @@ impl Health {
             own_until,
             failing_since: (state.step > 0).then_some(now.instant),
             state: LaneState { paused_until: rest.map(|rest| later(now.steady, rest)), ..state },
+            in_trouble_since: None,
+            seen_ask: None,
             told: None,
             epoch: 0,
         }
@@ -150,10 +156,20 @@ impl Health {
         self.own_until
     }
 
-    /// Somebody wants what waits to be tried now: whatever pause there is ends, and a failing destination is probed.
-    pub(super) fn open(&mut self) {
-        (self.asked_until, self.own_until, self.state.paused_until) = (None, None, None);
-        self.epoch += 1;
+    /// Ends whatever pause there is, once for each time at which somebody asked for it, so that a failing destination is
+    /// probed; whether it did.
+    pub(super) fn open_if_asked(&mut self, asked_at: Option<DateTime<Utc>>, now: Instant) -> bool {
+        let is_new = self.seen_ask.is_some_and(|seen| asked_at.is_some() && seen != asked_at);
+        let opens = is_new && self.paused_until(now).is_some();
+        if opens {
+            (self.asked_until, self.own_until, self.state.paused_until) = (None, None, None);
+            self.epoch += 1;
+        }
+        // A probe that is on its way may have begun before: then the pause that follows it is the one to end.
+        if opens || !(is_new && self.is_probing()) {
+            self.seen_ask = Some(asked_at);
+        }
+        opens
     }
 
     /// What follows from an attempt. The lane's own change shows in `state` and `epoch`.
@@ -186,7 +202,7 @@ impl Health {
             }
             Outcome::Misconfigured => {
                 self.failed(attempt, Pause::Refused, now);
-                Next::Settle(Resolution::Refused(now.steady))
+                Next::Settle(Resolution::Refused(due_at(attempt.delivery, Duration::ZERO, now)))
             }
         }
     }
@@ -221,6 +237,7 @@ impl Health {
             self.asked_until = None;
             self.own_until = None;
             self.failing_since = None;
+            self.in_trouble_since = None;
             self.epoch += 1;
         }
         if !self.is_probing() && self.state.paused_until.is_some() && self.paused_until(now.instant).is_none() {
@@ -237,6 +254,10 @@ impl Health {
             self.epoch += 1;
         }
         let reason = &attempt.report.status;
+        match pause {
+            Pause::Refused => self.in_trouble_since = None,
+            Pause::Ladder | Pause::Asked(_) => drop(self.in_trouble_since.get_or_insert(now.instant)),
+        }
         match pause {
             Pause::Asked(delay) => self.pause(delay, reason, now),
             Pause::Ladder if straggler => {}
@@ -272,15 +293,21 @@ impl Health {
     }
 
     fn again_in(&self, delivery: &Delivery, delay: Duration, now: Now) -> Resolution {
-        // What waited untried, while we were refused or not running, is no older for it.
-        let Some(failing_since) = delivery.failing_since else {
-            return Resolution::RetryAt(later(now.steady, delay));
-        };
         // Whoever replays a dead letter stamps it by the time of day: after a step of it, the row is as young as it looks.
         let now_by_either = now.steady.min(now.wall);
-        let age = (now_by_either - failing_since.max(delivery.created_at)).to_std().unwrap_or_default();
-        if self.ladder.gives_up_at(age) { Resolution::Dead } else { Resolution::RetryAt(later(now.steady, delay)) }
+        let since = |at: DateTime<Utc>| (now_by_either - at).to_std().unwrap_or_default();
+        // What waited untried, while we were refused or not running, is no older for it. Nor does it wait for ever untried,
+        // when more comes in than there are probes: then the destination has failed for long enough.
+        let own = delivery.failing_since.map(since);
+        let lane = self.in_trouble_since.map(|since| now.instant.saturating_duration_since(since));
+        let age = own.max(lane).unwrap_or_default().min(since(delivery.created_at));
+        if self.ladder.gives_up_at(age) { Resolution::Dead } else { Resolution::RetryAt(due_at(delivery, delay, now)) }
     }
+}
+
+/// Without a delay, since it is owed: a clock that is set back over a start must not put it off.
+fn due_at(delivery: &Delivery, delay: Duration, now: Now) -> DateTime<Utc> {
+    if delay.is_zero() { delivery.created_at.min(now.steady) } else { later(now.steady, delay) }
 }
 
 /// Total, since a hint may be absurd.

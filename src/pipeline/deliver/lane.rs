@@ -393,9 +393,7 @@ impl Lane {
         gauge!(names::DELIVERY_OLDEST, "sink" => self.name.clone()).set(oldest);
         let next_in = queue.next_due_at.map(|at| (at - now.steady).to_std().unwrap_or_default());
         self.oldest = queue.oldest_created_at;
-        // A pause is known to the store; who removed it there (`deliveries retry`) wants no pause.
-        if !queue.has_lane_state && self.outbox.lane_is_written() && self.health.paused_until(now.instant).is_some() {
-            self.health.open();
+        if self.health.open_if_asked(queue.asked_at, now.instant) {
             self.shared.own_pauses.note(&self.name, None);
         }
         self.due = next_in.is_some_and(|next_in| next_in.is_zero());

@@ -78,11 +78,6 @@ impl Outbox {
         self.since.get_or_insert(now);
     }
 
-    /// The store knows how the lane stands.
-    pub(super) fn lane_is_written(&self) -> bool {
-        self.lane.is_none()
-    }
-
     /// Nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.lane.is_none()

@@ -9,7 +9,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use serde::de::IgnoredAny;
 
 use super::hint;
 use crate::sink::Outcome;
@@ -60,13 +59,12 @@ impl Answer {
         }
     }
 
-    /// That outcome, where an assent is empty or JSON: whatever else has a friendly status is the page of somebody between
-    /// (a log-in, a gateway), or a refusal in words.
+    /// That outcome, where the operator of the destination may choose the words of an assent: markup with a friendly status is
+    /// the page of somebody between (a log-in, a gateway).
     #[must_use]
     pub fn unless_page(&self, outcome: Outcome) -> Outcome {
         let assents = matches!(outcome, Outcome::Delivered | Outcome::Accepted);
-        let is_own = || self.body.trim_ascii().is_empty() || serde_json::from_slice::<IgnoredAny>(&self.body).is_ok();
-        if assents && !is_own() { Outcome::Retry } else { outcome }
+        if assents && self.body.trim_ascii().starts_with(b"<") { Outcome::Retry } else { outcome }
     }
 
     /// How long it asks to stay away, as a refusal.

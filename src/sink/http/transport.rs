@@ -202,8 +202,6 @@ pub fn endpoint_at(
     spec.limits = context.http_limits;
     spec.lookup = Arc::clone(&context.lookup);
     (spec.ca_pem, spec.identity, spec.proxy) = (ca_pem.ok()?, identity.ok()?, proxy.ok()?);
-    let token_url = grant.as_ref().ok().and_then(Option::as_ref).map(|grant| &grant.url);
-    warn_without_tls(&[Some(&spec.url), spec.proxy.as_ref(), token_url], options, diagnostics);
     let tokens = match grant.ok()? {
         Some(grant) => Some(tokens(grant, &spec, options, diagnostics)?),
         None => None,
@@ -213,17 +211,6 @@ pub fn endpoint_at(
     let mut endpoint = build(spec, url_option, options, diagnostics)?;
     endpoint.authorization = file.ok()?.map(Authorization::of_file).or(tokens.map(Authorization::of_tokens));
     Some(endpoint)
-}
-
-/// Files for TLS where there is none: whoever names them believes that the way is protected.
-fn warn_without_tls(ways: &[Option<&SinkUrl>], options: &Options, diagnostics: &mut Diagnostics) {
-    if ways.iter().flatten().any(|url| url.expose().scheme() == "https") {
-        return;
-    }
-    for file in [CA_FILE, CERTIFICATE_FILE, KEY_FILE].iter().filter(|file| options.is_given(file.name)) {
-        let message = format!("`{}` has a meaning with https:// only", file.name);
-        diagnostics.warning("W0422", options.span_of(file.name), message, Some("write the URL as https://host".into()));
-    }
 }
 
 /// The guard's word about a URL, told where the URL stands and beside all other mistakes.

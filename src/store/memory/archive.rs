@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use vigie_engine::alert::Alert;
 
-use super::{DeliveryContent, MemoryStore};
+use super::{Content, DeliveryContent, MemoryStore};
 use crate::store::archive::{
     AlertDetail, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryStatus, Retried, list_limit,
 };
@@ -56,7 +56,6 @@ impl MemoryStore {
     /// Never; the signature is that of the durable store.
     pub async fn replay(&self, sink: Option<&str>, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<u64> {
         let mut content = self.content();
-        content.lanes.retain(|name, _| sink.is_some_and(|sink| sink != name));
         let dead: Vec<usize> = (0..content.deliveries.len())
             .filter(|&at| content.deliveries.get(at).is_some_and(|delivery| delivery.died_since(sink, since)))
             .collect();
@@ -73,6 +72,37 @@ impl MemoryStore {
         let placed = content.alerts.iter().zip(1..).filter(|(_, place)| *place > after);
         let muted = placed.filter(|(alert, _)| alert.new.muted_by.as_deref() == Some(muted_by));
         muted.take(limit).map(|(alert, place)| (place, alert.new.alert.clone())).collect()
+    }
+}
+
+impl Content {
+    /// See [`MemoryStore::retry`].
+    fn revive(&mut self, place: usize, now: DateTime<Utc>) -> Retried {
+        let Some(delivery) = self.deliveries.get_mut(place) else { return Retried::Unknown };
+        match delivery.row.status {
+            DeliveryStatus::Delivered | DeliveryStatus::Unconfirmed | DeliveryStatus::Digested => {
+                return Retried::AlreadyDelivered;
+            }
+            DeliveryStatus::Pending => delivery.next_at = now.min(delivery.owed_since),
+            DeliveryStatus::Dead | DeliveryStatus::Muted => {
+                if delivery.row.status == DeliveryStatus::Dead {
+                    *self.dead.entry(delivery.row.sink.clone()).or_default() -= 1;
+                } else {
+                    (delivery.look_at, delivery.row.note) = (None, None);
+                }
+                delivery.row.status = DeliveryStatus::Pending;
+                delivery.row.attempts = 0;
+                delivery.row.settled_at = None;
+                delivery.next_at = now.min(delivery.owed_since);
+                delivery.owed_since = now;
+                self.owed.entry(delivery.row.sink.clone()).or_default().insert((0, place));
+            }
+        }
+        if let Some(lane) = self.lanes.get_mut(&delivery.row.sink) {
+            lane.paused_until = None;
+            self.asked.insert(delivery.row.sink.clone(), now);
+        }
+        Retried::Due
     }
 }
 

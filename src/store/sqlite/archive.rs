@@ -391,8 +391,8 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     })
 }
 
-/// Due at once by the daemon's clock too, which may differ from the time of day: a row is never due before it is owed. That
-/// the state of its lane is gone tells a running lane to end its pause.
+/// Due at once by the daemon's clock too, which may differ from the time of day: a row is never due before it is owed. The
+/// lane that runs and the next one end their pause.
 fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std::result::Result<Retried, Fault> {
     let standing: Option<i64> = connection
         .query_row("SELECT status FROM deliveries WHERE delivery_id = ?1", [delivery_id], |row| row.get(0))
@@ -414,8 +414,9 @@ fn retry(connection: &Connection, delivery_id: &str, now: DateTime<Utc>) -> std:
     };
     connection.execute(change, params![delivery_id, Stamp(now)])?;
     connection.execute(
-        "DELETE FROM lanes WHERE sink = (SELECT sink FROM deliveries WHERE delivery_id = ?1)",
-        [delivery_id],
+        "UPDATE lanes SET asked_at = ?2, paused_until = NULL
+         WHERE sink = (SELECT sink FROM deliveries WHERE delivery_id = ?1)",
+        params![delivery_id, Stamp(now)],
     )?;
     let unmute =
         "UPDATE alerts SET muted_by = NULL WHERE alert_id = (SELECT alert_id FROM deliveries WHERE delivery_id = ?1)";
@@ -431,7 +432,11 @@ fn replay_chunk(
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> std::result::Result<usize, Fault> {
-    connection.execute("DELETE FROM lanes WHERE ?1 IS NULL OR sink = ?1", [sink])?;
+    connection.execute(
+        "UPDATE lanes SET asked_at = ?3, paused_until = NULL
+         WHERE sink IN (SELECT sink FROM deliveries WHERE status = 3 AND (?1 IS NULL OR sink = ?1) AND settled_at >= ?2)",
+        params![sink, Stamp(since), Stamp(now)],
+    )?;
     Ok(connection.execute(
         "UPDATE deliveries SET status = 0, attempts = 0, settled_at = NULL, next_at = min(owed_since, ?3),
                                owed_since = ?3

@@ -132,7 +132,8 @@ impl<'c> ReadSession<'c> {
                 "SELECT count(*), min(next_at), min(owed_since) FROM deliveries WHERE status = 0 AND sink = ?1",
             )?,
             dead: prepare(
-                "SELECT count(*), EXISTS (SELECT 1 FROM lanes WHERE sink = ?1) FROM deliveries WHERE status = 3 AND sink = ?1",
+                "SELECT count(*), (SELECT asked_at FROM lanes WHERE sink = ?1) FROM deliveries
+                 WHERE status = 3 AND sink = ?1",
             )?,
         })
     }
@@ -173,7 +174,8 @@ impl<'c> ReadSession<'c> {
     }
 
     pub(super) fn queue(&mut self, sink: &str) -> std::result::Result<Queue, Fault> {
-        let (dead, has_lane_state): (i64, bool) = self.dead.query_row([sink], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (dead, asked_at): (i64, Option<Stamp>) =
+            self.dead.query_row([sink], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (depth, next_due_at, oldest_created_at): (i64, Option<Stamp>, Option<Stamp>) =
             self.due.query_row([sink], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(Queue {
@@ -181,7 +183,7 @@ impl<'c> ReadSession<'c> {
             next_due_at: next_due_at.map(|stamp| stamp.0),
             oldest_created_at: oldest_created_at.map(|stamp| stamp.0),
             dead: u64::try_from(dead).unwrap_or(0),
-            has_lane_state,
+            asked_at: asked_at.map(|stamp| stamp.0),
         })
     }
 

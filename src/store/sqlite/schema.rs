@@ -10,7 +10,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i64 = 0x5649_4749;
 
 /// One entry per version, in order; an entry is never edited once released.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 const VERSION_1: &str = "
 CREATE TABLE sources (
@@ -160,6 +160,11 @@ CREATE TABLE silences (
     ends_at    INTEGER NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// When somebody asked that the sink be tried at once. How the lane stands is written without touching it.
+const VERSION_5: &str = "
+ALTER TABLE lanes ADD COLUMN asked_at INTEGER;
 ";
 
 /// Values of `deliveries.status`. The partial indexes name 0 and 3, so these numbers are part of the format.

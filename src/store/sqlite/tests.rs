@@ -211,7 +211,8 @@ fn formats_of_other_programs_and_later_releases_are_refused() {
 fn aged(dir: &TempDir) {
     let file = Connection::open(dir.path().join(directory::DATABASE)).expect("a store");
     // What the versions since then added, taken away again.
-    let undone = "DROP TABLE silences; DROP INDEX deliveries_muted; DROP INDEX deliveries_fallback; DROP INDEX deliveries_repeat;
+    let undone = "ALTER TABLE lanes DROP COLUMN asked_at;
+         DROP TABLE silences; DROP INDEX deliveries_muted; DROP INDEX deliveries_fallback; DROP INDEX deliveries_repeat;
          ALTER TABLE deliveries DROP COLUMN note; ALTER TABLE deliveries DROP COLUMN muted_by;
          ALTER TABLE deliveries DROP COLUMN look_at; ALTER TABLE deliveries DROP COLUMN fallback;
          ALTER TABLE deliveries DROP COLUMN repeat_key; ALTER TABLE deliveries DROP COLUMN told_in;

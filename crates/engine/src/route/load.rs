@@ -148,6 +148,8 @@ impl Loader<'_> {
         let below = fields.list("routes", diagnostics);
         let routes: Vec<Option<Route>> = below.iter().map(|item| self.route(item, &inherited, diagnostics)).collect();
         let Inherited { to, fallback, repeat } = inherited;
+        // What leads to the route's own sinks is none for it, and still one for the routes below that have others.
+        let fallback = fallback.filter(|fallback| !leads_nowhere(&fallback.to, &to));
         let route = Route {
             when,
             to,
@@ -185,7 +187,7 @@ impl Loader<'_> {
         Some(above.to.clone())
     }
 
-    /// Its own or the one above; none with an empty list, nor where the one above leads to the route's own sinks only.
+    /// Its own or the one above; none with an empty list.
     fn fallback(
         &self,
         fields: &Fields<'_>,
@@ -194,17 +196,16 @@ impl Loader<'_> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Fallback> {
         let after = bounded("after", AFTER, fields, diagnostics);
-        let leads_nowhere = |to: &[String]| !own.is_empty() && to.iter().all(|sink| own.contains(sink));
         if fields.get("fallback").is_none() {
             misplaced("after", "fallback", fields, diagnostics);
-            return above.fallback.clone().filter(|fallback| !leads_nowhere(&fallback.to));
+            return above.fallback.clone();
         }
         if above.fallback.is_some() && is_empty("fallback", fields) {
             misplaced("after", "fallback", fields, diagnostics);
             return None;
         }
         let to = self.sinks("fallback", fields, diagnostics)?;
-        if leads_nowhere(&to) {
+        if leads_nowhere(&to, own) {
             let message = "`fallback` names the sinks that the alert goes to anyway";
             let hint = "name another sink";
             diagnostics.error(code::ROUTE_SINK, fields.place("fallback"), message, Some(hint.into()));
@@ -260,6 +261,11 @@ pub(crate) fn from_matchers(text: &str, node: &Node, diagnostics: &mut Diagnosti
             None
         }
     }
+}
+
+/// A fallback to where the alert goes anyway.
+fn leads_nowhere(fallback: &[String], own: &[String]) -> bool {
+    !own.is_empty() && fallback.iter().all(|sink| own.contains(sink))
 }
 
 /// What a route takes over is switched off by an empty list.

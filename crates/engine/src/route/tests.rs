@@ -275,12 +275,14 @@ fn a_route_below_switches_off_what_it_would_take_over() {
     - {match: {severity: critical}, dedup: [], fallback: []}
     - {match: {severity: high}, dedup: []}
     - {match: {severity: low}}
-    - {match: {severity: info}, to: mail}
+    - {match: {severity: info}, to: mail, routes: [{match: {account: acc1}, to: soc}]}
     - {match: {severity: medium}, to: [mail, chat]}
 ";
     let (routes, told) = load_text(text);
     assert_eq!(told, Vec::<String>::new());
     let kept = routes[0].routes.iter().map(|route| (route.fallback.is_some(), route.repeat.is_some()));
+    let below = &routes[0].routes[3].routes[0];
+    assert_eq!((below.to.as_slice(), below.fallback.is_some()), (["soc".to_owned()].as_slice(), true), "handed on");
     let own_sink_is_no_fallback = (false, true);
     let expected = [(false, false), (true, false), (true, true), own_sink_is_no_fallback, own_sink_is_no_fallback];
     assert_eq!(kept.collect::<Vec<_>>(), expected);

@@ -282,38 +282,6 @@ async fn the_proxys_own_name_is_vetted_when_it_is_resolved() {
     assert_eq!(*asked.lock().expect("not poisoned"), ["proxy.example"]);
 }
 
-#[test]
-fn files_for_tls_where_there_is_none_are_warned_of() {
-    let file = || ("ca_file", pem("authority"));
-    let grant = || {
-        vec![
-            ("oauth2_token_url", text_node("https://login.example.org/token")),
-            ("oauth2_client_id", text_node("id")),
-            ("oauth2_client_secret", text_node(CANARY)),
-        ]
-    };
-    let proxy = ("proxy", text_node("http://proxy.example.org:3128"));
-    for (url, more, warned) in [
-        ("http://hooks.example.org/", vec![file()], true),
-        ("http://hooks.example.org/", vec![file(), proxy], true),
-        ("http://hooks.example.org/", [vec![file()], grant()].concat(), false),
-        ("http://hooks.example.org/", vec![], false),
-        ("https://hooks.example.org/", vec![file()], false),
-    ] {
-        let entries = [vec![("url", text_node(url))], more].concat();
-        let (mut diagnostics, webhook) = (Diagnostics::default(), crate::sink::webhook::WEBHOOK.options.concat());
-        let expand = |text: &str| Ok(text.to_owned());
-        let options = options::read(&map_node(entries), "sink", &webhook, &expand, &mut diagnostics).expect("a map");
-        assert!(endpoint(&options, "url", vec![], &contract::context().0, &mut diagnostics).is_some());
-        let told = format!("{:?}", diagnostics.sorted());
-        assert_eq!(
-            told.contains("W0422") && told.contains("`ca_file` has a meaning with https:// only"),
-            warned,
-            "{told}"
-        );
-    }
-}
-
 #[tokio::test]
 async fn a_tunnel_carries_tls_and_the_client_certificate() {
     let (target, served) = serve_once(true);
