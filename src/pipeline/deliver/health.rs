@@ -254,10 +254,10 @@ impl Health {
             self.epoch += 1;
         }
         let reason = &attempt.report.status;
-        match pause {
-            Pause::Refused => self.in_trouble_since = None,
-            Pause::Ladder | Pause::Asked(_) => drop(self.in_trouble_since.get_or_insert(now.instant)),
-        }
+        self.in_trouble_since = match pause {
+            Pause::Refused => None,
+            Pause::Ladder | Pause::Asked(_) => self.in_trouble_since.or(Some(now.instant)),
+        };
         match pause {
             Pause::Asked(delay) => self.pause(delay, reason, now),
             Pause::Ladder if straggler => {}

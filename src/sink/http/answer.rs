@@ -1,7 +1,7 @@
 //! From an HTTP answer to an outcome, by the classes of the delivery policy.
 //!
-//! Of the body it reads only how long a refusal asks to wait: a sink whose destination answers 200 and means no (Slack) reads
-//! the body itself. A redirect is `Misconfigured`: the URL in the configuration is not the destination, the operator can
+//! Of the body it reads how long a refusal asks to wait, words of a refusal and whether it is markup, where a sink asks for
+//! that: one whose destination answers 200 and means no (Slack) reads the body itself. A redirect is `Misconfigured`: the URL in the configuration is not the destination, the operator can
 //! mend it, and nothing is lost meanwhile.
 
 use std::time::Duration;

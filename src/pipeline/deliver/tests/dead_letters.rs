@@ -32,8 +32,8 @@ async fn a_misconfigured_sink_keeps_its_backlog_is_probed_every_five_minutes_and
     assert_eq!(bench.notices(), [LaneNoticeKind::Misconfigured, LaneNoticeKind::Recovered]);
 }
 
-/// Rows that waited longer than the age at which they are given up, because we were refused or not running, are not given
-/// up at the first failure after it; a day of failures from then on is their end.
+/// Rows that waited longer than the age at which they are given up, because we were refused, or untried because we were not
+/// running, are not given up at the first failure after it; a day of failures from then on is their end.
 #[tokio::test(start_paused = true)]
 async fn what_waited_for_an_operator_is_not_given_up_at_the_next_failure() {
     for refused in [true, false] {
